@@ -1,0 +1,2 @@
+//! Phalanx.
+pub use phalanx_netcode as netcode;

@@ -1,0 +1,24 @@
+//! The protocol core of Phalanx: sessions, lockstep, replay and links, without an ECS.
+//!
+//! Modules import only downwards:
+//!
+//! ```text
+//! L0  time tick id limits prng hash
+//! L1  wire
+//! L2  input  state  session  simulation
+//! L3  lockstep  replay
+//! L4  node
+//! L5  link
+//! ```
+
+pub mod hash;
+pub mod id;
+pub mod input;
+pub mod limits;
+pub mod link;
+pub mod prng;
+pub mod simulation;
+pub mod state;
+pub mod tick;
+pub mod time;
+pub mod wire;

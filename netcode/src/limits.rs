@@ -1,0 +1,62 @@
+//! Every limit of the protocol, with its unit, and what happens when it is reached.
+//!
+//! Relations between limits are asserted at compile time at the end of the file.
+
+/// UDP payload of one datagram, in bytes. It fits IPv6's minimum MTU of 1280 B with 40 B IP,
+/// 8 B UDP and up to 24 B of renetcode around it. The packer never exceeds it.
+pub const DATAGRAM_BYTES_MAX: usize = 1180;
+
+/// Room that a secure link may add around a datagram, in bytes (prefix, sequence, tag).
+pub const LINK_OVERHEAD_BYTES_MAX: usize = 25;
+
+/// Slots of a session. A slot is a bit in a `u64` mask.
+pub const SLOTS_MAX: usize = 64;
+
+/// Members of a session, spectators included. Further ones are refused as `Full`.
+pub const MEMBERS_MAX: usize = 512;
+
+/// Bytes of one slot's input for one tick. A game with more sends messages.
+pub const INPUT_BYTES_MAX: usize = 64;
+
+/// Ticks per second.
+pub const TICK_RATE_HZ_MIN: u16 = 5;
+/// Ticks per second.
+pub const TICK_RATE_HZ_MAX: u16 = 240;
+
+/// Ticks of inputs that a node keeps per slot. A peer that has acked none of them is too far
+/// behind for frames and gets a snapshot.
+pub const INPUT_HISTORY_TICKS_MAX: u32 = 1024;
+
+/// Ticks between sampling an input and the tick on which it acts.
+pub const INPUT_DELAY_TICKS_MAX: u32 = 64;
+
+/// Ticks that a node may run ahead of the confirmed tick on guessed inputs.
+pub const PREDICTION_TICKS_MAX: u32 = 16;
+
+/// Bytes of a game's or a member's name in a handshake; longer ones are refused.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Component and resource kinds in a schema.
+pub const KINDS_MAX: usize = 512;
+
+/// Fields of one kind, nested ones included.
+pub const FIELDS_MAX: usize = 256;
+
+/// Entities in one snapshot. Decoding refuses more.
+pub const ENTITIES_MAX: usize = 1 << 20;
+
+/// Bytes of a decoded snapshot. Decoding refuses more before it allocates.
+pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
+
+const _: () = {
+    assert!(DATAGRAM_BYTES_MAX + LINK_OVERHEAD_BYTES_MAX + 48 <= 1280);
+    assert!(INPUT_DELAY_TICKS_MAX + PREDICTION_TICKS_MAX < INPUT_HISTORY_TICKS_MAX);
+    // The newest input of every slot fits a datagram even where coding makes it grow by half...
+    // only up to this many bytes; a session with more slots times bytes is refused at creation.
+    assert!(INPUT_FRAME_BYTES_MAX * 3 / 2 + 64 <= DATAGRAM_BYTES_MAX);
+    assert!(SLOTS_MAX <= 64);
+};
+
+/// Slots times input size of a session, in bytes, so that one whole input frame always fits one
+/// datagram. A session with more is refused when it is opened.
+pub const INPUT_FRAME_BYTES_MAX: usize = 720;

@@ -1,0 +1,13 @@
+//! Game state without an ECS: what it consists of, one moment of it, and its hash.
+//!
+//! A [`Schema`] lists component and resource kinds with their fields. A [`Snapshot`] is the
+//! canonical state at one tick: per kind, rows sorted by [`NetId`](crate::id::NetId), each value
+//! encoded in exactly one way. Replays, late joins, desync reports and handover share these.
+
+mod hash;
+mod schema;
+mod snapshot;
+
+pub use hash::{KindHasher, StateHash};
+pub use schema::{ExactType, FieldSchema, KindSchema, KindShape, Schema, SchemaError, Visibility};
+pub use snapshot::{ImportError, KindRows, Snapshot};

@@ -1,0 +1,3 @@
+//! Bytes on the wire: coders and packet layouts. See `docs/WIRE.md`.
+
+pub mod bytes;
