@@ -12,7 +12,7 @@ const K1: u64 = 0x243f_6a88_85a3_08d3;
 #[must_use]
 pub const fn mix(a: u64, b: u64) -> u64 {
     let product = (a ^ K0) as u128 * (b ^ K1) as u128;
-    (product as u64) ^ ((product >> 64) as u64)
+    (product & 0xffff_ffff_ffff_ffff) as u64 ^ ((product >> 64) as u64)
 }
 
 /// XXH3-64 of `bytes`.
