@@ -65,7 +65,7 @@
 //!
 //! [`GameBuilder::build`] refuses what it can see of this; [`Checker`] finds the rest.
 
-// The derives name the crate by its own name, also in here.
+// Derived code names its traits by `::phalanx::netcode`; this makes that path work in here too.
 extern crate self as phalanx;
 
 mod checker;
@@ -80,6 +80,7 @@ mod simulation;
 
 pub use phalanx_macros::{Exact, Networked};
 pub use phalanx_netcode as netcode;
+pub use phalanx_netcode::state::{Exact, Networked};
 
 pub use checker::{CheckFailure, CheckReport, Checker};
 pub use game::{Game, GameBuilder, GameError, SessionSetup};
@@ -97,7 +98,7 @@ pub mod prelude {
     pub use crate::netcode::id::Slot;
     pub use crate::netcode::input::InputFrame;
     pub use crate::netcode::simulation::{Simulation, StepKind};
-    pub use crate::netcode::state::{Exact as _, Networked as _, Visibility};
+    pub use crate::netcode::state::Visibility;
     pub use crate::netcode::tick::{Tick, TickRate};
     pub use crate::{
         CheckFailure, CheckReport, Checker, CurrentTick, EcsImage, EcsSimulation, Exact, Game,
