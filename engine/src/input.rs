@@ -107,7 +107,8 @@ impl<T: Exact + Default + Send + Sync + 'static> Inputs<T> {
 
     pub(crate) fn load(&mut self, frame: &InputFrame, present_before: u64) {
         self.by_slot.clear();
-        self.by_slot.resize_with(usize::from(frame.slots()), || None);
+        self.by_slot
+            .resize_with(usize::from(frame.slots()), || None);
         for (slot, bytes) in frame.inputs() {
             self.by_slot[slot.index()] = Some(decode(bytes));
         }
@@ -137,9 +138,7 @@ fn decode<T: Exact + Default>(bytes: &[u8]) -> T {
 /// Bytes of the longest value of this type; `None` where there is no limit.
 pub(crate) fn bytes_max(exact: &ExactType) -> Option<usize> {
     match exact {
-        ExactType::Array(element, count) => {
-            bytes_max(element)?.checked_mul(usize::from(*count))
-        }
+        ExactType::Array(element, count) => bytes_max(element)?.checked_mul(usize::from(*count)),
         ExactType::Option(value) => bytes_max(value)?.checked_add(1),
         ExactType::List(_) | ExactType::Text => None,
         ExactType::Struct(fields) => fields.iter().try_fold(0_usize, |sum, field| {

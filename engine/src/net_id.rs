@@ -120,8 +120,13 @@ impl NetIdAllocator {
         let id = NetId::from_bits(self.next);
         // 2^32 ids per term last 10 hours at 2000 spawns per tick and 60 ticks per second; beyond
         // that they run on into the next term's range, which a session of one term never sees.
-        self.next = self.next.saturating_add(1);
+        self.next += 1;
         id
+    }
+
+    /// Whether ids up to `newest` are never given again, and enough are left for any session.
+    pub(crate) fn is_beyond(&self, newest: NetId) -> bool {
+        (newest.bits().saturating_add(1)..1 << 63).contains(&self.next)
     }
 }
 
@@ -367,16 +372,20 @@ mod tests {
                     expected.insert(id, world.spawn(id).id());
                 }
                 3 if !expected.is_empty() => {
-                    let (&id, &entity) =
-                        expected.iter().nth(pick(&mut prng, expected.len())).unwrap();
+                    let (&id, &entity) = expected
+                        .iter()
+                        .nth(pick(&mut prng, expected.len()))
+                        .unwrap();
                     // Losing the component is as good as despawning.
                     world.entity_mut(entity).remove::<NetId>();
                     expected.remove(&id);
                     dead.push(id);
                 }
                 _ if !expected.is_empty() => {
-                    let (&id, &entity) =
-                        expected.iter().nth(pick(&mut prng, expected.len())).unwrap();
+                    let (&id, &entity) = expected
+                        .iter()
+                        .nth(pick(&mut prng, expected.len()))
+                        .unwrap();
                     world.despawn(entity);
                     expected.remove(&id);
                     dead.push(id);
@@ -386,7 +395,10 @@ mod tests {
             let index = world.resource::<NetIndex>();
             assert_eq!(index.len(), expected.len(), "seed {seed}, step {step}");
             if step % 100 == 0 {
-                assert!(index.iter().eq(expected.clone()), "seed {seed}, step {step}");
+                assert!(
+                    index.iter().eq(expected.clone()),
+                    "seed {seed}, step {step}"
+                );
             }
         }
         let index = world.resource::<NetIndex>();

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use bevy_ecs::entity::Entity;
-use bevy_ecs::query::{IterQueryData, QueryData, QueryFilter, ReadOnlyQueryData, With};
+use bevy_ecs::query::{IterQueryData, QueryData, QueryFilter};
 use bevy_ecs::system::{Query, Res, SystemParam};
 
 use crate::net_id::{NetId, NetIndex};

@@ -1,17 +1,16 @@
-//! The tick's schedule: one order, the same everywhere.
+//! The tick's schedule: one thread, one order, no ambiguity.
 //!
 //! Two systems that touch the same data without being ordered are an error when the game is
-//! built. What remains unordered does not share data, except for one thing: commands, which are
-//! applied in the order of the systems. So the order is made total, by registration where nothing
-//! else decides, and does not depend on how a hash map iterates on this platform.
+//! built. Commands are applied between a system and those that are ordered after it. Commands of
+//! systems that are not ordered do not conflict for the schedule; they are applied in the order
+//! in which the schedule runs, which is the same in all builds of one game with the same pointer
+//! width. A game that mixes 32-bit and 64-bit nodes orders its systems with commands.
 
-use std::collections::{BTreeMap, BTreeSet};
+use core::any::type_name;
 
-use bevy_ecs::schedule::graph::{DiGraph, Direction};
 use bevy_ecs::schedule::{
-    FlattenedDependencies, IntoScheduleConfigs, LogLevel, NodeId, Schedule, ScheduleBuildError,
-    ScheduleBuildPass, ScheduleBuildSettings, ScheduleBuildWarning, ScheduleGraph, ScheduleLabel,
-    SingleThreadedExecutor, SystemKey, SystemSetKey,
+    IntoScheduleConfigs, LogLevel, Schedule, ScheduleBuildError, ScheduleBuildSettings,
+    ScheduleBuildWarning, ScheduleLabel, SingleThreadedExecutor,
 };
 use bevy_ecs::system::ScheduleSystem;
 use bevy_ecs::world::World;
@@ -26,65 +25,57 @@ pub(crate) struct TickSchedule;
 #[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct DeriveSchedule;
 
-/// Adds the same systems to any number of schedules.
-pub(crate) type SystemSource = Box<dyn Fn(&mut Schedule) + Send + Sync>;
-
-/// The source that adds what `systems` returns.
-pub(crate) fn source<M, C, F>(systems: F) -> SystemSource
-where
-    C: IntoScheduleConfigs<ScheduleSystem, M>,
-    F: Fn() -> C + Send + Sync + 'static,
-{
-    Box::new(move |schedule| {
-        schedule.add_systems(systems());
-    })
+/// Systems that can be added to any number of schedules.
+pub(crate) struct SystemSource {
+    add: Box<dyn Fn(&mut Schedule) + Send + Sync>,
+    /// A parameter that keeps memory outside of the state, where the types show one.
+    forbidden: Option<&'static str>,
 }
 
+impl SystemSource {
+    pub(crate) fn new<M, C, F>(systems: F) -> Self
+    where
+        C: IntoScheduleConfigs<ScheduleSystem, M>,
+        F: Fn() -> C + Send + Sync + 'static,
+    {
+        // The marker holds the parameter types of plain functions. It is erased where `after` or
+        // `chain` was called; there only the checker finds such parameters.
+        let marker = type_name::<M>();
+        Self {
+            add: Box::new(move |schedule| {
+                schedule.add_systems(systems());
+            }),
+            forbidden: FORBIDDEN
+                .iter()
+                .find(|(path, _)| marker.contains(path))
+                .map(|&(_, name)| name),
+        }
+    }
+}
+
+/// Parameters and filters whose memory lies in the system: part of the type's path, its name.
+const FORBIDDEN: [(&str, &str); 7] = [
+    ("::system_param::Local<", "Local"),
+    ("::RemovedComponents<", "RemovedComponents"),
+    ("::filter::Changed<", "Changed"),
+    ("::filter::Added<", "Added"),
+    ("::MessageReader<", "MessageReader"),
+    ("::PopulatedMessageReader<", "PopulatedMessageReader"),
+    ("::MessageMutator<", "MessageMutator"),
+];
+
+/// Part of the type name of the resource behind message readers and writers.
+const MESSAGES: &str = "::messages::Messages<";
+
 /// A schedule of these systems that is ready to run in `world`.
+///
+/// # Errors
+/// If systems conflict without being ordered, or keep memory outside of the state.
 pub(crate) fn build(
     label: impl ScheduleLabel,
     sources: &[SystemSource],
     world: &mut World,
-) -> Schedule {
-    let mut schedule = unordered(label, sources);
-    schedule.add_build_pass(TotalOrder);
-    schedule
-        .initialize(world)
-        .unwrap_or_else(|error| unreachable!("the same systems passed `check`: {error}"));
-    schedule
-}
-
-/// Whether these systems make a schedule without ambiguity.
-pub(crate) fn check(
-    label: impl ScheduleLabel,
-    sources: &[SystemSource],
-    world: &mut World,
-) -> Result<(), GameError> {
-    let mut schedule = unordered(label, sources);
-    if let Err(error) = schedule.initialize(world) {
-        return Err(explain(&error, &schedule, world));
-    }
-    let systems = schedule
-        .systems_with_access()
-        .expect("`initialize` returned without an error");
-    for (_, system) in systems {
-        let name = system.system.name();
-        for component in system.access.iter_used_components() {
-            let resource = world.components().get_name(component);
-            if resource.is_some_and(|resource| resource.contains(MESSAGES)) {
-                return Err(GameError::MessagesInTick {
-                    system: name.to_string(),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Part of the type name of the storage behind message readers and writers.
-const MESSAGES: &str = "::messages::Messages<";
-
-fn unordered(label: impl ScheduleLabel, sources: &[SystemSource]) -> Schedule {
+) -> Result<Schedule, GameError> {
     let mut schedule = Schedule::new(label);
     schedule.set_executor(SingleThreadedExecutor::new());
     schedule.set_build_settings(ScheduleBuildSettings {
@@ -92,9 +83,23 @@ fn unordered(label: impl ScheduleLabel, sources: &[SystemSource]) -> Schedule {
         ..ScheduleBuildSettings::default()
     });
     for source in sources {
-        source(&mut schedule);
+        if let Some(parameter) = source.forbidden {
+            return Err(GameError::MemoryOutsideState { parameter });
+        }
+        (source.add)(&mut schedule);
     }
-    schedule
+    if let Err(error) = schedule.initialize(world) {
+        return Err(explain(&error, &schedule, world));
+    }
+    Ok(schedule)
+}
+
+/// Whether a system of `world` uses messages, whose cursors a restore cannot reach.
+pub(crate) fn uses_messages(world: &World) -> bool {
+    world
+        .components()
+        .iter_registered()
+        .any(|(_id, component)| component.name().contains(MESSAGES))
 }
 
 fn explain(error: &ScheduleBuildError, schedule: &Schedule, world: &World) -> GameError {
@@ -107,36 +112,12 @@ fn explain(error: &ScheduleBuildError, schedule: &Schedule, world: &World) -> Ga
         return GameError::Ambiguous {
             first,
             second,
-            data: data.iter().map(ToString::to_string).collect(),
+            data: data
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
         };
     }
     GameError::Schedule(error.to_string(schedule.graph(), world))
-}
-
-/// Orders all systems, by registration where nothing else decides.
-#[derive(Debug)]
-struct TotalOrder;
-
-impl ScheduleBuildPass for TotalOrder {
-    type EdgeOptions = ();
-
-    fn add_dependency(&mut self, _from: NodeId, _to: NodeId, _options: Option<&()>) {}
-
-    fn collapse_set(
-        &mut self,
-        _set: SystemSetKey,
-        _systems: &indexmap::IndexSet<SystemKey, bevy_platform::hash::FixedHasher>,
-        _flattening: &DiGraph<NodeId>,
-    ) -> impl Iterator<Item = (NodeId, NodeId)> {
-        core::iter::empty()
-    }
-
-    fn build(
-        &mut self,
-        _world: &mut World,
-        _graph: &mut ScheduleGraph,
-        mut flat: FlattenedDependencies<'_>,
-    ) -> Result<(), ScheduleBuildError> {
-        Ok(())
-    }
 }
