@@ -63,8 +63,14 @@ fn measure(game: &Game, entities: usize) {
     let mut hash = StateHash::default();
     simulation.capture(&mut image);
 
-    let [mut memcpy, mut capture, mut restore, mut churn, mut hashing, mut export] =
-        [const { Vec::new() }; 6];
+    let [
+        mut memcpy,
+        mut capture,
+        mut restore,
+        mut churn,
+        mut hashing,
+        mut export,
+    ] = [const { Vec::new() }; 6];
     for sample in 0..SAMPLES {
         memcpy.push(time(|| {
             for (copy, source) in copies.iter_mut().zip(&sources) {

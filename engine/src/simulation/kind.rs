@@ -105,14 +105,6 @@ pub(super) fn decode_value<T, C: Codec<T>>(
         })
 }
 
-/// Appends a row.
-pub(super) fn push_row(rows: &mut KindRows, id: id::NetId, write: impl FnOnce(&mut Vec<u8>)) {
-    rows.ids.push(id);
-    write(&mut rows.bytes);
-    let end = u32::try_from(rows.bytes.len()).expect("the state of one kind stays below 4 GiB");
-    rows.ends.push(end);
-}
-
 pub(super) fn downcast<T: 'static>(saved: &dyn Any) -> &T {
     saved.downcast_ref().expect(OWN)
 }
