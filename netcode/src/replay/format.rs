@@ -20,12 +20,10 @@ pub(super) const FOOTER_BYTES: usize = 24;
 /// The first bytes of every chunk; a reader that lost its way looks for them.
 pub(super) const CHUNK_MARKER: [u8; 2] = [0xc7, 0x4b];
 /// Bytes before a chunk's payload.
-pub(super) const CHUNK_HEADER_BYTES: usize = 32;
+pub(super) const CHUNK_HEADER_BYTES: usize = 28;
 
 /// Kinds below this one must be understood; others may be skipped.
 const SKIPPABLE_KIND_MIN: u8 = 0x80;
-/// LZ4 cannot expand further than this, so a longer claim is a lie.
-const LZ4_RATIO_MAX: u64 = 255;
 
 /// What a chunk holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +71,7 @@ impl ChunkKind {
     }
 
     /// The most that a payload of this kind decodes to, in bytes.
-    const fn decoded_bytes_max(self) -> usize {
+    pub(super) const fn decoded_bytes_max(self) -> usize {
         match self {
             // Per tick at most 720 B of values, and 64 slots x 11 bits of gaps.
             Self::Inputs => REPLAY_CHUNK_TICKS_MAX as usize * 1024,
@@ -103,7 +101,7 @@ impl core::fmt::Display for ChunkKind {
 pub(super) enum Coding {
     /// As it is.
     Plain,
-    /// As one LZ4 block.
+    /// In the form of [`crate::wire::compress`]: its length, then one LZ4 block.
     Lz4,
 }
 
@@ -119,8 +117,6 @@ pub(super) struct ChunkHeader {
     pub(super) last: Tick,
     /// Bytes of the payload in the file.
     pub(super) stored_bytes: u32,
-    /// Bytes of the payload once it is unpacked.
-    pub(super) decoded_bytes: u32,
     /// XXH3-64 of the payload as it is stored.
     pub(super) checksum: u64,
 }
@@ -138,17 +134,16 @@ impl ChunkHeader {
         bytes[4..8].copy_from_slice(&self.first.number().to_le_bytes());
         bytes[8..12].copy_from_slice(&self.last.number().to_le_bytes());
         bytes[12..16].copy_from_slice(&self.stored_bytes.to_le_bytes());
-        bytes[16..20].copy_from_slice(&self.decoded_bytes.to_le_bytes());
-        bytes[20..28].copy_from_slice(&self.checksum.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.checksum.to_le_bytes());
         let check = header_check(&bytes);
-        bytes[28..].copy_from_slice(&check);
+        bytes[24..].copy_from_slice(&check);
         bytes
     }
 
     /// Reads a header, or `None` if these bytes are none: wrong marker, wrong check, or values
     /// that no writer gives.
     pub(super) fn decode(bytes: &[u8; CHUNK_HEADER_BYTES]) -> Option<Self> {
-        if bytes[..2] != CHUNK_MARKER || bytes[28..] != header_check(bytes) {
+        if bytes[..2] != CHUNK_MARKER || bytes[24..] != header_check(bytes) {
             return None;
         }
         let word = |at: usize| {
@@ -165,24 +160,17 @@ impl ChunkHeader {
             first: Tick::new(word(4)),
             last: Tick::new(word(8)),
             stored_bytes: word(12),
-            decoded_bytes: word(16),
-            checksum: u64::from(word(20)) | u64::from(word(24)) << 32,
+            checksum: u64::from(word(16)) | u64::from(word(20)) << 32,
         };
         header.is_plausible().then_some(header)
     }
 
-    /// Whether lengths and ticks respect the limits of the kind.
+    /// Whether length and ticks respect the limits of the kind. Packed payloads are shorter than
+    /// plain ones, else they are not packed.
     fn is_plausible(&self) -> bool {
-        let lengths_fit = match self.coding {
-            Coding::Plain => self.stored_bytes == self.decoded_bytes,
-            Coding::Lz4 => {
-                u64::from(self.decoded_bytes)
-                    <= u64::from(self.stored_bytes).saturating_mul(LZ4_RATIO_MAX)
-            }
-        };
         let limit = ChunkKind::from_code(self.code)
             .map_or(REPLAY_KEYFRAME_BYTES_MAX, ChunkKind::decoded_bytes_max);
-        lengths_fit && self.decoded_bytes as usize <= limit && self.first <= self.last
+        self.stored_bytes as usize <= limit && self.first <= self.last
     }
 
     /// Bytes of the chunk in the file, its header included.
@@ -225,7 +213,6 @@ mod tests {
             first: Tick::new(7),
             last: Tick::new(126),
             stored_bytes: 300,
-            decoded_bytes: 900,
             checksum: 0x0123_4567_89ab_cdef,
         };
         let bytes = header.encode();
@@ -245,16 +232,12 @@ mod tests {
             first: Tick::new(7),
             last: Tick::new(7),
             stored_bytes: 10,
-            decoded_bytes: 2550,
             checksum: 0,
         };
         let decode = |header: ChunkHeader| ChunkHeader::decode(&header.encode());
         assert!(decode(good).is_some());
-        assert_eq!(decode(ChunkHeader { decoded_bytes: 2551, ..good }), None);
-        assert_eq!(decode(ChunkHeader { coding: Coding::Plain, ..good }), None);
         assert_eq!(decode(ChunkHeader { last: Tick::new(6), ..good }), None);
-        let huge = ChunkHeader { stored_bytes: u32::MAX, decoded_bytes: u32::MAX, ..good };
-        assert_eq!(decode(huge), None);
+        assert_eq!(decode(ChunkHeader { stored_bytes: u32::MAX, ..good }), None);
     }
 
     #[test]

@@ -311,6 +311,12 @@ impl<R: Read + Seek> Reader<R> {
         Err(newest_error.unwrap_or(ReadError::NoKeyframe(tick)))
     }
 
+    /// The tick of the newest keyframe at `tick` or before, damaged or not.
+    pub(super) fn keyframe_tick_before(&self, tick: Tick) -> Option<Tick> {
+        let end = self.chunks.keyframes.partition_point(|chunk| chunk.first <= tick);
+        Some(self.chunks.keyframes.get(end.checked_sub(1)?)?.first)
+    }
+
     /// The keyframe at exactly `tick`, if there is one.
     ///
     /// # Errors
@@ -406,9 +412,7 @@ impl<R: Read + Seek> Reader<R> {
         let Some(bytes) = bytes.filter(|_| offset >= start) else {
             return Err(DecodeError::Invalid("the index lies outside of the file").into());
         };
-        let payload = self.load_at(offset, bytes, |header| {
-            header.code == ChunkKind::Index.code()
-        });
+        let payload = self.load_at(ChunkKind::Index, offset, bytes, |_header| true);
         let payload = payload
             .ok()
             .flatten()
@@ -424,10 +428,8 @@ impl<R: Read + Seek> Reader<R> {
 
     /// The unpacked payload of a chunk.
     fn load(&mut self, chunk: &ChunkRef) -> Result<Vec<u8>, ReadError> {
-        let payload = self.load_at(chunk.offset, chunk.bytes, |header| {
-            header.code == chunk.kind.code()
-                && header.first == chunk.first
-                && header.last == chunk.last
+        let payload = self.load_at(chunk.kind, chunk.offset, chunk.bytes, |header| {
+            header.first == chunk.first && header.last == chunk.last
         })?;
         payload.ok_or(ReadError::Damaged {
             kind: chunk.kind,
@@ -441,6 +443,7 @@ impl<R: Read + Seek> Reader<R> {
     /// length is safe to allocate.
     fn load_at(
         &mut self,
+        kind: ChunkKind,
         offset: u64,
         bytes: u64,
         is_expected: impl FnOnce(&ChunkHeader) -> bool,
@@ -453,7 +456,7 @@ impl<R: Read + Seek> Reader<R> {
         let Some(header) = ChunkHeader::decode(&header) else {
             return Ok(None);
         };
-        if header.chunk_bytes() != bytes || !is_expected(&header) {
+        if header.code != kind.code() || header.chunk_bytes() != bytes || !is_expected(&header) {
             return Ok(None);
         }
         let mut stored = vec![0; header.stored_bytes as usize];
@@ -462,7 +465,7 @@ impl<R: Read + Seek> Reader<R> {
         }
         Ok(match header.coding {
             Coding::Plain => Some(stored),
-            Coding::Lz4 => decompress(&stored, header.decoded_bytes as usize).ok(),
+            Coding::Lz4 => decompress(&stored, kind.decoded_bytes_max()).ok(),
         })
     }
 }

@@ -27,7 +27,6 @@ pub(super) fn scan(
     let mut found = Found {
         start,
         chunks: Chunks::default(),
-        newest: start,
         doubt: None,
         damage: None,
     };
@@ -39,11 +38,12 @@ pub(super) fn scan(
         let next = at + header.chunk_bytes();
         if next > file_bytes {
             // The last chunk was cut, or only seems to be one: look behind its header.
+            found.doubt(header.last);
             offset = at + CHUNK_HEADER_BYTES as u64;
             continue;
         }
-        if at != end {
-            found.doubt(header.first);
+        if at != offset {
+            found.doubt(header.last);
         }
         offset = next;
         if !is_whole(source, at, &header)? {
@@ -83,8 +83,6 @@ pub(super) fn scan(
 struct Found {
     start: Tick,
     chunks: Chunks,
-    /// The newest tick of a whole chunk.
-    newest: Tick,
     /// Ticks that a broken chunk was about. Broken chunks at the end are a cut; if a whole one
     /// follows, they are damage.
     doubt: Option<(Tick, Tick)>,
@@ -92,9 +90,16 @@ struct Found {
 }
 
 impl Found {
-    /// Something is broken between the newest tick and `until`.
+    /// Something is broken behind what was found so far, and not behind `until`.
     fn doubt(&mut self, until: Tick) {
-        let (first, last) = self.doubt.unwrap_or((self.newest, self.newest));
+        let covered = [&self.chunks.inputs, &self.chunks.hashes]
+            .into_iter()
+            .filter_map(|chunks| chunks.last())
+            .map(|chunk| chunk.last.next())
+            .min()
+            .unwrap_or(self.start)
+            .min(until);
+        let (first, last) = self.doubt.unwrap_or((covered, until));
         self.doubt = Some((first, last.max(until)));
     }
 
@@ -108,7 +113,7 @@ impl Found {
 
     fn push(&mut self, chunk: ChunkRef) {
         match self.chunks.push(self.start, chunk) {
-            Ok(()) => self.newest = self.newest.max(chunk.last),
+            Ok(()) => {}
             Err(chunk) => {
                 // Whole, but not where it belongs: no writer does that.
                 self.doubt = Some((chunk.first, chunk.last));
@@ -144,9 +149,9 @@ fn find_chunk(
         }
         // The last bytes may begin a header that the next window completes.
         base += (window.len() - CHUNK_HEADER_BYTES + 1) as u64;
-        let left = file_bytes.saturating_sub(base);
-        let size = usize::try_from(left).map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
-        window.resize(size, 0);
+        let left = usize::try_from(file_bytes.saturating_sub(base)).unwrap_or(usize::MAX);
+        // Growing windows: what is read stays in proportion to the distance to what is found.
+        window.resize((window.len() * 2).min(WINDOW_BYTES).min(left), 0);
     }
     Ok(None)
 }

@@ -94,6 +94,7 @@ pub struct Writer<W> {
     index: Vec<u8>,
     offset: u64,
     payload: Vec<u8>,
+    packed: Vec<u8>,
     chunk: Vec<u8>,
     failed: bool,
     summary: Summary,
@@ -134,6 +135,7 @@ impl<W: Write> Writer<W> {
             index: Vec::new(),
             offset: bytes.len() as u64,
             payload: Vec::new(),
+            packed: Vec::new(),
             chunk: Vec::new(),
             failed: false,
             summary: Summary {
@@ -294,9 +296,10 @@ impl<W: Write> Writer<W> {
 
     /// Writes `self.payload` as a chunk, packed where that makes it smaller.
     fn write_chunk(&mut self, kind: ChunkKind, first: Tick, last: Tick) -> Result<(), WriteError> {
-        let packed = compress(&self.payload);
-        let (coding, stored) = if packed.len() < self.payload.len() {
-            (Coding::Lz4, &packed)
+        self.packed.clear();
+        compress(&self.payload, &mut self.packed);
+        let (coding, stored) = if self.packed.len() < self.payload.len() {
+            (Coding::Lz4, &self.packed)
         } else {
             (Coding::Plain, &self.payload)
         };
@@ -306,7 +309,6 @@ impl<W: Write> Writer<W> {
             first,
             last,
             stored_bytes: length_u32(stored)?,
-            decoded_bytes: length_u32(&self.payload)?,
             checksum: digest(stored),
         };
         if kind != ChunkKind::Index {
