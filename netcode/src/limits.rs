@@ -60,6 +60,7 @@ pub const REPLAY_KEYFRAME_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 16 * ENTITIES_
 
 /// Bytes of a replay's index: some two million chunks. The writer refuses to go on beyond.
 pub const REPLAY_INDEX_BYTES_MAX: usize = 16 << 20;
+
 /// Bytes of one control message. The sender of a longer one has a bug; a peer's is refused.
 pub const CONTROL_BYTES_MAX: usize = 900;
 

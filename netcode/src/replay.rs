@@ -28,5 +28,5 @@ pub use player::{PlayError, Player};
 pub use policy::KeyframePolicy;
 pub use reader::{Completeness, Damage, ReadError, Reader};
 pub use verify::{Cause, VerifyError, VerifyReport};
+pub(crate) use writer::{Batch, Pending, chunk_ticks};
 pub use writer::{Summary, WriteError, Writer};
-pub(crate) use writer::{Batch, Pending};

@@ -138,7 +138,11 @@ pub(super) fn put_index_entry(out: &mut Vec<u8>, chunk: &ChunkRef) {
 ///
 /// # Errors
 /// If it is not such an index. A kind that must be understood and is not comes as its number.
-pub(super) fn decode_index(bytes: &[u8], start: u64, end: u64) -> Result<Vec<ChunkRef>, IndexError> {
+pub(super) fn decode_index(
+    bytes: &[u8],
+    start: u64,
+    end: u64,
+) -> Result<Vec<ChunkRef>, IndexError> {
     let mut reader = Reader::new(bytes);
     let mut chunks = Vec::new();
     let mut offset = start;
@@ -151,10 +155,14 @@ pub(super) fn decode_index(bytes: &[u8], start: u64, end: u64) -> Result<Vec<Chu
         let length = reader.varint()?;
         let next = offset.checked_add(length);
         let (Some(last), Some(next)) = (last, next) else {
-            return Err(IndexError::Decode(DecodeError::Invalid("an index entry overflows")));
+            return Err(IndexError::Decode(DecodeError::Invalid(
+                "an index entry overflows",
+            )));
         };
         if length < CHUNK_HEADER_BYTES as u64 || next > end {
-            return Err(IndexError::Decode(DecodeError::Invalid("an index entry leaves the file")));
+            return Err(IndexError::Decode(DecodeError::Invalid(
+                "an index entry leaves the file",
+            )));
         }
         chunks.push(ChunkRef {
             kind,
@@ -166,7 +174,9 @@ pub(super) fn decode_index(bytes: &[u8], start: u64, end: u64) -> Result<Vec<Chu
         offset = next;
     }
     if offset != end {
-        return Err(IndexError::Decode(DecodeError::Invalid("the index leaves a gap")));
+        return Err(IndexError::Decode(DecodeError::Invalid(
+            "the index leaves a gap",
+        )));
     }
     Ok(chunks)
 }
@@ -216,12 +226,17 @@ mod tests {
         };
         let chunks = [entry(100, 50), entry(150, 500)];
         let mut bytes = Vec::new();
-        chunks.iter().for_each(|chunk| put_index_entry(&mut bytes, chunk));
+        chunks
+            .iter()
+            .for_each(|chunk| put_index_entry(&mut bytes, chunk));
         assert_eq!(decode_index(&bytes, 100, 650).as_deref(), Ok(&chunks[..]));
         assert!(decode_index(&bytes, 100, 651).is_err());
         assert!(decode_index(&bytes, 100, 649).is_err());
         let mut unknown = bytes.clone();
         unknown[0] = 0x10;
-        assert_eq!(decode_index(&unknown, 100, 650), Err(IndexError::UnknownChunk(0x10)));
+        assert_eq!(
+            decode_index(&unknown, 100, 650),
+            Err(IndexError::UnknownChunk(0x10))
+        );
     }
 }

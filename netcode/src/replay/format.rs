@@ -1,9 +1,7 @@
 //! The container: magic numbers, chunk headers and the footer, as `docs/REPLAY.md` lays them out.
 
 use crate::hash::digest;
-use crate::limits::{
-    REPLAY_CHUNK_TICKS_MAX, REPLAY_INDEX_BYTES_MAX, REPLAY_KEYFRAME_BYTES_MAX,
-};
+use crate::limits::{REPLAY_CHUNK_TICKS_MAX, REPLAY_INDEX_BYTES_MAX, REPLAY_KEYFRAME_BYTES_MAX};
 use crate::tick::Tick;
 
 /// The version of the format that this crate writes, and the only one that it reads.
@@ -236,8 +234,20 @@ mod tests {
         };
         let decode = |header: ChunkHeader| ChunkHeader::decode(&header.encode());
         assert!(decode(good).is_some());
-        assert_eq!(decode(ChunkHeader { last: Tick::new(6), ..good }), None);
-        assert_eq!(decode(ChunkHeader { stored_bytes: u32::MAX, ..good }), None);
+        assert_eq!(
+            decode(ChunkHeader {
+                last: Tick::new(6),
+                ..good
+            }),
+            None
+        );
+        assert_eq!(
+            decode(ChunkHeader {
+                stored_bytes: u32::MAX,
+                ..good
+            }),
+            None
+        );
     }
 
     #[test]

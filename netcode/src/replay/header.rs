@@ -220,9 +220,13 @@ impl Header {
         let session = SessionId(reader.u128()?);
         let start = Tick::new(reader.u32()?);
         let schema_hash = reader.u64()?;
-        let schema = Schema::decode(reader.counted(REPLAY_HEADER_BYTES_MAX)?)?;
+        let mut schema_reader = Reader::new(reader.counted(REPLAY_HEADER_BYTES_MAX)?);
+        let schema = Schema::decode(&mut schema_reader)?;
+        schema_reader.finish()?;
         if schema.hash() != schema_hash {
-            return Err(DecodeError::Invalid("the schema does not have the hash it claims"));
+            return Err(DecodeError::Invalid(
+                "the schema does not have the hash it claims",
+            ));
         }
         let roster = (0..slots)
             .map(|_slot| Ok(reader.text(NAME_BYTES_MAX)?.to_owned()))

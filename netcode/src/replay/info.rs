@@ -94,9 +94,18 @@ impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = &self.header;
         writeln!(f, "game       {} (build {})", header.game, header.build)?;
-        writeln!(f, "format     {}, {}", self.format_version, self.completeness)?;
+        writeln!(
+            f,
+            "format     {}, {}",
+            self.format_version, self.completeness
+        )?;
         writeln!(f, "session    {}, seed {}", header.session, header.seed)?;
-        writeln!(f, "mode       {}, {} ticks per second", header.mode, header.tick_rate.hz())?;
+        writeln!(
+            f,
+            "mode       {}, {} ticks per second",
+            header.mode,
+            header.tick_rate.hz()
+        )?;
         let seconds = self.duration_ms() / 1000;
         writeln!(
             f,
@@ -113,7 +122,11 @@ impl fmt::Display for Info {
         let (slots, size) = (header.slots(), header.input_bytes);
         writeln!(f, "inputs     {slots} slots of {size} bytes")?;
         for (slot, name) in header.roster.iter().enumerate() {
-            writeln!(f, "  slot {slot:<2}  {}", if name.is_empty() { "(free)" } else { name })?;
+            writeln!(
+                f,
+                "  slot {slot:<2}  {}",
+                if name.is_empty() { "(free)" } else { name }
+            )?;
         }
         for change in &self.term_changes {
             let cause = match change.cause {
@@ -129,8 +142,16 @@ impl fmt::Display for Info {
             ("hashes", self.hashes),
             ("keyframes", self.keyframes),
         ] {
-            writeln!(f, "  {name:<9}{} bytes in {} chunks", total.bytes, total.chunks)?;
+            writeln!(
+                f,
+                "  {name:<9}{} bytes in {} chunks",
+                total.bytes, total.chunks
+            )?;
         }
-        write!(f, "seek       at most {} ticks from a keyframe", self.keyframe_distance_max)
+        write!(
+            f,
+            "seek       at most {} ticks from a keyframe",
+            self.keyframe_distance_max
+        )
     }
 }

@@ -205,14 +205,21 @@ pub(crate) fn decode_run(
             present ^= flips;
             let delta = present.then_some(deltas);
             deltas += usize::from(present);
-            events.push(Event { tick, slot, flips, delta });
+            events.push(Event {
+                tick,
+                slot,
+                flips,
+                delta,
+            });
             next = tick + 1;
         }
     }
     bits.finish()?;
     let size = usize::from(input_bytes);
     if planes.len() != deltas * size {
-        return Err(DecodeError::Invalid("input deltas do not match their events"));
+        return Err(DecodeError::Invalid(
+            "input deltas do not match their events",
+        ));
     }
 
     // Stable, so events of one tick stay in slot order and each slot's in time order.
@@ -263,7 +270,8 @@ const GAP_BITS: u32 = 3;
 /// Ones in a gap's prefix at most: 3 + 8 bits hold every gap within a chunk.
 const GAP_PREFIX_MAX: u32 = 8;
 
-const _: () = assert!(REPLAY_CHUNK_TICKS_MAX + (1 << GAP_BITS) < 1 << (GAP_BITS + GAP_PREFIX_MAX + 1));
+const _: () =
+    assert!(REPLAY_CHUNK_TICKS_MAX + (1 << GAP_BITS) < 1 << (GAP_BITS + GAP_PREFIX_MAX + 1));
 
 /// Appends bits, the lowest of each byte first.
 #[derive(Debug, Default)]
@@ -341,7 +349,9 @@ impl<'a> BitReader<'a> {
     /// All but less than a byte was read, and what is left is zero.
     fn finish(mut self) -> Result<(), DecodeError> {
         if self.position.div_ceil(8) != self.bytes.len() {
-            return Err(DecodeError::Invalid("bits are left over after the last slot"));
+            return Err(DecodeError::Invalid(
+                "bits are left over after the last slot",
+            ));
         }
         while self.position < self.bytes.len() * 8 {
             if self.bit()? {
@@ -357,15 +367,22 @@ mod tests {
     use super::*;
     use crate::prng::Prng;
 
-    fn random_frames(prng: &mut Prng, slots: u8, size: u8, first: Tick, ticks: u32) -> Vec<InputFrame> {
+    fn random_frames(
+        prng: &mut Prng,
+        slots: u8,
+        size: u8,
+        first: Tick,
+        ticks: u32,
+    ) -> Vec<InputFrame> {
         let mut frame = InputFrame::empty(first, slots, size);
         (0..ticks)
             .map(|tick| {
                 frame.set_tick(first.plus(tick));
                 for slot in 0..slots {
                     if prng.chance_per_million(100_000) {
-                        let input: Vec<u8> =
-                            (0..size).map(|_| prng.next_u64().to_le_bytes()[0]).collect();
+                        let input: Vec<u8> = (0..size)
+                            .map(|_| prng.next_u64().to_le_bytes()[0])
+                            .collect();
                         frame.set(Slot(slot), &input);
                     } else if prng.chance_per_million(20_000) {
                         frame.clear(Slot(slot));
@@ -379,9 +396,14 @@ mod tests {
     #[test]
     fn runs_of_every_shape_come_back() {
         let mut prng = Prng::new(11);
-        for (slots, size, ticks) in
-            [(0, 0, 1), (1, 1, 1), (8, 8, 120), (64, 11, 33), (3, 0, 50), (2, 3, REPLAY_CHUNK_TICKS_MAX)]
-        {
+        for (slots, size, ticks) in [
+            (0, 0, 1),
+            (1, 1, 1),
+            (8, 8, 120),
+            (64, 11, 33),
+            (3, 0, 50),
+            (2, 3, REPLAY_CHUNK_TICKS_MAX),
+        ] {
             let first = Tick::new(1000);
             let frames = random_frames(&mut prng, slots, size, first, ticks);
             let mut run = InputRun::new(slots, size, first, 0);
@@ -389,7 +411,11 @@ mod tests {
             let mut bytes = Vec::new();
             run.encode(&mut bytes);
             let decoded = decode_run(&bytes, slots, size, first, first.plus(ticks - 1));
-            assert_eq!(decoded.as_ref(), Ok(&frames), "{slots} slots of {size} bytes");
+            assert_eq!(
+                decoded.as_ref(),
+                Ok(&frames),
+                "{slots} slots of {size} bytes"
+            );
         }
     }
 
@@ -406,7 +432,11 @@ mod tests {
         }
         let mut bytes = Vec::new();
         run.encode(&mut bytes);
-        assert!(bytes.len() <= 64 + 24, "{} bytes for 600 ticks", bytes.len());
+        assert!(
+            bytes.len() <= 64 + 24,
+            "{} bytes for 600 ticks",
+            bytes.len()
+        );
     }
 
     #[test]

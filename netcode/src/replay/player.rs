@@ -1,18 +1,19 @@
 //! Plays a replay on a simulation: step by step, from any tick.
 
+use core::fmt;
 use std::io::{Read, Seek};
 
 use super::reader::{ReadError, Reader};
 use crate::simulation::{Simulation, StepKind};
-use crate::state::{ImportError, Snapshot, StateHash};
+use crate::state::{ImportError, SchemaDifference, Snapshot, StateHash};
 use crate::tick::Tick;
 
 /// Why a replay does not play on.
 #[derive(Debug, thiserror::Error)]
 pub enum PlayError {
     /// The replay was recorded by a game with other rules about its state.
-    #[error("the replay does not fit this game: {0}")]
-    Schema(String),
+    #[error("the replay does not fit this game: {}", Differences(.0))]
+    Schema(Vec<SchemaDifference>),
     /// A part of the replay cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -34,6 +35,20 @@ pub enum PlayError {
         /// Its last.
         last: Tick,
     },
+}
+
+/// Shows differences of schemas, named from the point of view of a player.
+struct Differences<'a>(&'a [SchemaDifference]);
+
+impl fmt::Display for Differences<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, difference) in self.0.iter().enumerate() {
+            let separator = if number == 0 { "" } else { "; " };
+            let difference = difference.labelled("the replay", "this game");
+            write!(f, "{separator}{difference}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Plays a replay on a simulation that has the same rules; its setup comes from the replay.
@@ -64,8 +79,8 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
     /// If the schemas differ, or `tick` cannot be reached.
     pub fn open_at(simulation: S, reader: Reader<R>, tick: Tick) -> Result<Self, PlayError> {
         let (recorded, ours) = (&reader.header().schema, simulation.schema());
-        if let Some(difference) = recorded.difference(ours) {
-            return Err(PlayError::Schema(difference));
+        if recorded.hash() != ours.hash() {
+            return Err(PlayError::Schema(recorded.compare(ours)));
         }
         let mut player = Self {
             simulation,

@@ -103,7 +103,10 @@ mod tests {
 
     #[test]
     fn a_growing_policy_stays_between_its_limits() {
-        let policy = KeyframePolicy::Growing { ticks_min: 60, ticks_max: 3600 };
+        let policy = KeyframePolicy::Growing {
+            ticks_min: 60,
+            ticks_max: 3600,
+        };
         let all = keyframes(policy, 216_000);
         let distances: Vec<u32> = all.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(distances.is_sorted());

@@ -155,9 +155,15 @@ impl Chunks {
 
     /// All chunks, kind by kind.
     pub(super) fn all(&self) -> impl Iterator<Item = &ChunkRef> {
-        [&self.inputs, &self.hashes, &self.keyframes, &self.terms, &self.skipped]
-            .into_iter()
-            .flatten()
+        [
+            &self.inputs,
+            &self.hashes,
+            &self.keyframes,
+            &self.terms,
+            &self.skipped,
+        ]
+        .into_iter()
+        .flatten()
     }
 }
 
@@ -200,6 +206,11 @@ impl<R: Read + Seek> Reader<R> {
             }
         }
         Ok(reader)
+    }
+
+    /// Gives the source back.
+    pub fn into_source(self) -> R {
+        self.source
     }
 
     /// What the replay says about itself.
@@ -247,18 +258,27 @@ impl<R: Read + Seek> Reader<R> {
         if tick <= self.first_tick() || tick > self.last_tick() {
             return Ok(None);
         }
-        let at = self.chunks.inputs.partition_point(|chunk| chunk.last < tick);
+        let at = self
+            .chunks
+            .inputs
+            .partition_point(|chunk| chunk.last < tick);
         let Some(&chunk) = self.chunks.inputs.get(at) else {
             return Ok(None);
         };
         if chunk.first > tick {
-            let before = at.checked_sub(1).map(|before| self.chunks.inputs[before].last);
+            let before = at
+                .checked_sub(1)
+                .map(|before| self.chunks.inputs[before].last);
             return Err(ReadError::Missing {
                 first: before.unwrap_or(self.first_tick()).next(),
                 last: chunk.first.previous(),
             });
         }
-        if self.frames.as_ref().is_none_or(|(offset, _)| *offset != chunk.offset) {
+        if self
+            .frames
+            .as_ref()
+            .is_none_or(|(offset, _)| *offset != chunk.offset)
+        {
             self.frames = None;
             let bytes = self.load(&chunk)?;
             let (slots, size) = (self.header.slots(), self.header.input_bytes);
@@ -267,7 +287,10 @@ impl<R: Read + Seek> Reader<R> {
             self.frames = Some((chunk.offset, frames));
         }
         let index = tick.since(chunk.first) as usize;
-        Ok(self.frames.as_ref().and_then(|(_, frames)| frames.get(index)))
+        Ok(self
+            .frames
+            .as_ref()
+            .and_then(|(_, frames)| frames.get(index)))
     }
 
     /// The combined state hash that was recorded at `tick`, if one was.
@@ -275,14 +298,21 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     /// If its chunk is damaged.
     pub fn hash_at(&mut self, tick: Tick) -> Result<Option<u64>, ReadError> {
-        let at = self.chunks.hashes.partition_point(|chunk| chunk.last < tick);
+        let at = self
+            .chunks
+            .hashes
+            .partition_point(|chunk| chunk.last < tick);
         let Some(&chunk) = self.chunks.hashes.get(at) else {
             return Ok(None);
         };
         if chunk.first > tick {
             return Ok(None);
         }
-        if self.hashes.as_ref().is_none_or(|(offset, _)| *offset != chunk.offset) {
+        if self
+            .hashes
+            .as_ref()
+            .is_none_or(|(offset, _)| *offset != chunk.offset)
+        {
             self.hashes = None;
             let hashes = self.load_hashes(&chunk)?;
             self.hashes = Some((chunk.offset, hashes));
@@ -299,7 +329,10 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     /// If there is none; if that is because of damage, the error of the newest.
     pub fn keyframe_before(&mut self, tick: Tick) -> Result<Snapshot, ReadError> {
-        let end = self.chunks.keyframes.partition_point(|chunk| chunk.first <= tick);
+        let end = self
+            .chunks
+            .keyframes
+            .partition_point(|chunk| chunk.first <= tick);
         let mut newest_error = None;
         for at in (0..end).rev() {
             let chunk = self.chunks.keyframes[at];
@@ -313,7 +346,10 @@ impl<R: Read + Seek> Reader<R> {
 
     /// The tick of the newest keyframe at `tick` or before, damaged or not.
     pub(super) fn keyframe_tick_before(&self, tick: Tick) -> Option<Tick> {
-        let end = self.chunks.keyframes.partition_point(|chunk| chunk.first <= tick);
+        let end = self
+            .chunks
+            .keyframes
+            .partition_point(|chunk| chunk.first <= tick);
         Some(self.chunks.keyframes.get(end.checked_sub(1)?)?.first)
     }
 
@@ -322,7 +358,10 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     /// If it is damaged.
     pub fn keyframe_at(&mut self, tick: Tick) -> Result<Option<Snapshot>, ReadError> {
-        let found = self.chunks.keyframes.binary_search_by_key(&tick, |chunk| chunk.first);
+        let found = self
+            .chunks
+            .keyframes
+            .binary_search_by_key(&tick, |chunk| chunk.first);
         match found {
             Ok(at) => {
                 let chunk = self.chunks.keyframes[at];
@@ -386,8 +425,8 @@ impl<R: Read + Seek> Reader<R> {
 
     fn load_keyframe(&mut self, chunk: &ChunkRef) -> Result<Snapshot, ReadError> {
         let bytes = self.load(chunk)?;
-        let snapshot =
-            Snapshot::decode(&bytes).map_err(|error| undecodable(chunk, error))?;
+        let snapshot = Snapshot::decode(&bytes, &self.header.schema)
+            .map_err(|error| undecodable(chunk, error))?;
         if snapshot.tick != chunk.first {
             let error = DecodeError::Invalid("the snapshot is of another tick");
             return Err(undecodable(chunk, error));

@@ -10,7 +10,7 @@ use super::inputs::InputRun;
 use crate::hash::digest;
 use crate::input::InputFrame;
 use crate::limits::{REPLAY_CHUNK_TICKS_MAX, REPLAY_INDEX_BYTES_MAX, REPLAY_KEYFRAME_BYTES_MAX};
-use crate::state::{Schema, Snapshot};
+use crate::state::{ImportError, Schema, Snapshot};
 use crate::tick::{Tick, TickRate};
 use crate::wire::compress::compress;
 
@@ -47,6 +47,9 @@ pub enum WriteError {
     /// The first record must be a keyframe at the start tick: without it nobody can play.
     #[error("the replay does not begin with a keyframe at its start tick {0}")]
     NoFirstKeyframe(Tick),
+    /// A snapshot is not one of the schema in the header.
+    #[error(transparent)]
+    Snapshot(#[from] ImportError),
     /// A snapshot is larger than [`REPLAY_KEYFRAME_BYTES_MAX`].
     #[error("the keyframe at tick {0} is too large")]
     KeyframeTooLarge(Tick),
@@ -180,13 +183,18 @@ impl<W: Write> Writer<W> {
             None if tick != self.start => return Err(WriteError::NoFirstKeyframe(self.start)),
             Some(newest) if tick <= newest => {
                 let kind = ChunkKind::Keyframe;
-                return Err(WriteError::Order { kind, found: tick, newest });
+                return Err(WriteError::Order {
+                    kind,
+                    found: tick,
+                    newest,
+                });
             }
             None | Some(_) => {}
         }
+        snapshot.validate(&self.schema)?;
         self.flush()?;
         self.payload.clear();
-        snapshot.encode(&mut self.payload);
+        snapshot.encode(&self.schema, &mut self.payload);
         if self.payload.len() > REPLAY_KEYFRAME_BYTES_MAX {
             return Err(WriteError::KeyframeTooLarge(tick));
         }
@@ -205,7 +213,11 @@ impl<W: Write> Writer<W> {
         let (kind, found) = (ChunkKind::TermChanged, change.takeover);
         let newest = self.newest_takeover.unwrap_or(self.start);
         if found <= newest {
-            return Err(WriteError::Order { kind, found, newest });
+            return Err(WriteError::Order {
+                kind,
+                found,
+                newest,
+            });
         }
         self.flush()?;
         self.payload.clear();
@@ -221,6 +233,9 @@ impl<W: Write> Writer<W> {
     /// If it cannot be written.
     pub fn flush(&mut self) -> Result<(), WriteError> {
         self.check_alive()?;
+        if self.pending.is_empty() {
+            return Ok(());
+        }
         let batch = self.pending.take();
         self.write_batch(&batch)
     }
@@ -412,6 +427,11 @@ impl Pending {
             || self.batch.hashes.len() >= REPLAY_CHUNK_TICKS_MAX as usize
     }
 
+    /// Whether there is nothing to take.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batch.run.ticks() == 0 && self.batch.hashes.is_empty()
+    }
+
     /// Hands out what has collected, and goes on empty.
     pub(crate) fn take(&mut self) -> Batch {
         let empty = Batch {
@@ -419,13 +439,6 @@ impl Pending {
             hashes: Vec::with_capacity(self.batch.hashes.len()),
         };
         core::mem::replace(&mut self.batch, empty)
-    }
-}
-
-impl Batch {
-    /// Whether there is nothing to write.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.run.ticks() == 0 && self.hashes.is_empty()
     }
 }
 
