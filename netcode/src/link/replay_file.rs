@@ -5,10 +5,6 @@
 //! encodes, compresses and writes. No call waits for it: where the queue is full because the disk
 //! cannot keep up, recording stops, what was written stays a valid replay, and
 //! [`ReplayFile::finish`] says so.
-#![expect(
-    clippy::disallowed_types,
-    reason = "IO shell: this thread is the only part of a recording that touches a file"
-)]
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -104,9 +100,12 @@ impl ReplayFile {
     /// # Errors
     /// If the header is impossible or cannot be written, or no thread can be started.
     pub fn record(output: impl Write + Send + 'static, header: &Header) -> io::Result<Self> {
-        let writer = Writer::new(output, header).map_err(|error| match error {
-            WriteError::Io(error) => error,
-            other => io::Error::new(io::ErrorKind::InvalidInput, other),
+        let writer = Writer::new(output, header).map_err(|error| {
+            if let WriteError::Io(error) = error {
+                error
+            } else {
+                io::Error::new(io::ErrorKind::InvalidInput, error)
+            }
         })?;
         let (queue, commands) = bounded(QUEUE_LENGTH_MAX);
         let thread = thread::Builder::new()

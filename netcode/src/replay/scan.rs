@@ -67,6 +67,7 @@ pub(super) fn scan(
             bytes: header.chunk_bytes(),
         });
     }
+    found.add_gaps();
     let lost_bytes = file_bytes - end;
     let completeness = match found.damage {
         Some((first, last)) => Completeness::Damaged(Damage::Ticks { first, last }),
@@ -108,6 +109,20 @@ impl Found {
         if let Some((first, last)) = self.doubt.take() {
             let known = self.damage.unwrap_or((first, last));
             self.damage = Some((known.0.min(first), known.1.max(last)));
+        }
+    }
+
+    /// Ticks without inputs between others are damage as well.
+    fn add_gaps(&mut self) {
+        let before = [self.start]
+            .into_iter()
+            .chain(self.chunks.inputs.iter().map(|chunk| chunk.last));
+        for (before, chunk) in before.zip(&self.chunks.inputs) {
+            if before.next() < chunk.first {
+                let known = self.damage.unwrap_or((before.next(), before.next()));
+                let last = known.1.max(chunk.first.previous());
+                self.damage = Some((known.0.min(before.next()), last));
+            }
         }
     }
 

@@ -5,7 +5,9 @@ use std::io::{Read, Seek};
 use super::inputs::chain_digest;
 use super::player::{PlayError, Player};
 use super::reader::{Completeness, Damage, ReadError};
+use crate::id::NetId;
 use crate::simulation::Simulation;
+use crate::state::Snapshot;
 use crate::tick::Tick;
 
 /// What a verification found to be right.
@@ -50,12 +52,14 @@ pub enum VerifyError {
         last: Tick,
     },
     /// A keyframe is not the state that the inputs lead to, though the hashes up to it agree.
-    #[error("the keyframe at tick {tick} is wrong: {difference}")]
+    #[error("the keyframe at tick {tick} is wrong: \"{kind}\" of entity {id} differs")]
     Keyframe {
         /// Its tick.
         tick: Tick,
-        /// The first difference.
-        difference: String,
+        /// The first kind that differs, in the order of the schema.
+        kind: String,
+        /// The first entity that differs in it.
+        id: NetId,
     },
     /// The file is damaged behind its header.
     #[error("{0}")]
@@ -155,10 +159,13 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
             {
                 let simulated = self.snapshot();
                 if simulated != keyframe {
-                    let difference = Some(String::new());
+                    let (kind, id) = first_difference(&keyframe, &simulated);
+                    let kinds = self.simulation.schema().kinds();
+                    let kind = kinds.get(kind).map(|kind| kind.name.clone());
                     return Err(VerifyError::Keyframe {
                         tick,
-                        difference: difference.unwrap_or_default(),
+                        kind: kind.unwrap_or_default(),
+                        id,
                     });
                 }
                 report.keyframes += 1;
@@ -204,6 +211,20 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
             }
         }
     }
+}
+
+/// The number of the first kind in which two snapshots differ, and the first such entity.
+fn first_difference(a: &Snapshot, b: &Snapshot) -> (usize, NetId) {
+    for (number, (a, b)) in a.kinds.iter().zip(&b.kinds).enumerate() {
+        if a != b {
+            // Rows are by id, so at the first pair that differs the lower id is the one.
+            let pair = a.rows().zip(b.rows()).find(|(a, b)| a != b);
+            let longer = || a.ids.iter().max().max(b.ids.iter().max()).copied();
+            let id = pair.map(|((a, _), (b, _))| a.min(b)).or_else(longer);
+            return (number, id.unwrap_or(NetId::NONE));
+        }
+    }
+    (a.kinds.len(), NetId::NONE)
 }
 
 /// Compares the inputs with their recorded digests.

@@ -29,7 +29,7 @@ struct Unit {
 
 /// The state of the toy game at one tick.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
+pub(crate) struct State {
     tick: Tick,
     dice: u64,
     born: u32,
@@ -38,16 +38,16 @@ pub struct State {
 
 /// The toy game: each input's bytes push the unit of its slot; the dice do the rest.
 #[derive(Clone, Debug)]
-pub struct Toy {
+pub(crate) struct Toy {
     schema: Arc<Schema>,
     state: State,
     /// How far a push moves a unit: part of the rules, so another value makes another game.
-    pub stride: i32,
+    pub(crate) stride: i32,
 }
 
 impl Toy {
     /// A game with `units` units at tick `start`.
-    pub fn new(seed: u64, units: u32, start: Tick) -> Self {
+    pub(crate) fn new(seed: u64, units: u32, start: Tick) -> Self {
         let kind = |name: &str, shape, fields| KindSchema {
             name: name.to_owned(),
             version: 1,
@@ -91,7 +91,7 @@ impl Toy {
     }
 
     /// The whole state, to compare.
-    pub fn state(&self) -> &State {
+    pub(crate) fn state(&self) -> &State {
         &self.state
     }
 
