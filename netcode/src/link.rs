@@ -6,6 +6,7 @@
 pub mod conditioned;
 pub mod conditioner;
 pub mod memory;
+pub mod replay_file;
 
 use crate::id::Path;
 
