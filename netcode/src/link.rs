@@ -6,6 +6,7 @@
 pub mod conditioned;
 pub mod conditioner;
 pub mod memory;
+pub mod replay_file;
 pub mod udp;
 
 use crate::id::Path;
