@@ -18,6 +18,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use bevy_ecs::component::{Component, Mutable};
+use bevy_ecs::entity::Entity;
 use bevy_ecs::entity_disabling::{DefaultQueryFilters, Disabled};
 use bevy_ecs::resource::Resource;
 use bevy_ecs::schedule::Schedule;
@@ -305,6 +306,41 @@ impl EcsSimulation {
                 id: id::NetId::NONE,
             })
         }
+    }
+
+    /// As [`Simulation::import`], with rows in an order that history never gave: all entities are
+    /// spawned anew, in the order into which `shuffle` brings their ids.
+    pub(crate) fn import_shuffled(
+        &mut self,
+        snapshot: &Snapshot,
+        shuffle: impl FnOnce(&mut [NetId]),
+    ) -> Result<(), ImportError> {
+        let image = self.decode(snapshot)?;
+        let index = self.world.resource::<NetIndex>().iter();
+        let old: Vec<Entity> = index.map(|(_id, entity)| entity).collect();
+        for entity in old {
+            self.world.despawn(entity);
+        }
+        let mut ids = image.structure.ids().to_vec();
+        shuffle(&mut ids);
+        for id in ids {
+            self.world.spawn(id);
+        }
+        self.take_over(&image);
+        Ok(())
+    }
+
+    /// A registered component that an entity without a [`NetId`] has.
+    pub(crate) fn stray_component(&mut self) -> Option<&str> {
+        let kinds = self.kinds.iter_mut().zip(self.game.schema().kinds());
+        for (kind, schema) in kinds {
+            if let Some(kind) = kind
+                && kind.has_strays(&mut self.world)
+            {
+                return Some(&schema.name);
+            }
+        }
+        None
     }
 
     /// Restores a decoded snapshot, and computes what it does not hold.

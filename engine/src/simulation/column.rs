@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 use bevy_ecs::change_detection::DetectChangesMut;
 use bevy_ecs::component::{Component, Mutable};
 use bevy_ecs::entity::Entity;
-use bevy_ecs::query::QueryState;
+use bevy_ecs::query::{QueryState, With, Without};
 use bevy_ecs::storage::TableId;
 use bevy_ecs::world::World;
 use phalanx_netcode::hash::ValueHasher;
@@ -282,6 +282,11 @@ where
                 entity.remove::<T>();
             }
         }
+    }
+
+    fn has_strays(&mut self, world: &mut World) -> bool {
+        let mut strays = world.query_filtered::<(), (With<T>, Without<NetId>)>();
+        strays.iter(world).next().is_some()
     }
 
     fn hash(&mut self, world: &World) -> u64 {

@@ -39,6 +39,9 @@ pub(super) trait Kind: Send + Sync {
     /// Removes values that `restore_rows` found too many.
     fn remove_surplus(&mut self, world: &mut World);
 
+    /// Whether entities without a NetId have the kind.
+    fn has_strays(&mut self, world: &mut World) -> bool;
+
     /// Hashes the values of `world`.
     fn hash(&mut self, world: &World) -> u64;
 

@@ -84,6 +84,10 @@ impl<T: Resource<Mutability = Mutable> + Exact + Clone> Kind for Single<T> {
 
     fn remove_surplus(&mut self, _world: &mut World) {}
 
+    fn has_strays(&mut self, _world: &mut World) -> bool {
+        false
+    }
+
     fn hash(&mut self, world: &World) -> u64 {
         self.hash_of(world.get_resource::<T>())
     }
