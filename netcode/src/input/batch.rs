@@ -690,7 +690,7 @@ impl Runs {
     fn end(&mut self, slot: Slot, reference: Tick, offset: u32) -> Result<(), DecodeError> {
         let base = self.bases[slot.index()];
         let newest = reference.minus(offset);
-        if newest < base {
+        if newest < base || offset > reference.number() {
             return Err(DecodeError::Invalid("a run ends before it begins"));
         }
         if newest.since(base) > INPUT_HISTORY_TICKS_MAX {
