@@ -33,22 +33,75 @@ pub const INPUT_DELAY_TICKS_MAX: u32 = 64;
 /// Ticks that a node may run ahead of the confirmed tick on guessed inputs.
 pub const PREDICTION_TICKS_MAX: u32 = 16;
 
-/// Bytes of a game's or a member's name in a handshake; longer ones are refused.
+/// Bytes of a name: a game's or a member's in a handshake, a kind's, field's or variant's in a
+/// schema; longer ones are refused.
 pub const NAME_BYTES_MAX: usize = 64;
 
 /// Component and resource kinds in a schema.
 pub const KINDS_MAX: usize = 512;
 
-/// Fields of one kind, nested ones included.
-pub const FIELDS_MAX: usize = 256;
+/// Fields and enum variants of one kind, nested ones included. A schema with more is refused.
+pub const FIELDS_MAX: usize = 512;
+
+/// How deep the types of a kind may be nested: an `Option<u8>` has depth 2. A schema with more is
+/// refused, so that walks over it cannot exhaust the stack.
+pub const TYPE_DEPTH_MAX: usize = 16;
+
+/// Bytes of an encoded schema. A larger one is refused when it is made and when it is read.
+pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
 
 /// Entities in one snapshot. Decoding refuses more.
 pub const ENTITIES_MAX: usize = 1 << 20;
 
-/// Bytes of a decoded snapshot. Decoding refuses more before it allocates.
+/// Bytes of a decoded snapshot, with what its indexes take. Decoding refuses more before it
+/// allocates.
 pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes of a replay's header; a file that claims more is refused.
+pub const REPLAY_HEADER_BYTES_MAX: usize = 4 << 20;
+
+/// Ticks of input frames, and state hashes, in one chunk of a replay. The writer starts another.
+pub const REPLAY_CHUNK_TICKS_MAX: u32 = 1024;
+
+/// Bytes of an encoded snapshot in a replay; writing and reading refuse more. Beside the rows of
+/// a snapshot it has room for 16 B of bookkeeping per entity.
+pub const REPLAY_KEYFRAME_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 16 * ENTITIES_MAX;
+
+/// Bytes of a replay's index: some two million chunks. The writer refuses to go on beyond.
+pub const REPLAY_INDEX_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of one control message. The sender of a longer one has a bug; a peer's is refused.
+pub const CONTROL_BYTES_MAX: usize = 900;
+
+/// Control messages that wait for an ack, per peer. One more is refused.
+pub const OUTBOX_MESSAGES_MAX: usize = 256;
+
+/// Bytes of control messages that wait for an ack, per peer. More are refused.
+pub const OUTBOX_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of one message of the game. Longer ones are refused; a transfer has no such limit.
+pub const MESSAGE_BYTES_MAX: usize = 900;
+
+/// Bytes of one packet of the message channels, inside a datagram.
+pub const MESSAGE_PACKET_BYTES_MAX: usize = 1100;
+
+/// Payload bytes of one chunk of a transfer.
+pub const BULK_CHUNK_BYTES: usize = 1160;
+
+/// Bytes that a node may put before the content of a chunk or of an ack of a transfer.
+pub const BULK_HEADER_BYTES_MAX: usize = 8;
+
+/// Chunks between the oldest one that a receiver misses and the newest that it accepts.
+pub const BULK_WINDOW_CHUNKS_MAX: u32 = 4096;
+
 const _: () = {
+    assert!(CONTROL_BYTES_MAX + 16 <= DATAGRAM_BYTES_MAX);
+    assert!(MESSAGE_BYTES_MAX + 24 <= MESSAGE_PACKET_BYTES_MAX);
+    assert!(MESSAGE_PACKET_BYTES_MAX < DATAGRAM_BYTES_MAX);
+    // Id, transmission and index stand before a chunk's payload.
+    assert!(BULK_HEADER_BYTES_MAX + 10 + BULK_CHUNK_BYTES <= DATAGRAM_BYTES_MAX);
+    // Id, transmission, delay, index and count stand before an ack's bitmap.
+    assert!(BULK_HEADER_BYTES_MAX + 17 + BULK_WINDOW_CHUNKS_MAX as usize / 8 <= DATAGRAM_BYTES_MAX);
     assert!(DATAGRAM_BYTES_MAX + LINK_OVERHEAD_BYTES_MAX + 48 <= 1280);
     assert!(INPUT_DELAY_TICKS_MAX + PREDICTION_TICKS_MAX < INPUT_HISTORY_TICKS_MAX);
     // The newest input of every slot fits a datagram even where coding makes it grow by half...

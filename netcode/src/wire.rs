@@ -1,4 +1,6 @@
 //! Bytes on the wire: coders and packet layouts. See `docs/WIRE.md`.
 
 pub mod bytes;
+pub mod codec;
+pub mod compress;
 pub mod range;
