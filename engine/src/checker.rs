@@ -26,6 +26,9 @@ use crate::simulation::{EcsImage, EcsSimulation};
 /// Ticks that the shadow rolls back at most.
 const ROLLBACK_TICKS_MAX: u32 = 8;
 
+/// Keeps the checker's numbers apart from those of the game.
+const STREAM: u64 = 0x0063_6865_636b;
+
 /// Differences that a report holds at most.
 const DIFFERENCES_MAX: usize = 8;
 
@@ -51,8 +54,11 @@ pub struct Checker<'a> {
     slots: u8,
     ticks: u32,
     restore_every: u32,
-    inputs: Box<dyn FnMut(&mut Prng, Slot) -> Vec<u8> + 'a>,
+    inputs: Box<InputSource<'a>>,
 }
+
+/// The bytes of a slot's input for a tick.
+type InputSource<'a> = dyn FnMut(&mut Prng, Slot) -> Vec<u8> + 'a;
 
 impl fmt::Debug for Checker<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -219,7 +225,7 @@ impl<'a> Checker<'a> {
     /// # Errors
     /// The first difference, with the entities and fields where it shows.
     pub fn run(mut self) -> Result<CheckReport, CheckError> {
-        let mut prng = Prng::with_stream(self.seed, 0x6368_6563_6b);
+        let mut prng = Prng::with_stream(self.seed, STREAM);
         let mut plain = self.game.simulation(self.seed, self.slots);
         let mut shadow = self.rebuilt(&mut plain, &mut prng)?;
         let mut past: VecDeque<(EcsImage, InputFrame)> = VecDeque::new();

@@ -266,7 +266,7 @@ fn memory_in_a_system_is_caught() {
     // `after` hides the parameters from `build`.
     fn every_third(mut calls: Local<u32>, mut score: ResMut<Score>) {
         *calls += 1;
-        if *calls % 3 == 0 {
+        if calls.is_multiple_of(3) {
             score.kills += 1;
         }
     }

@@ -73,9 +73,12 @@ fn memory_in_systems_is_refused_where_types_show_it() {
     }
     fn changed(_counters: Query<&Counter, Changed<Counter>>) {}
     fn removed(_counters: RemovedComponents<Counter>) {}
-    let parameter = |game: GameBuilder| match refused(game) {
-        GameError::MemoryOutsideState { parameter } => parameter,
-        other => panic!("{other}"),
+    let parameter = |game: GameBuilder| {
+        let error = refused(game);
+        let GameError::MemoryOutsideState { parameter } = error else {
+            panic!("{error}");
+        };
+        parameter
     };
     let game = || Game::builder("g").component::<Counter>();
     assert_eq!(parameter(game().systems(|| local)), "Local");
@@ -277,8 +280,8 @@ fn ordered_goes_by_id_and_finds_by_id() {
         .setup(|world, _setup| {
             world.init_resource::<Log>();
             // Ids descend along the rows, in two tables.
-            for (bits, marked) in [(9, true), (7, true), (2, false), (1, true), (4, true)] {
-                let mut entity = world.spawn((NetId::from_bits(bits), Counter(10 * bits as u32)));
+            for (id, marked) in [(9_u32, true), (7, true), (2, false), (1, true), (4, true)] {
+                let mut entity = world.spawn((NetId::from_bits(id.into()), Counter(10 * id)));
                 if marked {
                     entity.insert(Marked);
                 }
