@@ -368,3 +368,24 @@ fn mutated_bytes_never_panic() {
     }
     assert!(refused > 2000 && taken > 2000, "{refused} {taken}");
 }
+
+#[test]
+fn golden_bytes_of_the_wire_document() {
+    let config = BulkConfig::default();
+    let mut sender = BulkSender::new(7, vec![0xff].into(), config).unwrap();
+    let mut receiver = BulkReceiver::new(7, 1, digest(&[0xff]), 1).unwrap();
+    let (mut chunk, mut ack) = (Vec::new(), Vec::new());
+    assert!(sender.next_chunk(Time::ZERO, &mut chunk));
+    assert_eq!(chunk, [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff]);
+    assert!(
+        receiver
+            .handle_chunk(Time::ZERO, &chunk)
+            .unwrap()
+            .is_complete()
+    );
+    assert!(receiver.write_ack(Time::ZERO, &mut ack));
+    assert_eq!(ack, [7, 0, 0, 0, 0, 0, 0, 1, 0]);
+    sender.handle_ack(Time::ZERO, &ack).unwrap();
+    assert!(sender.is_complete());
+    assert_eq!(receiver.finish(), Ok(vec![0xff]));
+}
