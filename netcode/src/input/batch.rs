@@ -67,8 +67,8 @@ pub enum BatchError {
     /// The receiver lacks ticks that history does not hold any more: it needs a snapshot.
     #[error("the inputs after the base are known no more")]
     RolledOff,
-    /// The receiver acked a tick that it cannot have.
-    #[error("the acked tick is ahead of history")]
+    /// The receiver acked a tick that it cannot have, or one after the plan's reference.
+    #[error("the acked tick is ahead of history or of the reference")]
     Ahead,
 }
 
@@ -145,7 +145,7 @@ impl BatchEncoder {
     /// If nothing can be written; `out` is then as it was.
     ///
     /// # Panics
-    /// If the plan does not fit the session, or a base is after its reference.
+    /// If the plan does not fit the session.
     pub fn encode(
         &mut self,
         plan: &BatchPlan<'_>,
@@ -157,11 +157,9 @@ impl BatchEncoder {
         let mut ticks_all = 0;
         for slot in slots_of(plan.slots) {
             let base = self.base(slot);
-            assert!(
-                base <= plan.reference,
-                "the base {base} is after the reference {}",
-                plan.reference
-            );
+            if base > plan.reference {
+                return Err(BatchError::Ahead);
+            }
             if plan.reference.since(base) > INPUT_HISTORY_TICKS_MAX
                 || base.next() < history.oldest(slot)
             {
@@ -728,7 +726,11 @@ const DISTANCES: [Bit; 11] = [
     Bit::one_in(4),
 ];
 /// A base minus the previous slot's, in zigzag.
-const STEPS: [Bit; 12] = [Bit::one_in(2); 12];
+const STEPS: [Bit; 12] = {
+    let mut lengths = [Bit::one_in(2); 12];
+    lengths[1] = Bit::one_in(4);
+    lengths
+};
 /// The reference minus the newest tick of all slots.
 const OFFSETS: [Bit; 11] = {
     let mut lengths = [Bit::one_in(2); 11];
@@ -736,7 +738,11 @@ const OFFSETS: [Bit; 11] = {
     lengths
 };
 /// The reference minus the newest tick of one of several slots.
-const SPREADS: [Bit; 11] = [Bit::one_in(2); 11];
+const SPREADS: [Bit; 11] = {
+    let mut lengths = [Bit::one_in(2); 11];
+    lengths[1] = Bit::one_in(4);
+    lengths
+};
 /// The newest tick of an absent slot is not that of the absent slot before it.
 const ABSENT_DIFFERS: Bit = Bit::one_in(32);
 /// An absent slot has come to life.
