@@ -4,5 +4,6 @@
 //! node asks each carrier for bytes that fit the room left in the tick's datagram, and hands over
 //! what arrived.
 
+pub mod bulk;
 pub mod messages;
 pub mod outbox;
