@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 use super::inputs::chain_digest;
 use super::player::{PlayError, Player};
 use super::reader::{Completeness, Damage, ReadError};
-use crate::simulation::Simulation;
+use crate::simulation::{Simulation, StepKind};
 use crate::state::Difference;
 use crate::tick::Tick;
 
@@ -183,7 +183,7 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
             if let Some(frame) = self.reader.frame_at(tick.next())? {
                 inputs.chain = chain_digest(inputs.chain, frame, &mut inputs.scratch);
             }
-            if !self.step()? {
+            if !self.step_as(StepKind::Again)? {
                 break;
             }
         }
