@@ -436,10 +436,10 @@ fn a_forged_keyframe_and_a_forged_hash_are_found() {
         forged[at + 28 + length - at_payload / 4] ^= 1;
         forge(&mut forged, at);
         match verify(&forged) {
-            Err(VerifyError::Keyframe {
-                tick, kind: name, ..
-            }) => {
-                assert_eq!((kind, tick.number(), name.as_str()), (3, first, "Unit"));
+            Err(VerifyError::Keyframe { tick, differences }) => {
+                assert_eq!((kind, tick.number()), (3, first));
+                assert_eq!(differences.len(), 1, "{differences:?}");
+                assert_eq!(differences[0].kind, "Unit");
             }
             Err(VerifyError::Diverged {
                 tick,
