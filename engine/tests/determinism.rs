@@ -1,6 +1,8 @@
 //! A game that keeps the rules stays the same over any history; one that breaks them is caught.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use bevy_ecs::lifecycle::HookContext;
+use bevy_ecs::world::DeferredWorld;
 use phalanx::prelude::*;
 
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq)]
@@ -289,6 +291,33 @@ fn state_that_is_not_registered_is_caught() {
         .systems(|| count.after(measure));
     let error = caught(game);
     assert!(matches!(error, CheckError::Differs { .. }), "{error}");
+}
+
+#[test]
+fn a_rule_that_knows_of_rollbacks_is_caught() {
+    fn count(stepping: Res<Stepping>, mut score: ResMut<Score>) {
+        score.kills += u32::from(stepping.is_first());
+    }
+    let error = caught(skirmish().systems(|| count.after(measure)));
+    assert!(matches!(error, CheckError::Differs { .. }), "{error}");
+}
+
+#[test]
+fn a_hook_that_spawns_is_caught() {
+    #[derive(Component, Networked, Clone)]
+    #[component(on_insert = spawn_another)]
+    struct Hooked;
+    fn spawn_another(mut world: DeferredWorld<'_>, _context: HookContext) {
+        world.commands().spawn_networked(Health(1));
+    }
+    let game = skirmish().component::<Hooked>().setup(|world, _setup| {
+        world.spawn_networked(Hooked);
+    });
+    let error = caught(game);
+    let CheckError::Differs { step, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(step, CheckStep::Rebuild);
 }
 
 #[test]
