@@ -317,3 +317,54 @@ fn a_refused_snapshot_changes_nothing() {
     }
     assert_eq!(simulation.import(&good), Ok(()));
 }
+
+#[test]
+fn a_snapshot_with_random_damage_is_refused_or_taken_as_it_is() {
+    let game = game();
+    let mut simulation = game.simulation(1, 2);
+    let mut prng = Prng::new(3);
+    for _ in 0..100 {
+        change(simulation.world_mut(), &mut prng);
+    }
+    let good = simulation.snapshot();
+    let seed = 21;
+    let mut prng = Prng::new(seed);
+    let mut refused = 0;
+    for round in 0..2000 {
+        let mut bad = good.clone();
+        let kinds = bad.kinds.len();
+        for _ in 0..=prng.below(3) {
+            let rows = &mut bad.kinds[below(&mut prng, kinds)];
+            let value = prng.next_u64() >> prng.below(64);
+            let (ids, ends, bytes) = (&mut rows.ids, &mut rows.ends, &mut rows.bytes);
+            let index = below(&mut prng, ids.len());
+            let end = below(&mut prng, ends.len());
+            let byte = below(&mut prng, bytes.len());
+            match prng.below(6) {
+                0 if !ids.is_empty() => ids[index] = NetId::from_bits(value).raw(),
+                1 if !ends.is_empty() => ends[end] = u32::try_from(value >> 32).unwrap(),
+                2 if !bytes.is_empty() => bytes[byte] = value.to_le_bytes()[0],
+                3 if !ids.is_empty() => drop(ids.drain(index..)),
+                4 => bytes.truncate(byte),
+                _ => ids.push(NetId::from_bits(value).raw()),
+            }
+        }
+        let before = simulation.snapshot();
+        match simulation.import(&bad) {
+            Ok(()) => assert_eq!(simulation.snapshot(), bad, "seed {seed}, round {round}"),
+            Err(_) => {
+                refused += 1;
+                assert_eq!(simulation.snapshot(), before, "seed {seed}, round {round}");
+            }
+        }
+        let frame = InputFrame::empty(simulation.tick().next(), 2, game.input_bytes());
+        simulation.step(&frame, StepKind::First);
+        // The next id is free, whatever the snapshot said.
+        simulation.world_mut().spawn_networked(());
+    }
+    assert!((500..2000).contains(&refused), "{refused} were refused");
+}
+
+fn below(prng: &mut Prng, bound: usize) -> usize {
+    usize::try_from(prng.below(u64::try_from(bound).unwrap())).unwrap()
+}
