@@ -68,6 +68,12 @@ fn report(name: &str, cost: Cost) -> f64 {
         cost.us_on_game_thread,
         cost.received * 100.0
     );
+    if cost.bytes_sent.is_finite() {
+        println!(
+            "    sends {:.1} B in {:.2} datagrams per client and tick",
+            cost.bytes_sent, cost.datagrams_sent
+        );
+    }
     cost.us_per_client_tick
 }
 
