@@ -21,59 +21,116 @@ pub fn digest(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
 
-/// Hashes one value, word by word, in the order of its fields.
+/// Hashes one value, given as a stream of little-endian bytes.
+///
+/// The stream is cut into words of 8 bytes, whatever the calls that delivered it: two `u32` cost
+/// as much as one `u64`, and [`ValueHasher::raw`] over a value's exact bytes gives the same as its
+/// fields one by one. The last word is filled with zeros, so the streams that are compared must
+/// be self-delimiting (none the beginning of another), as exact forms are.
 #[derive(Clone, Copy, Debug)]
 pub struct ValueHasher {
     state: u64,
+    /// Bytes that do not fill a word yet, from the lowest up.
+    pending: u64,
+    /// Bits in `pending`: below 64, a multiple of 8.
+    filled: u32,
 }
 
 impl ValueHasher {
     /// A hasher whose result depends on `salt`, for example a component kind.
     #[must_use]
     pub const fn new(salt: u64) -> Self {
-        Self { state: salt }
+        Self {
+            state: salt,
+            pending: 0,
+            filled: 0,
+        }
     }
 
-    /// Takes one word. Order matters.
-    #[inline]
-    pub const fn word(&mut self, word: u64) {
+    /// Takes the low `bits` (8 to 64, whole bytes) of `value`; the others must be zero.
+    ///
+    /// Always inlined: where the layout is known, `filled` is a constant and the branches go.
+    #[inline(always)]
+    const fn push(&mut self, value: u64, bits: u32) {
+        let word = self.pending | (value << self.filled);
+        let total = self.filled + bits;
+        if total < 64 {
+            self.pending = word;
+            self.filled = total;
+            return;
+        }
         self.state = mix(self.state.rotate_left(23), word);
+        self.pending = if self.filled == 0 {
+            0
+        } else {
+            value >> (64 - self.filled)
+        };
+        self.filled = total - 64;
+    }
+
+    /// Takes one byte.
+    #[inline(always)]
+    pub const fn u8(&mut self, value: u8) {
+        self.push(value as u64, 8);
+    }
+
+    /// Takes two bytes.
+    #[inline(always)]
+    pub const fn u16(&mut self, value: u16) {
+        self.push(value as u64, 16);
+    }
+
+    /// Takes four bytes.
+    #[inline(always)]
+    pub const fn u32(&mut self, value: u32) {
+        self.push(value as u64, 32);
+    }
+
+    /// Takes eight bytes.
+    #[inline(always)]
+    pub const fn word(&mut self, word: u64) {
+        self.push(word, 64);
     }
 
     /// Takes a float by its bits, with all NaNs as one: their sign differs between platforms.
-    #[inline]
+    #[inline(always)]
     pub const fn float32(&mut self, value: f32) {
-        self.word(canonical_f32_bits(value) as u64);
+        self.u32(canonical_f32_bits(value));
     }
 
     /// Takes a float by its bits, with all NaNs as one.
-    #[inline]
+    #[inline(always)]
     pub const fn float64(&mut self, value: f64) {
         self.word(canonical_f64_bits(value));
     }
 
-    /// Takes bytes, with their length.
+    /// Takes bytes without their length.
+    #[inline]
+    pub fn raw(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.word(u64::from_le_bytes(*word));
+        }
+        for &byte in rest {
+            self.u8(byte);
+        }
+    }
+
+    /// Takes bytes, after their length as one word.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.word(bytes.len() as u64);
-        let mut chunks = bytes.chunks_exact(8);
-        for chunk in &mut chunks {
-            let mut word = [0; 8];
-            word.copy_from_slice(chunk);
-            self.word(u64::from_le_bytes(word));
-        }
-        let rest = chunks.remainder();
-        if !rest.is_empty() {
-            let mut word = [0; 8];
-            word[..rest.len()].copy_from_slice(rest);
-            self.word(u64::from_le_bytes(word));
-        }
+        self.raw(bytes);
     }
 
     /// The hash of all that was taken.
     #[inline]
     #[must_use]
     pub const fn finish(&self) -> u64 {
-        mix(self.state, K0)
+        if self.filled == 0 {
+            mix(self.state, K0)
+        } else {
+            mix(mix(self.state.rotate_left(23), self.pending), K0)
+        }
     }
 }
 
@@ -118,6 +175,26 @@ mod tests {
         let mut b = ValueHasher::new(0);
         b.bytes(&[0, 0]);
         assert_ne!(a.finish(), b.finish());
+    }
+
+    #[test]
+    fn how_the_stream_is_cut_does_not_matter() {
+        let bytes: Vec<u8> = (1..=29).collect();
+        let mut whole = ValueHasher::new(3);
+        whole.raw(&bytes);
+        for cut in 0..bytes.len() {
+            let mut parts = ValueHasher::new(3);
+            parts.raw(&bytes[..cut]);
+            parts.raw(&bytes[cut..]);
+            assert_eq!(parts.finish(), whole.finish(), "cut at {cut}");
+        }
+        let mut typed = ValueHasher::new(3);
+        typed.u8(1);
+        typed.u16(0x0302);
+        typed.u32(0x0706_0504);
+        typed.word(0x0f0e_0d0c_0b0a_0908);
+        typed.raw(&bytes[15..]);
+        assert_eq!(typed.finish(), whole.finish());
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod input;
 pub mod limits;
 pub mod link;
 pub mod prng;
+pub mod session;
 pub mod simulation;
 pub mod state;
 pub mod tick;

@@ -48,7 +48,38 @@ pub const ENTITIES_MAX: usize = 1 << 20;
 /// Bytes of a decoded snapshot. Decoding refuses more before it allocates.
 pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes of one control message. The sender of a longer one has a bug; a peer's is refused.
+pub const CONTROL_BYTES_MAX: usize = 900;
+
+/// Control messages that wait for an ack, per peer. One more is refused.
+pub const OUTBOX_MESSAGES_MAX: usize = 256;
+
+/// Bytes of control messages that wait for an ack, per peer. More are refused.
+pub const OUTBOX_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of one message of the game. Longer ones are refused; a transfer has no such limit.
+pub const MESSAGE_BYTES_MAX: usize = 900;
+
+/// Bytes of one packet of the message channels, inside a datagram.
+pub const MESSAGE_PACKET_BYTES_MAX: usize = 1100;
+
+/// Payload bytes of one chunk of a transfer.
+pub const BULK_CHUNK_BYTES: usize = 1160;
+
+/// Bytes that a node may put before the content of a chunk or of an ack of a transfer.
+pub const BULK_HEADER_BYTES_MAX: usize = 8;
+
+/// Chunks between the oldest one that a receiver misses and the newest that it accepts.
+pub const BULK_WINDOW_CHUNKS_MAX: u32 = 4096;
+
 const _: () = {
+    assert!(CONTROL_BYTES_MAX + 16 <= DATAGRAM_BYTES_MAX);
+    assert!(MESSAGE_BYTES_MAX + 24 <= MESSAGE_PACKET_BYTES_MAX);
+    assert!(MESSAGE_PACKET_BYTES_MAX < DATAGRAM_BYTES_MAX);
+    // Id, transmission and index stand before a chunk's payload.
+    assert!(BULK_HEADER_BYTES_MAX + 10 + BULK_CHUNK_BYTES <= DATAGRAM_BYTES_MAX);
+    // Id, transmission, delay, index and count stand before an ack's bitmap.
+    assert!(BULK_HEADER_BYTES_MAX + 17 + BULK_WINDOW_CHUNKS_MAX as usize / 8 <= DATAGRAM_BYTES_MAX);
     assert!(DATAGRAM_BYTES_MAX + LINK_OVERHEAD_BYTES_MAX + 48 <= 1280);
     assert!(INPUT_DELAY_TICKS_MAX + PREDICTION_TICKS_MAX < INPUT_HISTORY_TICKS_MAX);
     // The newest input of every slot fits a datagram even where coding makes it grow by half...

@@ -1,4 +1,11 @@
 //! Links: thin shells that move datagrams over paths. They decide nothing.
+//!
+//! [`memory`] joins links within a process, and
+//! [`conditioned`] puts the bad network of a [`conditioner`] around either.
+
+pub mod conditioned;
+pub mod conditioner;
+pub mod memory;
 
 use crate::id::Path;
 
@@ -19,11 +26,40 @@ pub enum LinkEvent<'a> {
         /// Its payload, without what the link added.
         bytes: &'a [u8],
     },
-    /// The path is gone; nothing arrives from it any more.
+    /// The path is gone; nothing arrives from it any more. A path that this end closed gives no
+    /// such event.
     Closed {
         /// The path.
         path: Path,
+        /// Why.
+        reason: CloseReason,
     },
+}
+
+/// Why a path is gone. Its text is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// The other end closed it.
+    #[error("the other end closed the connection")]
+    Remote,
+    /// It worked, then nothing came any more.
+    #[error("the connection was lost: nothing came from the other end for too long")]
+    TimedOut,
+    /// It never came up.
+    #[error("the host does not answer; check its address, its firewall and that it runs")]
+    NoAnswer,
+    /// The other end takes no more connections.
+    #[error("the host is full")]
+    Full,
+    /// The token's time ran out while connecting.
+    #[error("the join token has expired; ask the host for a new one")]
+    TokenExpired,
+    /// The other end has seen this token before.
+    #[error("the join token was already used; ask the host for a new one")]
+    TokenUsed,
+    /// This machine's network failed.
+    #[error("this machine's network socket failed")]
+    Socket,
 }
 
 /// Moves datagrams. Loss, reordering and duplication are allowed; corruption is not.
@@ -42,4 +78,22 @@ pub trait Link {
 
     /// Ends a path: tells the far end, then forgets it.
     fn close(&mut self, path: Path);
+}
+
+impl<L: Link + ?Sized> Link for Box<L> {
+    fn receive(&mut self) -> Option<LinkEvent<'_>> {
+        (**self).receive()
+    }
+
+    fn send(&mut self, path: Path, bytes: &[u8]) {
+        (**self).send(path, bytes);
+    }
+
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+
+    fn close(&mut self, path: Path) {
+        (**self).close(path);
+    }
 }

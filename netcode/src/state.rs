@@ -4,10 +4,14 @@
 //! canonical state at one tick: per kind, rows sorted by [`NetId`](crate::id::NetId), each value
 //! encoded in exactly one way. Replays, late joins, desync reports and handover share these.
 
+mod exact;
 mod hash;
 mod schema;
 mod snapshot;
 
+pub use exact::{Exact, Networked};
 pub use hash::{KindHasher, StateHash};
-pub use schema::{ExactType, FieldSchema, KindSchema, KindShape, Schema, SchemaError, Visibility};
+pub use schema::{
+    ExactType, FieldSchema, KindSchema, KindShape, Schema, SchemaError, Visibility, kind_salt,
+};
 pub use snapshot::{ImportError, KindRows, Snapshot};

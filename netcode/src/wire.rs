@@ -1,3 +1,5 @@
 //! Bytes on the wire: coders and packet layouts. See `docs/WIRE.md`.
 
 pub mod bytes;
+pub mod codec;
+pub mod range;

@@ -3,6 +3,8 @@
 use crate::hash::digest;
 use crate::limits::{FIELDS_MAX, KINDS_MAX};
 
+use super::exact::Networked;
+
 /// Who may hold a kind's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Visibility {
@@ -77,13 +79,60 @@ pub enum ExactType {
     Enum(Vec<(u8, String, Vec<FieldSchema>)>),
 }
 
+impl ExactType {
+    /// Bytes of every value, where that does not depend on the value.
+    #[must_use]
+    pub fn fixed_len(&self) -> Option<usize> {
+        match self {
+            Self::Bool | Self::U8 | Self::I8 => Some(1),
+            Self::U16 | Self::I16 => Some(2),
+            Self::U32 | Self::I32 | Self::F32 => Some(4),
+            Self::U64 | Self::I64 | Self::F64 | Self::NetId | Self::Vec2 => Some(8),
+            Self::Vec3 => Some(12),
+            Self::Vec4 | Self::Quat => Some(16),
+            Self::Array(element, count) => element.fixed_len()?.checked_mul(usize::from(*count)),
+            Self::Option(_) | Self::List(_) | Self::Text => None,
+            Self::Struct(fields) => fixed_len_of(fields),
+            Self::Enum(variants) => {
+                let (_, _, first) = variants.first()?;
+                let len = fixed_len_of(first)?;
+                variants
+                    .iter()
+                    .all(|(_, _, fields)| fixed_len_of(fields) == Some(len))
+                    .then(|| len.checked_add(1))?
+            }
+        }
+    }
+}
+
+/// Bytes of the values of `fields` together, where that does not depend on the values.
+#[must_use]
+pub(super) fn fixed_len_of(fields: &[FieldSchema]) -> Option<usize> {
+    fields.iter().try_fold(0_usize, |sum, field| {
+        sum.checked_add(field.exact.fixed_len()?)
+    })
+}
+
 /// One field of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct FieldSchema {
     /// Its name in the source; `0`, `1` … in tuple structs.
     pub name: String,
     /// Its exact form.
     pub exact: ExactType,
+    // The wire form for state-sync (bits, bounds, quantizer) belongs here.
+}
+
+impl FieldSchema {
+    /// A field with this name and exact form.
+    #[must_use]
+    pub fn new(name: &str, exact: ExactType) -> Self {
+        Self {
+            name: name.to_owned(),
+            exact,
+        }
+    }
 }
 
 /// A registered component or resource.
@@ -99,6 +148,39 @@ pub struct KindSchema {
     pub visibility: Visibility,
     /// Its fields, in source order.
     pub fields: Vec<FieldSchema>,
+}
+
+impl KindSchema {
+    /// The kind that `T` describes.
+    #[must_use]
+    pub fn of<T: Networked>(shape: KindShape) -> Self {
+        Self {
+            name: T::NAME.to_owned(),
+            version: T::VERSION,
+            shape,
+            visibility: T::VISIBILITY,
+            fields: T::fields(),
+        }
+    }
+
+    /// Bytes of every row, where that does not depend on the value.
+    #[must_use]
+    pub fn fixed_len(&self) -> Option<usize> {
+        fixed_len_of(&self.fields)
+    }
+
+    /// Salt of the value hashes of this kind; see [`kind_salt`].
+    #[must_use]
+    pub fn salt(&self) -> u64 {
+        kind_salt(&self.name)
+    }
+}
+
+/// Salt of the value hashes of the kind with this name: equal values of two kinds hash
+/// differently.
+#[must_use]
+pub fn kind_salt(name: &str) -> u64 {
+    digest(name.as_bytes())
 }
 
 /// The registered kinds, sorted by name, with a digest that two builds compare.

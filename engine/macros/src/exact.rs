@@ -1,0 +1,293 @@
+//! Expansion of `#[derive(Exact)]`.
+
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident, quote};
+use syn::{Attribute, Data, DeriveInput, Error, Fields, LitInt, Member, Result, Type};
+
+/// The implementation of `Exact` for `input`.
+pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
+    if !input.generics.params.is_empty() {
+        return Err(Error::new_spanned(
+            &input.generics,
+            "a generic type has no single exact form; derive for a type without parameters",
+        ));
+    }
+    let body = match &input.data {
+        Data::Struct(data) => {
+            let fields = parse_fields(&input.ident, &data.fields)?;
+            refuse_exact_attributes(&input.attrs)?;
+            struct_body(&fields)
+        }
+        Data::Enum(_) => enum_body(&input.ident, &parse_variants(input)?),
+        Data::Union(_) => {
+            return Err(Error::new_spanned(
+                &input.ident,
+                "a union has no exact form; use an enum",
+            ));
+        }
+    };
+    let name = &input.ident;
+    let Body {
+        exact_type,
+        write,
+        read,
+        hash,
+    } = body;
+    Ok(quote! {
+        #[automatically_derived]
+        impl ::phalanx::netcode::state::Exact for #name {
+            fn exact_type() -> ::phalanx::netcode::state::ExactType {
+                #exact_type
+            }
+
+            #[inline]
+            fn write_exact(&self, out: &mut ::std::vec::Vec<u8>) {
+                let _ = &out;
+                #write
+            }
+
+            #[inline]
+            fn read_exact(
+                reader: &mut ::phalanx::netcode::wire::bytes::Reader<'_>,
+            ) -> ::core::result::Result<Self, ::phalanx::netcode::wire::bytes::DecodeError> {
+                let _ = &reader;
+                #read
+            }
+
+            #[inline]
+            fn hash_exact(&self, hasher: &mut ::phalanx::netcode::hash::ValueHasher) {
+                let _ = &hasher;
+                #hash
+            }
+        }
+    })
+}
+
+/// The expression of type `Vec<FieldSchema>` for a kind of this type.
+pub(crate) fn kind_fields(input: &DeriveInput) -> Result<TokenStream> {
+    match &input.data {
+        Data::Struct(data) => {
+            let fields = parse_fields(&input.ident, &data.fields)?;
+            Ok(schema_of(&fields))
+        }
+        Data::Enum(_) | Data::Union(_) => Ok(quote! {
+            ::std::vec![::phalanx::netcode::state::FieldSchema::new(
+                "value",
+                <Self as ::phalanx::netcode::state::Exact>::exact_type(),
+            )]
+        }),
+    }
+}
+
+/// A field: how the source names it, and its type.
+struct Field<'a> {
+    member: Member,
+    ty: &'a Type,
+}
+
+/// A variant of an enum.
+struct Variant<'a> {
+    name: &'a Ident,
+    tag: u8,
+    fields: Vec<Field<'a>>,
+}
+
+/// Bodies of the four methods.
+struct Body {
+    exact_type: TokenStream,
+    write: TokenStream,
+    read: TokenStream,
+    hash: TokenStream,
+}
+
+fn parse_fields<'a>(owner: &Ident, fields: &'a Fields) -> Result<Vec<Field<'a>>> {
+    fields
+        .iter()
+        .zip(fields.members())
+        .map(|(field, member)| {
+            refuse_exact_attributes(&field.attrs)?;
+            if mentions(field.ty.to_token_stream(), owner) {
+                return Err(Error::new_spanned(
+                    &field.ty,
+                    "a recursive type has no finite exact form; refer to other entities by NetId",
+                ));
+            }
+            Ok(Field {
+                member,
+                ty: &field.ty,
+            })
+        })
+        .collect()
+}
+
+fn parse_variants(input: &DeriveInput) -> Result<Vec<Variant<'_>>> {
+    let Data::Enum(data) = &input.data else {
+        return Ok(Vec::new());
+    };
+    refuse_exact_attributes(&input.attrs)?;
+    if data.variants.is_empty() {
+        return Err(Error::new_spanned(
+            &input.ident,
+            "an enum without variants has no values",
+        ));
+    }
+    let mut variants: Vec<Variant<'_>> = Vec::new();
+    for (index, variant) in data.variants.iter().enumerate() {
+        let tag = match explicit_tag(&variant.attrs)? {
+            Some(tag) => tag,
+            None => u8::try_from(index).map_err(|_too_many| {
+                Error::new_spanned(variant, "an exact enum has at most 256 variants")
+            })?,
+        };
+        if let Some(other) = variants.iter().find(|other| other.tag == tag) {
+            return Err(Error::new_spanned(
+                variant,
+                format!("variant `{}` has the tag {tag} already", other.name),
+            ));
+        }
+        variants.push(Variant {
+            name: &variant.ident,
+            tag,
+            fields: parse_fields(&input.ident, &variant.fields)?,
+        });
+    }
+    variants.sort_by_key(|variant| variant.tag);
+    Ok(variants)
+}
+
+/// The tag in `#[exact(tag = 3)]`.
+fn explicit_tag(attributes: &[Attribute]) -> Result<Option<u8>> {
+    let mut tag = None;
+    for attribute in attributes.iter().filter(|a| a.path().is_ident("exact")) {
+        attribute.parse_nested_meta(|meta| {
+            if !meta.path.is_ident("tag") {
+                return Err(meta.error("expected `tag = 0..=255`"));
+            }
+            if tag.is_some() {
+                return Err(meta.error("the tag is given twice"));
+            }
+            tag = Some(meta.value()?.parse::<LitInt>()?.base10_parse::<u8>()?);
+            Ok(())
+        })?;
+    }
+    Ok(tag)
+}
+
+/// `#[exact(…)]` means something on variants only.
+fn refuse_exact_attributes(attributes: &[Attribute]) -> Result<()> {
+    match attributes.iter().find(|a| a.path().is_ident("exact")) {
+        Some(attribute) => Err(Error::new_spanned(
+            attribute,
+            "`exact` stands on variants of enums only",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether `name` or `Self` occurs in `tokens`.
+fn mentions(tokens: TokenStream, name: &Ident) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == *name || ident == "Self",
+        TokenTree::Group(group) => mentions(group.stream(), name),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+    })
+}
+
+/// A field's name as it stands in the schema: `r#type` is `type`.
+fn schema_name(member: &Member) -> String {
+    match member {
+        Member::Named(ident) => {
+            let name = ident.to_string();
+            name.strip_prefix("r#").map(str::to_owned).unwrap_or(name)
+        }
+        Member::Unnamed(index) => index.index.to_string(),
+    }
+}
+
+/// The expression of type `Vec<FieldSchema>` for `fields`.
+fn schema_of(fields: &[Field<'_>]) -> TokenStream {
+    let entries = fields.iter().map(|field| {
+        let name = schema_name(&field.member);
+        let ty = field.ty;
+        quote! {
+            ::phalanx::netcode::state::FieldSchema::new(
+                #name,
+                <#ty as ::phalanx::netcode::state::Exact>::exact_type(),
+            )
+        }
+    });
+    quote! { ::std::vec![#(#entries),*] }
+}
+
+/// `{ member: <Type>::read_exact(reader)?, … }`, which fits structs of all three shapes.
+fn read_fields(fields: &[Field<'_>]) -> TokenStream {
+    let entries = fields.iter().map(|Field { member, ty }| {
+        quote! { #member: <#ty as ::phalanx::netcode::state::Exact>::read_exact(reader)? }
+    });
+    quote! { { #(#entries),* } }
+}
+
+fn struct_body(fields: &[Field<'_>]) -> Body {
+    let schema = schema_of(fields);
+    let read = read_fields(fields);
+    let members: Vec<_> = fields.iter().map(|field| &field.member).collect();
+    Body {
+        exact_type: quote! { ::phalanx::netcode::state::ExactType::Struct(#schema) },
+        write: quote! {
+            #(::phalanx::netcode::state::Exact::write_exact(&self.#members, out);)*
+        },
+        read: quote! { ::core::result::Result::Ok(Self #read) },
+        hash: quote! {
+            #(::phalanx::netcode::state::Exact::hash_exact(&self.#members, hasher);)*
+        },
+    }
+}
+
+fn enum_body(name: &Ident, variants: &[Variant<'_>]) -> Body {
+    let mut schemas = Vec::new();
+    let mut writes = Vec::new();
+    let mut reads = Vec::new();
+    let mut hashes = Vec::new();
+    for variant in variants {
+        let (ident, tag) = (variant.name, variant.tag);
+        let variant_name = schema_name(&Member::Named(ident.clone()));
+        let schema = schema_of(&variant.fields);
+        let read = read_fields(&variant.fields);
+        let members: Vec<_> = variant.fields.iter().map(|field| &field.member).collect();
+        let bindings: Vec<_> = (0..members.len())
+            .map(|index| format_ident!("field_{index}"))
+            .collect();
+        schemas.push(quote! {
+            (#tag, ::std::string::String::from(#variant_name), #schema)
+        });
+        writes.push(quote! {
+            Self::#ident { #(#members: #bindings),* } => {
+                out.push(#tag);
+                #(::phalanx::netcode::state::Exact::write_exact(#bindings, out);)*
+            }
+        });
+        reads.push(quote! { #tag => ::core::result::Result::Ok(Self::#ident #read), });
+        hashes.push(quote! {
+            Self::#ident { #(#members: #bindings),* } => {
+                hasher.u8(#tag);
+                #(::phalanx::netcode::state::Exact::hash_exact(#bindings, hasher);)*
+            }
+        });
+    }
+    if variants.len() < 256 {
+        let message = format!("an unknown variant of {name}");
+        reads.push(quote! {
+            _ => ::core::result::Result::Err(
+                ::phalanx::netcode::wire::bytes::DecodeError::Invalid(#message),
+            ),
+        });
+    }
+    Body {
+        exact_type: quote! {
+            ::phalanx::netcode::state::ExactType::Enum(::std::vec![#(#schemas),*])
+        },
+        write: quote! { match self { #(#writes)* } },
+        read: quote! { match reader.u8()? { #(#reads)* } },
+        hash: quote! { match self { #(#hashes)* } },
+    }
+}

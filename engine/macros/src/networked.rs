@@ -1,0 +1,82 @@
+//! Expansion of `#[derive(Networked)]`.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{DeriveInput, Ident, LitInt, LitStr, Result};
+
+use crate::exact;
+
+/// Bytes of a kind's name; the schema refuses longer ones, and an error here names the line.
+const NAME_BYTES_MAX: usize = 64;
+
+/// The implementations of `Exact` and `Networked` for `input`.
+pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
+    let exact = exact::expand(input)?;
+    let fields = exact::kind_fields(input)?;
+    let Attributes {
+        name,
+        version,
+        visibility,
+    } = parse_attributes(input)?;
+    let ident = &input.ident;
+    Ok(quote! {
+        #exact
+
+        #[automatically_derived]
+        impl ::phalanx::netcode::state::Networked for #ident {
+            const NAME: &'static str = #name;
+            const VERSION: u16 = #version;
+            const VISIBILITY: ::phalanx::netcode::state::Visibility =
+                ::phalanx::netcode::state::Visibility::#visibility;
+
+            fn fields() -> ::std::vec::Vec<::phalanx::netcode::state::FieldSchema> {
+                #fields
+            }
+        }
+    })
+}
+
+/// What `#[networked(…)]` says, with the defaults.
+struct Attributes {
+    name: String,
+    version: u16,
+    visibility: Ident,
+}
+
+fn parse_attributes(input: &DeriveInput) -> Result<Attributes> {
+    let mut found = Attributes {
+        name: input.ident.to_string(),
+        version: 1,
+        visibility: Ident::new("Client", input.ident.span()),
+    };
+    for attribute in &input.attrs {
+        if !attribute.path().is_ident("networked") {
+            continue;
+        }
+        attribute.parse_nested_meta(|meta| {
+            if meta.path.is_ident("name") {
+                let name: LitStr = meta.value()?.parse()?;
+                found.name = name.value();
+                if found.name.is_empty()
+                    || found.name.len() > NAME_BYTES_MAX
+                    || found.name.chars().any(char::is_control)
+                {
+                    return Err(meta.error("a name has 1 to 64 bytes and no control characters"));
+                }
+            } else if meta.path.is_ident("version") {
+                found.version = meta.value()?.parse::<LitInt>()?.base10_parse()?;
+            } else if meta.path.is_ident("visibility") {
+                let visibility: Ident = meta.value()?.parse()?;
+                let known = ["Client", "HostOnly", "Derived", "Local"];
+                if known.iter().all(|known| visibility != known) {
+                    return Err(meta.error("expected Client, HostOnly, Derived or Local"));
+                }
+                found.visibility = visibility;
+            } else {
+                return Err(meta.error("expected `name`, `version` or `visibility`"));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(found)
+}

@@ -1,0 +1,299 @@
+//! What a node knows of every slot's inputs: a ring of the newest ticks.
+//!
+//! A slot's ticks are contiguous from its start to its newest. The memory is one block, allocated
+//! once; the oldest tick of a slot gives way to the newest beyond [`INPUT_HISTORY_TICKS_MAX`].
+
+use super::InputFrame;
+use crate::id::Slot;
+use crate::limits::{INPUT_BYTES_MAX, INPUT_HISTORY_TICKS_MAX, SLOTS_MAX};
+use crate::tick::Tick;
+
+/// Ticks of the ring, as an index.
+const RING: usize = INPUT_HISTORY_TICKS_MAX as usize;
+
+const _: () = assert!(RING.is_power_of_two() && RING.is_multiple_of(64));
+
+/// What is known of one slot's input for one tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotInput<'a> {
+    /// The slot has no input: it acts as neutral.
+    Absent,
+    /// The slot's bytes.
+    Present(&'a [u8]),
+    /// Not known yet, known no more, or before the slot's start.
+    Unknown,
+}
+
+impl<'a> SlotInput<'a> {
+    /// The input's bytes, or `None` where it is absent or unknown.
+    #[must_use]
+    pub const fn bytes(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Present(bytes) => Some(bytes),
+            Self::Absent | Self::Unknown => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    /// The tick after which the slot's inputs begin; itself absent.
+    start: Tick,
+    /// The oldest tick whose place in the ring is still its own.
+    oldest: Tick,
+    newest: Tick,
+}
+
+/// The newest inputs of all slots of a session.
+#[derive(Clone, Debug)]
+pub struct InputHistory {
+    input_bytes: usize,
+    spans: Vec<Span>,
+    /// A bit per slot and tick of the ring.
+    present: Vec<u64>,
+    /// `input_bytes` per slot and tick of the ring; zero where absent.
+    bytes: Vec<u8>,
+}
+
+impl InputHistory {
+    /// A history of `slots` slots with inputs of `input_bytes` bytes, all starting at tick 0.
+    ///
+    /// # Panics
+    /// If `slots` exceeds [`SLOTS_MAX`] or `input_bytes` exceeds [`INPUT_BYTES_MAX`].
+    #[must_use]
+    pub fn new(slots: u8, input_bytes: u8) -> Self {
+        let slots = usize::from(slots);
+        let input_bytes = usize::from(input_bytes);
+        assert!(
+            slots <= SLOTS_MAX && input_bytes <= INPUT_BYTES_MAX,
+            "a session has at most {SLOTS_MAX} slots of {INPUT_BYTES_MAX} bytes"
+        );
+        let nothing = Span {
+            start: Tick::ZERO,
+            oldest: Tick::ZERO,
+            newest: Tick::ZERO,
+        };
+        Self {
+            input_bytes,
+            spans: vec![nothing; slots],
+            present: vec![0; slots * RING / 64],
+            bytes: vec![0; slots * RING * input_bytes],
+        }
+    }
+
+    /// Number of slots.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Bytes of one input.
+    #[must_use]
+    pub const fn input_bytes(&self) -> usize {
+        self.input_bytes
+    }
+
+    /// Forgets what is known of `slot` and lets its inputs begin after `tick`, at which it counts
+    /// as absent.
+    ///
+    /// # Panics
+    /// If the session has no such slot.
+    pub fn start(&mut self, slot: Slot, tick: Tick) {
+        self.spans[slot.index()] = Span {
+            start: tick,
+            oldest: tick,
+            newest: tick,
+        };
+    }
+
+    /// The tick up to which the inputs of `slot` are known; its start if none is.
+    ///
+    /// # Panics
+    /// If the session has no such slot.
+    #[must_use]
+    pub fn newest(&self, slot: Slot) -> Tick {
+        self.spans[slot.index()].newest
+    }
+
+    /// The oldest tick of `slot` that is still known; its start counts as known.
+    ///
+    /// # Panics
+    /// If the session has no such slot.
+    #[must_use]
+    pub fn oldest(&self, slot: Slot) -> Tick {
+        self.spans[slot.index()].oldest
+    }
+
+    /// The input of `slot` for `tick`; unknown also for a slot that the session does not have.
+    #[must_use]
+    #[inline]
+    pub fn get(&self, slot: Slot, tick: Tick) -> SlotInput<'_> {
+        let Some(span) = self.spans.get(slot.index()) else {
+            return SlotInput::Unknown;
+        };
+        if tick > span.newest || tick < span.oldest {
+            return SlotInput::Unknown;
+        }
+        let at = place(slot, tick);
+        if tick == span.start || self.present[at / 64] & (1 << (at % 64)) == 0 {
+            SlotInput::Absent
+        } else {
+            SlotInput::Present(&self.bytes[at * self.input_bytes..][..self.input_bytes])
+        }
+    }
+
+    /// Adds the input of `slot` for the tick after its newest; `None` if the slot is absent.
+    ///
+    /// # Panics
+    /// If `tick` is another, or the slot or the size of `input` does not fit the session.
+    #[inline]
+    pub fn push(&mut self, slot: Slot, tick: Tick, input: Option<&[u8]>) {
+        let span = &mut self.spans[slot.index()];
+        assert!(
+            tick > span.newest && tick.since(span.newest) == 1,
+            "inputs of a slot are contiguous: {tick} after {}",
+            span.newest
+        );
+        span.newest = tick;
+        span.oldest = span.oldest.max(tick.minus(INPUT_HISTORY_TICKS_MAX - 1));
+        let at = place(slot, tick);
+        let bytes = &mut self.bytes[at * self.input_bytes..][..self.input_bytes];
+        if let Some(input) = input {
+            bytes.copy_from_slice(input);
+            self.present[at / 64] |= 1 << (at % 64);
+        } else {
+            bytes.fill(0);
+            self.present[at / 64] &= !(1 << (at % 64));
+        }
+    }
+
+    /// Forgets the inputs of `slot` after `tick`; nothing happens if there are none.
+    ///
+    /// # Panics
+    /// If the session has no such slot, or `tick` is before [`InputHistory::oldest`].
+    pub fn rewind(&mut self, slot: Slot, tick: Tick) {
+        assert!(
+            tick >= self.oldest(slot),
+            "tick {tick} of slot {} is known no more",
+            slot.0
+        );
+        let span = &mut self.spans[slot.index()];
+        span.newest = span.newest.min(tick);
+    }
+
+    /// Fills `frame` with the inputs of all slots for its tick, unless one is unknown.
+    ///
+    /// # Panics
+    /// If the frame's shape is not the session's.
+    pub fn fill(&self, frame: &mut InputFrame) -> bool {
+        let tick = frame.tick();
+        for slot in (0..frame.slots()).map(Slot) {
+            match self.get(slot, tick) {
+                SlotInput::Absent => frame.clear(slot),
+                SlotInput::Present(bytes) => frame.set(slot, bytes),
+                SlotInput::Unknown => return false,
+            }
+        }
+        true
+    }
+}
+
+/// Index of a slot's tick in the ring.
+#[inline]
+fn place(slot: Slot, tick: Tick) -> usize {
+    slot.index() * RING + (tick.number() % INPUT_HISTORY_TICKS_MAX) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_keeps_exactly_its_ticks() {
+        let mut history = InputHistory::new(3, 2);
+        let slot = Slot(2);
+        assert_eq!(history.get(slot, Tick::ZERO), SlotInput::Absent);
+        for number in 1..=3000_u32 {
+            let input = number.to_le_bytes();
+            let input = (!number.is_multiple_of(5)).then_some(&input[..2]);
+            history.push(slot, Tick::new(number), input);
+        }
+        assert_eq!(history.newest(slot), Tick::new(3000));
+        assert_eq!(
+            history.oldest(slot),
+            Tick::new(3001 - INPUT_HISTORY_TICKS_MAX)
+        );
+        assert_eq!(
+            history.get(slot, history.oldest(slot).previous()),
+            SlotInput::Unknown
+        );
+        assert_eq!(history.get(slot, Tick::new(3001)), SlotInput::Unknown);
+        for number in history.oldest(slot).number()..=3000 {
+            let known = history.get(slot, Tick::new(number));
+            if number % 5 == 0 {
+                assert_eq!(known, SlotInput::Absent);
+            } else {
+                assert_eq!(known, SlotInput::Present(&number.to_le_bytes()[..2]));
+            }
+        }
+        assert_eq!(history.newest(Slot(1)), Tick::ZERO, "slots are separate");
+        assert_eq!(history.get(Slot(9), Tick::ZERO), SlotInput::Unknown);
+    }
+
+    #[test]
+    fn a_slot_begins_after_its_start() {
+        let mut history = InputHistory::new(1, 1);
+        history.push(Slot(0), Tick::new(1), Some(&[7]));
+        history.start(Slot(0), Tick::new(1025));
+        assert_eq!(history.newest(Slot(0)), Tick::new(1025));
+        assert_eq!(history.oldest(Slot(0)), Tick::new(1025));
+        assert_eq!(
+            history.get(Slot(0), Tick::new(1025)),
+            SlotInput::Absent,
+            "tick 1 had the same place"
+        );
+        assert_eq!(history.get(Slot(0), Tick::new(1024)), SlotInput::Unknown);
+        history.push(Slot(0), Tick::new(1026), Some(&[9]));
+        assert_eq!(
+            history.get(Slot(0), Tick::new(1026)),
+            SlotInput::Present(&[9])
+        );
+    }
+
+    #[test]
+    fn rewound_ticks_are_unknown_until_pushed_again() {
+        let mut history = InputHistory::new(1, 1);
+        for tick in 1..=9 {
+            history.push(Slot(0), Tick::new(tick), Some(&[1]));
+        }
+        history.rewind(Slot(0), Tick::new(4));
+        history.rewind(Slot(0), Tick::new(6));
+        assert_eq!(history.newest(Slot(0)), Tick::new(4));
+        assert_eq!(history.get(Slot(0), Tick::new(5)), SlotInput::Unknown);
+        history.push(Slot(0), Tick::new(5), None);
+        assert_eq!(history.get(Slot(0), Tick::new(5)), SlotInput::Absent);
+
+        for tick in 6..=2000 {
+            history.push(Slot(0), Tick::new(tick), Some(&[1]));
+        }
+        let oldest = history.oldest(Slot(0));
+        history.rewind(Slot(0), Tick::new(1990));
+        assert_eq!(
+            history.oldest(Slot(0)),
+            oldest,
+            "older places are overwritten"
+        );
+    }
+
+    #[test]
+    fn a_frame_is_filled_only_when_every_slot_is_known() {
+        let mut history = InputHistory::new(2, 1);
+        let mut frame = InputFrame::empty(Tick::new(1), 2, 1);
+        history.push(Slot(0), Tick::new(1), Some(&[3]));
+        assert!(!history.fill(&mut frame));
+        history.push(Slot(1), Tick::new(1), None);
+        assert!(history.fill(&mut frame));
+        assert_eq!(frame.present(), 1);
+        assert_eq!(frame.input(Slot(0)), Some(&[3][..]));
+    }
+}

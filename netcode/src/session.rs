@@ -1,0 +1,7 @@
+//! What two peers of a session share, whatever the mode of play: carriers of messages and bytes.
+//!
+//! Everything here is a pure state machine: time, bytes and sequence numbers are arguments. The
+//! node asks each carrier for bytes that fit the room left in the tick's datagram, and hands over
+//! what arrived.
+
+pub mod outbox;
