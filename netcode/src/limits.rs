@@ -33,19 +33,28 @@ pub const INPUT_DELAY_TICKS_MAX: u32 = 64;
 /// Ticks that a node may run ahead of the confirmed tick on guessed inputs.
 pub const PREDICTION_TICKS_MAX: u32 = 16;
 
-/// Bytes of a game's or a member's name in a handshake; longer ones are refused.
+/// Bytes of a name: a game's or a member's in a handshake, a kind's, field's or variant's in a
+/// schema; longer ones are refused.
 pub const NAME_BYTES_MAX: usize = 64;
 
 /// Component and resource kinds in a schema.
 pub const KINDS_MAX: usize = 512;
 
-/// Fields of one kind, nested ones included.
-pub const FIELDS_MAX: usize = 256;
+/// Fields and enum variants of one kind, nested ones included. A schema with more is refused.
+pub const FIELDS_MAX: usize = 512;
+
+/// How deep the types of a kind may be nested: an `Option<u8>` has depth 2. A schema with more is
+/// refused, so that walks over it cannot exhaust the stack.
+pub const TYPE_DEPTH_MAX: usize = 16;
+
+/// Bytes of an encoded schema. A larger one is refused when it is made and when it is read.
+pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
 
 /// Entities in one snapshot. Decoding refuses more.
 pub const ENTITIES_MAX: usize = 1 << 20;
 
-/// Bytes of a decoded snapshot. Decoding refuses more before it allocates.
+/// Bytes of a decoded snapshot, with what its indexes take. Decoding refuses more before it
+/// allocates.
 pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 
 /// Bytes of one control message. The sender of a longer one has a bug; a peer's is refused.

@@ -4,4 +4,5 @@
 //! node asks each carrier for bytes that fit the room left in the tick's datagram, and hands over
 //! what arrived.
 
+pub mod messages;
 pub mod outbox;

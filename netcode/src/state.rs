@@ -8,10 +8,12 @@ mod exact;
 mod hash;
 mod schema;
 mod snapshot;
+mod walk;
 
 pub use exact::{Exact, Networked};
 pub use hash::{KindHasher, StateHash};
 pub use schema::{
-    ExactType, FieldSchema, KindSchema, KindShape, Schema, SchemaError, Visibility, kind_salt,
+    ExactType, FieldSchema, KindSchema, KindShape, Schema, SchemaDifference, SchemaError,
+    Visibility, kind_salt,
 };
 pub use snapshot::{ImportError, KindRows, Snapshot};

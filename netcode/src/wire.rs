@@ -2,4 +2,5 @@
 
 pub mod bytes;
 pub mod codec;
+pub mod compress;
 pub mod range;

@@ -494,7 +494,8 @@ pub(super) const NAN_NOT_CANONICAL: DecodeError =
 const KEYS_NOT_ASCENDING: DecodeError =
     DecodeError::Invalid("the keys of a map are not strictly ascending");
 /// Values without bytes cannot be elements of a list: nothing would bound their number.
-const LIST_OF_NOTHING: DecodeError = DecodeError::Invalid("a list has elements that take no bytes");
+pub(super) const LIST_OF_NOTHING: DecodeError =
+    DecodeError::Invalid("a list has elements that take no bytes");
 
 /// A count as it stands before lists and texts.
 fn count(len: usize) -> u32 {

@@ -3,6 +3,8 @@
 use crate::hash::mix;
 use crate::id::NetId;
 
+use super::schema::Schema;
+
 /// Hash of the canonical state at a tick.
 ///
 /// A kind's hash is the wrapping sum over its rows of `mix(value hash, NetId)`: no sorting is
@@ -32,6 +34,30 @@ impl StateHash {
     #[must_use]
     pub fn kinds(&self) -> &[u64] {
         &self.kinds
+    }
+
+    /// The hash with 0 for all kinds that snapshots lack, so that a simulation's hash compares
+    /// with [`Snapshot::hash`](super::Snapshot::hash).
+    #[must_use]
+    pub fn without_derived(&self, schema: &Schema) -> Self {
+        let kinds = self.kinds.iter().zip(schema.kinds());
+        Self {
+            kinds: kinds
+                .map(|(&hash, kind)| {
+                    if kind.visibility.in_snapshots() {
+                        hash
+                    } else {
+                        0
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    /// Numbers of the kinds whose hashes differ, ascending.
+    pub fn differing_kinds(&self, other: &Self) -> impl Iterator<Item = usize> {
+        let kinds = self.kinds.iter().zip(&other.kinds).enumerate();
+        kinds.filter_map(|(index, (a, b))| (a != b).then_some(index))
     }
 
     /// One number for the whole state.

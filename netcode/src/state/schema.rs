@@ -1,9 +1,21 @@
 //! What a game's state consists of.
 
+mod code;
+mod compare;
+mod exact_type;
+
+pub use compare::SchemaDifference;
+pub use exact_type::ExactType;
+
+use core::fmt;
+
 use crate::hash::digest;
-use crate::limits::{FIELDS_MAX, KINDS_MAX};
+use crate::limits::{
+    FIELDS_MAX, KINDS_MAX, NAME_BYTES_MAX, SCHEMA_BYTES_MAX, SNAPSHOT_BYTES_MAX, TYPE_DEPTH_MAX,
+};
 
 use super::exact::Networked;
+use exact_type::{fixed_len_of, min_len_of};
 
 /// Who may hold a kind's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +30,31 @@ pub enum Visibility {
     Local,
 }
 
+impl Visibility {
+    /// Whether snapshots carry the values.
+    #[must_use]
+    pub const fn in_snapshots(self) -> bool {
+        matches!(self, Self::Client | Self::HostOnly)
+    }
+
+    /// Whether state hashes cover the values; the hash of other kinds is 0.
+    #[must_use]
+    pub const fn in_hashes(self) -> bool {
+        !matches!(self, Self::Local)
+    }
+}
+
+impl fmt::Display for Visibility {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client => "Client",
+            Self::HostOnly => "HostOnly",
+            Self::Derived => "Derived",
+            Self::Local => "Local",
+        })
+    }
+}
+
 /// Whether a kind has one value per entity or one in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KindShape {
@@ -27,90 +64,13 @@ pub enum KindShape {
     Resource,
 }
 
-/// The exact form of a value: how its bytes are laid out in snapshots, bit for bit.
-///
-/// Numbers are little-endian. The layout of a type is the concatenation of its parts, without
-/// padding or alignment.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ExactType {
-    /// One byte, 0 or 1.
-    Bool,
-    /// One byte.
-    U8,
-    /// Two bytes.
-    U16,
-    /// Four bytes.
-    U32,
-    /// Eight bytes.
-    U64,
-    /// One byte.
-    I8,
-    /// Two bytes.
-    I16,
-    /// Four bytes.
-    I32,
-    /// Eight bytes.
-    I64,
-    /// Four bytes; every NaN is `0x7fc00000`.
-    F32,
-    /// Eight bytes; every NaN is `0x7ff8000000000000`.
-    F64,
-    /// Eight bytes: a reference to another entity.
-    NetId,
-    /// `2` x F32: x, y.
-    Vec2,
-    /// `3` x F32: x, y, z.
-    Vec3,
-    /// `4` x F32: x, y, z, w.
-    Vec4,
-    /// `4` x F32: x, y, z, w of a rotation.
-    Quat,
-    /// A fixed number of values of one type.
-    Array(Box<ExactType>, u16),
-    /// A byte that says whether a value follows: 0 or 1.
-    Option(Box<ExactType>),
-    /// A count (U32), then that many values.
-    List(Box<ExactType>),
-    /// A count of bytes (U32), then UTF-8.
-    Text,
-    /// Fields in order.
-    Struct(Vec<FieldSchema>),
-    /// A tag byte, then the fields of that variant. Variants are (tag, name, fields), by tag.
-    Enum(Vec<(u8, String, Vec<FieldSchema>)>),
-}
-
-impl ExactType {
-    /// Bytes of every value, where that does not depend on the value.
-    #[must_use]
-    pub fn fixed_len(&self) -> Option<usize> {
-        match self {
-            Self::Bool | Self::U8 | Self::I8 => Some(1),
-            Self::U16 | Self::I16 => Some(2),
-            Self::U32 | Self::I32 | Self::F32 => Some(4),
-            Self::U64 | Self::I64 | Self::F64 | Self::NetId | Self::Vec2 => Some(8),
-            Self::Vec3 => Some(12),
-            Self::Vec4 | Self::Quat => Some(16),
-            Self::Array(element, count) => element.fixed_len()?.checked_mul(usize::from(*count)),
-            Self::Option(_) | Self::List(_) | Self::Text => None,
-            Self::Struct(fields) => fixed_len_of(fields),
-            Self::Enum(variants) => {
-                let (_, _, first) = variants.first()?;
-                let len = fixed_len_of(first)?;
-                variants
-                    .iter()
-                    .all(|(_, _, fields)| fixed_len_of(fields) == Some(len))
-                    .then(|| len.checked_add(1))?
-            }
-        }
+impl fmt::Display for KindShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Component => "component",
+            Self::Resource => "resource",
+        })
     }
-}
-
-/// Bytes of the values of `fields` together, where that does not depend on the values.
-#[must_use]
-pub(super) fn fixed_len_of(fields: &[FieldSchema]) -> Option<usize> {
-    fields.iter().try_fold(0_usize, |sum, field| {
-        sum.checked_add(field.exact.fixed_len()?)
-    })
 }
 
 /// One field of a kind.
@@ -169,6 +129,12 @@ impl KindSchema {
         fixed_len_of(&self.fields)
     }
 
+    /// Bytes that every row takes at least.
+    #[must_use]
+    pub fn min_len(&self) -> usize {
+        min_len_of(&self.fields)
+    }
+
     /// Salt of the value hashes of this kind; see [`kind_salt`].
     #[must_use]
     pub fn salt(&self) -> u64 {
@@ -185,8 +151,13 @@ pub fn kind_salt(name: &str) -> u64 {
 
 /// The registered kinds, sorted by name, with a digest that two builds compare.
 ///
-/// The digest covers names, versions, shapes, visibility and field layouts, and does not depend on
-/// the order of registration.
+/// The digest is that of the canonical bytes ([`Schema::encode`]): it covers names, versions,
+/// shapes, visibility and field layouts, and does not depend on the order of registration.
+///
+/// # Invariants
+/// Names are unique and without control characters, all limits of [`limits`](crate::limits) hold,
+/// enums have variants with ascending tags, and elements of lists and arrays take a byte at
+/// least, so that the bytes at hand bound every walk over a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema {
     kinds: Vec<KindSchema>,
@@ -202,16 +173,34 @@ pub enum SchemaError {
     /// More than [`KINDS_MAX`] kinds.
     #[error("{0} components and resources are registered, at most {KINDS_MAX} fit")]
     TooManyKinds(usize),
-    /// More than [`FIELDS_MAX`] fields in one kind.
-    #[error("\"{0}\" has more than {FIELDS_MAX} fields")]
+    /// More than [`FIELDS_MAX`] fields and variants in one kind.
+    #[error("\"{0}\" has more than {FIELDS_MAX} fields and enum variants")]
     TooManyFields(String),
+    /// A name is empty, longer than [`NAME_BYTES_MAX`], or has control characters.
+    #[error("the name {0:?} is empty, has more than {NAME_BYTES_MAX} bytes or control characters")]
+    BadName(String),
+    /// Types are nested deeper than [`TYPE_DEPTH_MAX`].
+    #[error("a field of \"{0}\" is nested more than {TYPE_DEPTH_MAX} types deep")]
+    TooDeep(String),
+    /// A list or an array of values without bytes: nothing would bound their number.
+    #[error("\"{0}\" has a list or an array of values that take no bytes")]
+    EmptyElement(String),
+    /// An enum without variants, or whose tags do not ascend.
+    #[error("\"{0}\" has an enum without variants, or with tags that do not ascend")]
+    BadEnum(String),
+    /// No snapshot could hold a row.
+    #[error("a row of \"{0}\" takes more than the {SNAPSHOT_BYTES_MAX} bytes of a snapshot")]
+    RowTooLarge(String),
+    /// The encoded schema exceeds [`SCHEMA_BYTES_MAX`].
+    #[error("the schema takes {0} bytes, at most {SCHEMA_BYTES_MAX} fit")]
+    TooLarge(usize),
 }
 
 impl Schema {
     /// A schema of these kinds, in any order.
     ///
     /// # Errors
-    /// If names repeat or a limit is exceeded.
+    /// If names repeat, a limit is exceeded or a type has no bounded form.
     pub fn new(mut kinds: Vec<KindSchema>) -> Result<Self, SchemaError> {
         if kinds.len() > KINDS_MAX {
             return Err(SchemaError::TooManyKinds(kinds.len()));
@@ -223,12 +212,24 @@ impl Schema {
             }
         }
         for kind in &kinds {
-            if kind.fields.len() > FIELDS_MAX {
-                return Err(SchemaError::TooManyFields(kind.name.clone()));
+            check_name(&kind.name)?;
+            let mut check = KindCheck {
+                kind: &kind.name,
+                places: FIELDS_MAX,
+            };
+            check.fields(&kind.fields, TYPE_DEPTH_MAX)?;
+            if kind.min_len() > SNAPSHOT_BYTES_MAX {
+                return Err(SchemaError::RowTooLarge(kind.name.clone()));
             }
         }
-        let hash = digest(format!("{kinds:?}").as_bytes());
-        Ok(Self { kinds, hash })
+        let mut schema = Self { kinds, hash: 0 };
+        let mut bytes = Vec::new();
+        schema.encode(&mut bytes);
+        if bytes.len() > SCHEMA_BYTES_MAX {
+            return Err(SchemaError::TooLarge(bytes.len()));
+        }
+        schema.hash = digest(&bytes);
+        Ok(schema)
     }
 
     /// The kinds, by name. A kind's index here is its number in snapshots and hashes.
@@ -249,5 +250,262 @@ impl Schema {
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.hash
+    }
+}
+
+/// Checks the types of one kind.
+struct KindCheck<'a> {
+    kind: &'a str,
+    /// Fields and variants that the kind may still have.
+    places: usize,
+}
+
+impl KindCheck<'_> {
+    /// Checks fields whose types may be nested `depth` deep.
+    fn fields(&mut self, fields: &[FieldSchema], depth: usize) -> Result<(), SchemaError> {
+        for field in fields {
+            self.take_place(&field.name)?;
+            self.exact(&field.exact, depth)?;
+        }
+        Ok(())
+    }
+
+    fn exact(&mut self, exact: &ExactType, depth: usize) -> Result<(), SchemaError> {
+        let depth = depth
+            .checked_sub(1)
+            .ok_or_else(|| SchemaError::TooDeep(self.kind.to_owned()))?;
+        match exact {
+            ExactType::Option(value) => self.exact(value, depth),
+            // The depth is checked on the way down, so that `min_len` runs on checked types only.
+            ExactType::Array(element, _) | ExactType::List(element) => {
+                self.exact(element, depth)?;
+                if element.min_len() == 0 {
+                    return Err(SchemaError::EmptyElement(self.kind.to_owned()));
+                }
+                Ok(())
+            }
+            ExactType::Struct(fields) => self.fields(fields, depth),
+            ExactType::Enum(variants) => {
+                if variants.is_empty() || !variants.is_sorted_by(|a, b| a.0 < b.0) {
+                    return Err(SchemaError::BadEnum(self.kind.to_owned()));
+                }
+                for (_, name, fields) in variants {
+                    self.take_place(name)?;
+                    self.fields(fields, depth)?;
+                }
+                Ok(())
+            }
+            ExactType::Bool
+            | ExactType::U8
+            | ExactType::U16
+            | ExactType::U32
+            | ExactType::U64
+            | ExactType::I8
+            | ExactType::I16
+            | ExactType::I32
+            | ExactType::I64
+            | ExactType::F32
+            | ExactType::F64
+            | ExactType::NetId
+            | ExactType::Vec2
+            | ExactType::Vec3
+            | ExactType::Vec4
+            | ExactType::Quat
+            | ExactType::Text => Ok(()),
+        }
+    }
+
+    fn take_place(&mut self, name: &str) -> Result<(), SchemaError> {
+        check_name(name)?;
+        self.places = self
+            .places
+            .checked_sub(1)
+            .ok_or_else(|| SchemaError::TooManyFields(self.kind.to_owned()))?;
+        Ok(())
+    }
+}
+
+/// Names stand in texts for people, also where they come from a hostile file.
+fn check_name(name: &str) -> Result<(), SchemaError> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(SchemaError::BadName(name.to_owned()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::prng::Prng;
+
+    /// A number below `bound`.
+    pub(in crate::state) fn below(prng: &mut Prng, bound: usize) -> usize {
+        usize::try_from(prng.below(bound as u64)).unwrap()
+    }
+
+    /// A random type; nested ones become rarer with the depth.
+    pub(in crate::state) fn random_type(prng: &mut Prng, depth: usize) -> ExactType {
+        let inner = |prng: &mut Prng| {
+            Box::new(loop {
+                let exact = random_type(prng, depth + 1);
+                if exact.min_len() > 0 {
+                    break exact;
+                }
+            })
+        };
+        match below(prng, if depth > 3 { 17 } else { 22 }) {
+            0 => ExactType::Bool,
+            1 => ExactType::U8,
+            2 => ExactType::U16,
+            3 => ExactType::U32,
+            4 => ExactType::U64,
+            5 => ExactType::I8,
+            6 => ExactType::I16,
+            7 => ExactType::I32,
+            8 => ExactType::I64,
+            9 => ExactType::F32,
+            10 => ExactType::F64,
+            11 => ExactType::NetId,
+            12 => ExactType::Vec2,
+            13 => ExactType::Vec3,
+            14 => ExactType::Vec4,
+            15 => ExactType::Quat,
+            16 => ExactType::Text,
+            17 => ExactType::Array(inner(prng), u16::try_from(prng.below(5)).unwrap()),
+            18 => ExactType::Option(inner(prng)),
+            19 => ExactType::List(inner(prng)),
+            20 => ExactType::Struct(random_fields(prng, depth + 1)),
+            _ => ExactType::Enum(
+                (0..=below(prng, 3))
+                    .map(|index| {
+                        let tag = u8::try_from(index * 3).unwrap();
+                        (tag, format!("V{tag}"), random_fields(prng, depth + 1))
+                    })
+                    .collect(),
+            ),
+        }
+    }
+
+    pub(in crate::state) fn random_fields(prng: &mut Prng, depth: usize) -> Vec<FieldSchema> {
+        (0..below(prng, 4))
+            .map(|index| FieldSchema::new(&format!("f{index}"), random_type(prng, depth)))
+            .collect()
+    }
+
+    pub(in crate::state) fn random_schema(prng: &mut Prng) -> Schema {
+        let kinds = (0..below(prng, 6))
+            .map(|index| KindSchema {
+                name: format!("Kind{index}"),
+                version: u16::try_from(prng.below(3)).unwrap(),
+                shape: if below(prng, 4) == 0 {
+                    KindShape::Resource
+                } else {
+                    KindShape::Component
+                },
+                visibility: [
+                    Visibility::Client,
+                    Visibility::Client,
+                    Visibility::HostOnly,
+                    Visibility::Derived,
+                    Visibility::Local,
+                ][below(prng, 5)],
+                fields: random_fields(prng, 0),
+            })
+            .collect();
+        Schema::new(kinds).unwrap()
+    }
+
+    /// A `Client` component with these fields.
+    pub(in crate::state) fn component(name: &str, fields: Vec<FieldSchema>) -> KindSchema {
+        KindSchema {
+            name: name.to_owned(),
+            version: 1,
+            shape: KindShape::Component,
+            visibility: Visibility::Client,
+            fields,
+        }
+    }
+
+    fn with_type(exact: ExactType) -> Result<Schema, SchemaError> {
+        Schema::new(vec![component("K", vec![FieldSchema::new("f", exact)])])
+    }
+
+    #[test]
+    fn the_order_of_registration_does_not_matter() {
+        let a = component("A", vec![FieldSchema::new("x", ExactType::U8)]);
+        let b = component("B", vec![]);
+        let schema = Schema::new(vec![a.clone(), b.clone()]).unwrap();
+        assert_eq!(Schema::new(vec![b.clone(), a.clone()]).unwrap(), schema);
+        assert_eq!(schema.kind_index("B"), Some(1));
+        let newer = KindSchema {
+            version: 2,
+            ..b.clone()
+        };
+        assert_ne!(
+            Schema::new(vec![a.clone(), newer]).unwrap().hash(),
+            schema.hash()
+        );
+        assert_eq!(
+            Schema::new(vec![a.clone(), a]),
+            Err(SchemaError::DuplicateName("A".to_owned()))
+        );
+    }
+
+    #[test]
+    fn depth_is_limited() {
+        let nested =
+            |depth| (1..depth).fold(ExactType::U8, |exact, _| ExactType::Option(Box::new(exact)));
+        assert!(with_type(nested(TYPE_DEPTH_MAX)).is_ok());
+        assert_eq!(
+            with_type(nested(TYPE_DEPTH_MAX + 1)),
+            Err(SchemaError::TooDeep("K".to_owned()))
+        );
+    }
+
+    #[test]
+    fn types_without_bounds_are_refused() {
+        let nothing = || Box::new(ExactType::Struct(vec![]));
+        for empty in [
+            ExactType::List(nothing()),
+            ExactType::Array(nothing(), 7),
+            ExactType::List(Box::new(ExactType::Array(Box::new(ExactType::U8), 0))),
+        ] {
+            assert_eq!(
+                with_type(empty),
+                Err(SchemaError::EmptyElement("K".to_owned()))
+            );
+        }
+        let array = |element| ExactType::Array(Box::new(element), u16::MAX);
+        assert_eq!(
+            with_type(array(array(array(ExactType::U8)))),
+            Err(SchemaError::RowTooLarge("K".to_owned()))
+        );
+        let variant = |tag| (tag, "V".to_owned(), vec![]);
+        for variants in [vec![], vec![variant(1), variant(1)]] {
+            assert_eq!(
+                with_type(ExactType::Enum(variants)),
+                Err(SchemaError::BadEnum("K".to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn fields_and_names_are_limited() {
+        let fields = |count: usize| {
+            (0..count)
+                .map(|index| FieldSchema::new(&index.to_string(), ExactType::U8))
+                .collect::<Vec<_>>()
+        };
+        assert!(Schema::new(vec![component("K", fields(FIELDS_MAX))]).is_ok());
+        assert_eq!(
+            Schema::new(vec![component("K", fields(FIELDS_MAX + 1))]),
+            Err(SchemaError::TooManyFields("K".to_owned()))
+        );
+        for name in ["", "\u{1b}[2J", &"n".repeat(NAME_BYTES_MAX + 1)] {
+            assert_eq!(
+                Schema::new(vec![component(name, vec![])]),
+                Err(SchemaError::BadName(name.to_owned()))
+            );
+        }
     }
 }
