@@ -161,6 +161,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_keyed_hash_is_siphash() {
+        // The first test vectors of the reference implementation: key 00..0f, data 00..n.
+        let secret = u128::from_le_bytes(core::array::from_fn(|i| i.to_le_bytes()[0]));
+        assert_eq!(keyed(secret, &[]), 0x726f_db47_dd0e_0e31);
+        assert_eq!(keyed(secret, &[0]), 0x74f8_39c5_93dc_67fd);
+        let data: Vec<u8> = (0..15).collect();
+        assert_eq!(keyed(secret, &data), 0xa129_ca61_49be_45e5);
+    }
+
+    #[test]
     fn value_hash_depends_on_order_salt_and_length() {
         let of = |salt, words: &[u64]| {
             let mut hasher = ValueHasher::new(salt);

@@ -16,6 +16,8 @@ pub mod id;
 pub mod input;
 pub mod limits;
 pub mod link;
+pub mod lockstep;
+pub mod node;
 pub mod prng;
 pub mod session;
 pub mod simulation;

@@ -133,8 +133,16 @@ impl Exchange {
         Ok(())
     }
 
+    /// The newest tick that the peer has acked of any slot that goes out: no batch refers to an
+    /// earlier one.
+    #[must_use]
+    pub fn newest_base(&self) -> Tick {
+        slots_of(self.outgoing).map(|slot| self.encoder.base(slot)).max().unwrap_or_default()
+    }
+
     /// Whether the peer has all inputs up to `reference`.
-    fn is_all_known(&self, reference: Tick, history: &InputHistory) -> bool {
+    #[must_use]
+    pub fn is_all_known(&self, reference: Tick, history: &InputHistory) -> bool {
         slots_of(self.outgoing)
             .all(|slot| self.encoder.base(slot) >= history.newest(slot).min(reference))
     }

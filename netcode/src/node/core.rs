@@ -200,6 +200,16 @@ impl Core {
         self.last_tick.is_none_or(|last| tick <= last)
     }
 
+    /// Submits neutral inputs up to `upto`: nobody can have sampled for the first ticks.
+    pub(super) fn prefill(&mut self, slot: Slot, upto: Tick) {
+        let neutral = [0; crate::limits::INPUT_BYTES_MAX];
+        let neutral = &neutral[..usize::from(self.info.input_bytes)];
+        while self.submitted.newest(slot) < upto {
+            let next = self.submitted.newest(slot).next();
+            self.submitted.push(slot, next, Some(neutral));
+        }
+    }
+
     /// Adds `bytes` as the input for the awaited tick, and for those before it that have none.
     ///
     /// A delay that grew by one tick leaves one without a sample: it repeats the one before, so

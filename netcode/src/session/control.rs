@@ -5,14 +5,13 @@ use crate::wire::bytes::DecodeError;
 use crate::wire::codec::{self, Decode, Encode};
 
 /// Bytes of a control message, at most.
-pub const CONTROL_BYTES_MAX: usize = 900;
+pub const CONTROL_BYTES_MAX: usize = 640;
 
 /// Hashes that one control message carries, at most.
-pub const HASHES_MAX: usize = 96;
+pub const HASHES_MAX: usize = 64;
 
 /// A control message.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[bincode(crate = "crate::wire::codec::bincode")]
 pub enum Control {
     /// Host: this member is there, or changed.
     Member(MemberRecord),
@@ -62,7 +61,6 @@ pub enum Control {
 
 /// What a transfer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[bincode(crate = "crate::wire::codec::bincode")]
 pub enum Purpose {
     /// The state that a client needs to take part.
     Join,
@@ -84,6 +82,6 @@ impl Control {
     /// # Errors
     /// If the bytes are not exactly one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode::<Self, CONTROL_BYTES_MAX>(bytes)
+        codec::decode_within::<Self, CONTROL_BYTES_MAX>(bytes)
     }
 }

@@ -21,7 +21,6 @@ const BODY_BYTES_MAX: usize = 1024;
 
 /// A client asks to join.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[bincode(crate = "crate::wire::codec::bincode")]
 pub struct Hello {
     /// Oldest protocol that the client speaks.
     pub protocol_min: u16,
@@ -55,7 +54,6 @@ pub struct Hello {
 
 /// The host accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[bincode(crate = "crate::wire::codec::bincode")]
 pub struct Welcome {
     /// The nonce of the Hello.
     pub nonce: u64,
@@ -92,7 +90,6 @@ pub struct Welcome {
 
 /// Why a host refuses.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[bincode(crate = "crate::wire::codec::bincode")]
 pub enum Refusal {
     /// No protocol version is spoken by both.
     Protocol {
@@ -151,7 +148,6 @@ pub enum Refusal {
 
 /// A refusal, with the nonce of the Hello that it answers.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[bincode(crate = "crate::wire::codec::bincode")]
 pub struct Refuse {
     /// The nonce of the Hello.
     pub nonce: u64,
@@ -161,7 +157,6 @@ pub struct Refuse {
 
 /// A part of the host's schema.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[bincode(crate = "crate::wire::codec::bincode")]
 pub struct SchemaPart {
     /// The nonce of the Hello.
     pub nonce: u64,
@@ -173,7 +168,6 @@ pub struct SchemaPart {
 
 /// Why a member is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[bincode(crate = "crate::wire::codec::bincode")]
 pub enum ByeReason {
     /// It left.
     Left,
@@ -204,7 +198,6 @@ impl fmt::Display for ByeReason {
 
 /// A goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[bincode(crate = "crate::wire::codec::bincode")]
 pub struct Bye {
     /// Low half of the session id: a stray goodbye ends nothing.
     pub session_low: u64,
@@ -333,5 +326,5 @@ pub fn write<T: Encode>(kind: u8, body: &T, out: &mut Vec<u8>) {
 /// # Errors
 /// If it is not exactly one.
 pub fn read<T: Decode<()>>(body: &[u8]) -> Result<T, DecodeError> {
-    codec::decode::<T, BODY_BYTES_MAX>(body)
+    codec::decode_within::<T, BODY_BYTES_MAX>(body)
 }

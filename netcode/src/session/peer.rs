@@ -3,7 +3,7 @@
 use crate::id::{MemberId, Path, Slot};
 use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::session::clock::{Rtt, Samples};
-use crate::session::messages::Messages;
+use crate::session::messages::{Messages, MessagesConfig};
 use crate::session::outbox::{Inbox, Outbox};
 use crate::session::statistics::{DropReason, PeerStatistics};
 use crate::tick::{Seq, Tick, TickRate};
@@ -14,8 +14,11 @@ use crate::wire::header::{ClockSection, HashSection, Prefix, TagKey, TickHeader}
 const SENT_MAX: usize = 256;
 /// Received numbers that a peer remembers, to drop duplicates.
 const SEEN: u32 = 64;
-/// Room that the input batch always has, in bytes: half a datagram and more.
-const BATCH_BYTES_MIN: usize = 780;
+/// Bytes before the input batch without control and message sections, at most.
+const HEADER_BYTES_MAX: usize = 54;
+/// Room for control messages, so that one whole input frame always fits behind them.
+const CONTROL_ROOM_BYTES: usize =
+    DATAGRAM_BYTES_MAX - HEADER_BYTES_MAX - crate::limits::INPUT_FRAME_BYTES_MAX;
 /// Ticks between clock sections on a steady link.
 const CLOCK_INTERVAL_TICKS: u32 = 60;
 /// Ticks after the start of a path with a clock section in each datagram.
@@ -69,6 +72,8 @@ pub struct Peer {
     pub margins: Samples<64>,
     /// Its clock minus ours, in microseconds, from its last clock section.
     pub clock_offset_us: Option<i64>,
+    /// When tick 0 was due on its clock, in microseconds, from its last clock section.
+    pub zero_us: Option<u64>,
     /// Control messages to it.
     pub outbox: Outbox,
     /// Control messages from it.
@@ -95,6 +100,8 @@ pub struct Peer {
     loss: u8,
     packed: u32,
     clock_wanted: bool,
+    /// Working memory of the packer, kept for its capacity.
+    scratch: Vec<u8>,
 }
 
 impl Peer {
@@ -109,9 +116,10 @@ impl Peer {
             rtt: Rtt::default(),
             margins: Samples::default(),
             clock_offset_us: None,
+            zero_us: None,
             outbox: Outbox::default(),
             inbox: Inbox::default(),
-            messages: Messages::default(),
+            messages: Messages::new(MessagesConfig::default()),
             statistics: PeerStatistics::default(),
             hash_due: None,
             key,
@@ -128,6 +136,7 @@ impl Peer {
             loss: 0,
             packed: 0,
             clock_wanted: false,
+            scratch: Vec::new(),
         }
     }
 
@@ -196,13 +205,21 @@ impl Peer {
             let one_way = self.rtt.min_us().unwrap_or(0) / 2;
             let there = Time::from_micros(clock.sent_us).plus_micros(one_way);
             self.clock_offset_us = Some(there.micros_from(now));
+            self.zero_us = Some(clock.zero_us);
             self.statistics.loss_sent = clock.loss;
         }
     }
 
-    /// Begins the next datagram: everything but the input batch, whose newest input has `tick`.
-    /// Returns its number.
-    pub fn pack(&mut self, now: Time, tick: Option<Tick>, out: &mut Vec<u8>) -> Seq {
+    /// Appends the next datagram to `out`. `batch` appends the input batch, whose newest input has
+    /// `tick`, within the room that it is told; `zero` is when tick 0 was due.
+    pub fn pack(
+        &mut self,
+        now: Time,
+        zero: Time,
+        tick: Option<Tick>,
+        batch: impl FnOnce(Seq, usize, &mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) {
         let seq = self.next_seq;
         self.next_seq = seq.next();
         self.packed = self.packed.saturating_add(1);
@@ -210,34 +227,32 @@ impl Peer {
         let due = self.packed <= CLOCK_WARMUP_TICKS
             || self.clock_wanted
             || self.packed.is_multiple_of(CLOCK_INTERVAL_TICKS);
-        // A path without any ack has nothing to say about delays, but its time is wanted.
-        let clock = due.then(|| self.clock_section(now));
+        let clock = due.then(|| self.clock_section(now, zero));
         self.clock_wanted = false;
-        let mut room = DATAGRAM_BYTES_MAX - BATCH_BYTES_MIN;
-        let mut control = core::mem::take(&mut self.statistics.scratch);
-        control.clear();
+        let mut scratch = core::mem::take(&mut self.scratch);
+        scratch.clear();
         let resend_us = self.rtt.smoothed_us().unwrap_or(100_000) + 2 * self.rate.tick_us();
-        let has_control = self.outbox.write(now, seq, room, resend_us, &mut control);
-        room -= control.len();
-        let messages = if room > 64 { self.messages.pump(now, room) } else { None };
+        self.outbox.write(now, seq, CONTROL_ROOM_BYTES, resend_us, &mut scratch);
+        let control_end = scratch.len();
+        let mut room = DATAGRAM_BYTES_MAX - HEADER_BYTES_MAX - control_end;
+        batch(seq, room, &mut scratch);
+        let (control, inputs) = scratch.split_at(control_end);
+        room -= inputs.len();
+        let messages = self.messages.pump(now, room);
         TickHeader {
             ack: self.received,
             tick: spelled.and(tick),
             clock,
             hash: self.hash_due.take(),
-            control: has_control.then_some(&control[..]),
+            control: (!control.is_empty()).then_some(control),
             messages: messages.as_deref(),
         }
         .encode(self.key, seq, out);
-        self.statistics.scratch = control;
+        out.extend_from_slice(inputs);
+        self.scratch = scratch;
         self.sent[seq.number() as usize % SENT_MAX] = Sent { seq, at: now, spelled };
-        seq
-    }
-
-    /// Counts a datagram of `bytes` bytes as sent.
-    pub const fn count_sent(&mut self, bytes: usize) {
         self.statistics.datagrams_sent += 1;
-        self.statistics.bytes_sent += bytes as u64;
+        self.statistics.bytes_sent += out.len() as u64;
     }
 
     /// Spells the tick out unless the peer can tell it from the number for certain.
@@ -253,11 +268,12 @@ impl Peer {
         }
     }
 
-    fn clock_section(&self, now: Time) -> ClockSection {
+    fn clock_section(&self, now: Time, zero: Time) -> ClockSection {
         let waited = now.micros_since(self.received_at);
         let margin = self.margins.min();
         ClockSection {
             sent_us: now.micros(),
+            zero_us: zero.micros(),
             ack_delay_us: u32::try_from(waited).unwrap_or(u32::MAX),
             margin: margin.map(|margin| {
                 i16::try_from(margin.clamp(-32_000, 32_000)).unwrap_or(0)

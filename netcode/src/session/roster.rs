@@ -72,7 +72,6 @@ impl Roster {
 
 /// A member on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[bincode(crate = "crate::wire::codec::bincode")]
 pub struct MemberRecord {
     /// Identity.
     pub id: u16,

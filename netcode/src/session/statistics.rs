@@ -88,7 +88,7 @@ impl Drops {
 }
 
 /// Counters of one peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerStatistics {
     /// Datagrams sent to it.
     pub datagrams_sent: u64,
@@ -104,8 +104,6 @@ pub struct PeerStatistics {
     pub loss_sent: u8,
     /// Inputs of it that were replaced because they were late.
     pub inputs_late: u64,
-    /// Working memory of the packer, kept for its capacity.
-    pub(crate) scratch: Vec<u8>,
 }
 
 /// Counters of a node.

@@ -89,6 +89,9 @@ impl TagKey {
 pub struct ClockSection {
     /// The sender's time when it sent this, in microseconds.
     pub sent_us: u64,
+    /// When tick 0 was due on the sender's clock, in microseconds, as far as its ticks have not
+    /// been held since.
+    pub zero_us: u64,
     /// How long the acked datagram had waited for this one, in microseconds.
     pub ack_delay_us: u32,
     /// How long before they were needed the peer's inputs arrived: a low quantile over the last
@@ -151,6 +154,7 @@ impl TickHeader<'_> {
         }
         if let Some(clock) = self.clock {
             put_varint(out, clock.sent_us);
+            put_varint(out, clock.zero_us);
             put_varint(out, u64::from(clock.ack_delay_us));
             // 0x8000 stands for "nothing measured".
             out.extend_from_slice(&clock.margin.unwrap_or(i16::MIN).to_le_bytes());
@@ -222,10 +226,11 @@ impl<'a> Prefix<'a> {
         }
         if flags & flag::CLOCK != 0 {
             let sent_us = reader.varint()?;
+            let zero_us = reader.varint()?;
             let ack_delay_us = reader.varint_u32()?;
             let margin = i16::from_le_bytes(reader.array()?);
             let margin = (margin != i16::MIN).then_some(margin);
-            header.clock = Some(ClockSection { sent_us, ack_delay_us, margin, loss: reader.u8()? });
+            header.clock = Some(ClockSection { sent_us, zero_us, ack_delay_us, margin, loss: reader.u8()? });
         }
         if flags & flag::HASH != 0 {
             let tick = Tick::new(reader.varint_u32()?);
@@ -281,6 +286,7 @@ mod tests {
                 tick: has(2).then_some(Tick::new(70_000)),
                 clock: has(4).then_some(ClockSection {
                     sent_us: 1 << 40,
+                    zero_us: 5,
                     ack_delay_us: 900,
                     margin: has(1).then_some(-3),
                     loss: 9,
