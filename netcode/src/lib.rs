@@ -19,6 +19,7 @@ pub mod link;
 pub mod lockstep;
 pub mod node;
 pub mod prng;
+pub mod replay;
 pub mod session;
 pub mod simulation;
 pub mod state;

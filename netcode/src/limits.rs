@@ -57,6 +57,19 @@ pub const ENTITIES_MAX: usize = 1 << 20;
 /// allocates.
 pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes of a replay's header; a file that claims more is refused.
+pub const REPLAY_HEADER_BYTES_MAX: usize = 4 << 20;
+
+/// Ticks of input frames, and state hashes, in one chunk of a replay. The writer starts another.
+pub const REPLAY_CHUNK_TICKS_MAX: u32 = 1024;
+
+/// Bytes of an encoded snapshot in a replay; writing and reading refuse more. Beside the rows of
+/// a snapshot it has room for 16 B of bookkeeping per entity.
+pub const REPLAY_KEYFRAME_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 16 * ENTITIES_MAX;
+
+/// Bytes of a replay's index: some two million chunks. The writer refuses to go on beyond.
+pub const REPLAY_INDEX_BYTES_MAX: usize = 16 << 20;
+
 /// Bytes of one control message. The sender of a longer one has a bug; a peer's is refused.
 pub const CONTROL_BYTES_MAX: usize = 900;
 

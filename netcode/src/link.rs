@@ -1,11 +1,13 @@
 //! Links: thin shells that move datagrams over paths. They decide nothing.
 //!
-//! [`memory`] joins links within a process, and
+//! [`memory`] joins links within a process, [`udp`] speaks UDP with or without encryption, and
 //! [`conditioned`] puts the bad network of a [`conditioner`] around either.
 
 pub mod conditioned;
 pub mod conditioner;
 pub mod memory;
+pub mod replay_file;
+pub mod udp;
 
 use crate::id::Path;
 
@@ -51,6 +53,9 @@ pub enum CloseReason {
     /// The other end takes no more connections.
     #[error("the host is full")]
     Full,
+    /// The other end speaks another protocol.
+    #[error("the host runs another game or another version of it")]
+    OtherGame,
     /// The token's time ran out while connecting.
     #[error("the join token has expired; ask the host for a new one")]
     TokenExpired,

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod handshake;
+pub mod bulk;
 pub mod messages;
 pub mod outbox;
 pub mod peer;

@@ -8,6 +8,7 @@ mod exact;
 mod hash;
 mod schema;
 mod snapshot;
+mod text;
 mod walk;
 
 pub use exact::{Exact, Networked};
@@ -16,4 +17,4 @@ pub use schema::{
     ExactType, FieldSchema, KindSchema, KindShape, Schema, SchemaDifference, SchemaError,
     Visibility, kind_salt,
 };
-pub use snapshot::{ImportError, KindRows, Snapshot};
+pub use snapshot::{Difference, ImportError, KindRows, Snapshot};

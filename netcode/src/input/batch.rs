@@ -67,8 +67,8 @@ pub enum BatchError {
     /// The receiver lacks ticks that history does not hold any more: it needs a snapshot.
     #[error("the inputs after the base are known no more")]
     RolledOff,
-    /// The receiver acked a tick that it cannot have.
-    #[error("the acked tick is ahead of history")]
+    /// The receiver acked a tick that it cannot have, or one after the plan's reference.
+    #[error("the acked tick is ahead of history or of the reference")]
     Ahead,
 }
 
@@ -145,7 +145,7 @@ impl BatchEncoder {
     /// If nothing can be written; `out` is then as it was.
     ///
     /// # Panics
-    /// If the plan does not fit the session, or a base is after its reference.
+    /// If the plan does not fit the session.
     pub fn encode(
         &mut self,
         plan: &BatchPlan<'_>,
@@ -157,11 +157,9 @@ impl BatchEncoder {
         let mut ticks_all = 0;
         for slot in slots_of(plan.slots) {
             let base = self.base(slot);
-            assert!(
-                base <= plan.reference,
-                "the base {base} is after the reference {}",
-                plan.reference
-            );
+            if base > plan.reference {
+                return Err(BatchError::Ahead);
+            }
             if plan.reference.since(base) > INPUT_HISTORY_TICKS_MAX
                 || base.next() < history.oldest(slot)
             {
@@ -304,8 +302,8 @@ impl BatchEncoder {
         let idle = self.models.idle(plan, runs);
         let appearing = slots_of(idle)
             .filter(|&slot| {
-                runs.ticks(slot)
-                    .any(|tick| history.get(slot, tick) != SlotInput::Absent)
+                let run = slot.index();
+                history.is_present_within(slot, runs.bases[run], runs.newest[run])
             })
             .fold(0, |mask, slot| mask | slot.bit());
         if idle != 0 {
@@ -439,9 +437,10 @@ impl BatchDecoder {
                 return Err(DecodeError::Invalid("inputs are too far ahead"));
             }
         }
-        self.decode_runs(plan, &runs, history, &mut coder)?;
+        let staying = self.decode_idle(plan, &runs, history, &mut coder)?;
+        self.decode_runs(plan, &runs, plan.slots & !staying, history, &mut coder)?;
         coder.finish()?;
-        Ok(self.apply(plan, &runs, history))
+        Ok(self.apply(plan, &runs, staying, history))
     }
 
     fn decode_newest(
@@ -476,25 +475,43 @@ impl BatchDecoder {
         Ok(())
     }
 
-    fn decode_runs(
-        &mut self,
+    /// The slots that are absent in all of their run.
+    fn decode_idle(
+        &self,
         plan: &BatchPlan<'_>,
         runs: &Runs,
         history: &InputHistory,
         coder: &mut Decoder<'_>,
-    ) -> Result<(), DecodeError> {
-        self.fresh.clear();
-        let size = history.input_bytes();
-        let idle = self.models.idle(plan, runs);
-        let mut staying = idle;
-        if idle != 0 && coder.bit(SOME_APPEAR) {
-            for slot in slots_of(idle) {
+    ) -> Result<u64, DecodeError> {
+        let mut staying = self.models.idle(plan, runs);
+        if staying != 0 && coder.bit(SOME_APPEAR) {
+            for slot in slots_of(staying) {
                 if coder.bit(APPEARS) {
                     staying &= !slot.bit();
                 }
             }
         }
-        for slot in slots_of(plan.slots) {
+        let is_known = |slot: Slot| {
+            let run = slot.index();
+            history.is_present_within(slot, runs.bases[run], runs.newest[run])
+        };
+        if slots_of(staying).any(is_known) {
+            return Err(DecodeError::Invalid("an input differs from before"));
+        }
+        Ok(staying)
+    }
+
+    fn decode_runs(
+        &mut self,
+        plan: &BatchPlan<'_>,
+        runs: &Runs,
+        slots: u64,
+        history: &InputHistory,
+        coder: &mut Decoder<'_>,
+    ) -> Result<(), DecodeError> {
+        self.fresh.clear();
+        let size = history.input_bytes();
+        for slot in slots_of(slots) {
             let model = &self.models.slots[slot.index()];
             let mut cursor = *model.cursor();
             let known = history.newest(slot);
@@ -517,7 +534,7 @@ impl BatchDecoder {
                             }
                         }
                     }
-                } else if staying & slot.bit() == 0 {
+                } else {
                     model.decode(&mut cursor, coder);
                 }
                 let input = cursor.input(size);
@@ -539,6 +556,7 @@ impl BatchDecoder {
         &mut self,
         plan: &BatchPlan<'_>,
         runs: &Runs,
+        staying: u64,
         history: &mut InputHistory,
     ) -> BatchReport {
         let mut report = BatchReport::default();
@@ -546,11 +564,15 @@ impl BatchDecoder {
         for slot in slots_of(plan.slots) {
             let newest = runs.newest[slot.index()];
             while history.newest(slot) < newest {
-                let input = fresh
-                    .next()
-                    .expect("decode_runs kept every tick after the newest known");
                 let tick = history.newest(slot).next();
-                history.push(slot, tick, (input[0] != 0).then_some(&input[1..]));
+                if staying & slot.bit() != 0 {
+                    history.push(slot, tick, None);
+                } else {
+                    let input = fresh
+                        .next()
+                        .expect("decode_runs kept every tick after the newest known");
+                    history.push(slot, tick, (input[0] != 0).then_some(&input[1..]));
+                }
                 report.grown |= slot.bit();
                 report.inputs += 1;
             }
@@ -666,7 +688,7 @@ impl Runs {
     fn end(&mut self, slot: Slot, reference: Tick, offset: u32) -> Result<(), DecodeError> {
         let base = self.bases[slot.index()];
         let newest = reference.minus(offset);
-        if newest < base {
+        if newest < base || offset > reference.number() {
             return Err(DecodeError::Invalid("a run ends before it begins"));
         }
         if newest.since(base) > INPUT_HISTORY_TICKS_MAX {
@@ -704,7 +726,11 @@ const DISTANCES: [Bit; 11] = [
     Bit::one_in(4),
 ];
 /// A base minus the previous slot's, in zigzag.
-const STEPS: [Bit; 12] = [Bit::one_in(2); 12];
+const STEPS: [Bit; 12] = {
+    let mut lengths = [Bit::one_in(2); 12];
+    lengths[1] = Bit::one_in(4);
+    lengths
+};
 /// The reference minus the newest tick of all slots.
 const OFFSETS: [Bit; 11] = {
     let mut lengths = [Bit::one_in(2); 11];
@@ -712,7 +738,11 @@ const OFFSETS: [Bit; 11] = {
     lengths
 };
 /// The reference minus the newest tick of one of several slots.
-const SPREADS: [Bit; 11] = [Bit::one_in(2); 11];
+const SPREADS: [Bit; 11] = {
+    let mut lengths = [Bit::one_in(2); 11];
+    lengths[1] = Bit::one_in(4);
+    lengths
+};
 /// The newest tick of an absent slot is not that of the absent slot before it.
 const ABSENT_DIFFERS: Bit = Bit::one_in(32);
 /// An absent slot has come to life.

@@ -142,6 +142,29 @@ impl InputHistory {
         }
     }
 
+    /// Whether `slot` is known to be present in a tick after `after`, up to `until`.
+    ///
+    /// # Panics
+    /// If the session has no such slot.
+    #[must_use]
+    pub fn is_present_within(&self, slot: Slot, after: Tick, until: Tick) -> bool {
+        let span = &self.spans[slot.index()];
+        let first = after.max(span.start).next().max(span.oldest).number();
+        let end = until.min(span.newest).number();
+        let mut number = first;
+        while number <= end {
+            // As many ticks as one word of the ring holds.
+            let at = place(slot, Tick::new(number));
+            let count = (64 - number % 64).min(end - number + 1);
+            let word = self.present[at / 64] >> (at % 64);
+            if word << (64 - count) != 0 {
+                return true;
+            }
+            number += count;
+        }
+        false
+    }
+
     /// Adds the input of `slot` for the tick after its newest; `None` if the slot is absent.
     ///
     /// # Panics
@@ -283,6 +306,28 @@ mod tests {
             oldest,
             "older places are overwritten"
         );
+    }
+
+    #[test]
+    fn presence_within_ticks_is_that_of_each() {
+        let mut prng = crate::prng::Prng::new(4);
+        let mut history = InputHistory::new(2, 1);
+        let slot = Slot(1);
+        for tick in 1..=2500 {
+            let is_present = prng.below(60) == 0;
+            history.push(slot, Tick::new(tick), is_present.then_some(&[1]));
+        }
+        for round in 0..20_000 {
+            let after = Tick::new(1400 + prng.next_u32() % 1150);
+            let until = after.plus(prng.next_u32() % 200);
+            let any = (after.number()..until.number())
+                .any(|before| history.get(slot, Tick::new(before + 1)).bytes().is_some());
+            assert_eq!(
+                history.is_present_within(slot, after, until),
+                any,
+                "round {round}, after {after} until {until}"
+            );
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! learn; only its [`Cursor`] moves along.
 //!
 //! One tick is coded as: has it changed? If so, has the slot become absent (or, of an absent slot:
-//! is its value another than the last one)? Which bytes changed, and which of their bits?
+//! is its value another than the last one)? Which bytes changed, and which of their bits? The last
+//! two are sets with at least one member, coded alike: the first member, whether there are more,
+//! and only then the rest; so a button costs few decisions.
 
 use crate::limits::INPUT_BYTES_MAX;
 use crate::tick::Tick;
@@ -22,12 +24,15 @@ const CHANGED_ABSENT: usize = AGES;
 const VANISHED: usize = 2 * AGES;
 /// An absent slot that became present has another value than it had last.
 const MOVED: usize = 2 * AGES + 1;
-/// First context of bytes.
-const BYTES: usize = 2 * AGES + 2;
+/// First context of the set of changed bytes, then of the set of flipped bits of each byte.
+const SETS: usize = 2 * AGES + 2;
 
-/// Contexts of one byte: "changed" after none and after some of the earlier bytes did; then for
-/// each bit "flipped" after none and after some of the byte's earlier bits did.
-const PER_BYTE: usize = 2 + 2 * 8;
+/// Contexts of one place in a set: is it the first member; are there more after the first; is it
+/// one of those.
+const PER_PLACE: usize = 3;
+const FIRST: usize = 0;
+const MORE: usize = 1;
+const REST: usize = 2;
 
 /// A changed value is coded by its contexts unless they are so wrong that its plain bytes are
 /// shorter. This chance is fixed: it depends on the coder, not on the history.
@@ -140,7 +145,7 @@ impl SlotModel {
             "an input has at most {INPUT_BYTES_MAX} bytes"
         );
         let mut model = Self {
-            bits: vec![Bit::one_in(2); BYTES + PER_BYTE * input_bytes],
+            bits: vec![Bit::one_in(2); flips_of(input_bytes, input_bytes)],
             input_bytes,
             tick,
             cursor: Cursor::START,
@@ -157,7 +162,7 @@ impl SlotModel {
         self.bits[CHANGED_ABSENT..][..AGES].fill(Bit::one_in(16));
         self.bits[VANISHED] = Bit::one_in(16);
         self.bits[MOVED] = Bit::one_in(2);
-        self.bits[BYTES..].fill(Bit::one_in(6));
+        self.bits[SETS..].fill(Bit::one_in(6));
     }
 
     /// The tick up to which the model has learned.
@@ -247,29 +252,66 @@ impl SlotModel {
                 return;
             }
         }
-        let mut some = false;
         let last = value.len() - 1;
+        let changed = decode_set(&self.bits[SETS..], last, coder);
         for (index, byte) in value.iter_mut().enumerate() {
-            let context = BYTES + index * PER_BYTE;
-            if (index == last && !some) || coder.bit(self.bits[context + usize::from(some)]) {
-                some = true;
-                let contexts = &self.bits[context + 2..][..16];
-                *byte ^= decode_flips(contexts, coder);
+            if changed >> index & 1 == 1 {
+                let flips = &self.bits[flips_of(index, self.input_bytes)..];
+                *byte ^= decode_set(flips, 7, coder).to_le_bytes()[0];
             }
         }
     }
 }
 
-fn decode_flips(contexts: &[Bit], coder: &mut Decoder<'_>) -> u8 {
-    let mut flips = 0_u8;
-    for bit in 0..7 {
-        let context = contexts[2 * bit + usize::from(flips != 0)];
-        flips |= u8::from(coder.bit(context)) << bit;
+/// First context of the flipped bits of the byte `index`.
+const fn flips_of(index: usize, input_bytes: usize) -> usize {
+    SETS + PER_PLACE * (input_bytes + 8 * index)
+}
+
+/// The set that [`walk_set`] visited.
+#[inline]
+fn decode_set(contexts: &[Bit], last: usize, coder: &mut Decoder<'_>) -> u64 {
+    let mut first = 0;
+    while first < last && !coder.bit(contexts[first * PER_PLACE + FIRST]) {
+        first += 1;
     }
-    if flips == 0 || coder.bit(contexts[15]) {
-        flips |= 0x80;
+    let mut set = 1 << first;
+    if first < last && coder.bit(contexts[first * PER_PLACE + MORE]) {
+        let mut some = false;
+        for place in first + 1..=last {
+            let is_member =
+                (place == last && !some) || coder.bit(contexts[place * PER_PLACE + REST]);
+            some |= is_member;
+            set |= u64::from(is_member) << place;
+        }
     }
-    flips
+    set
+}
+
+/// Visits the decisions of a set of the places 0 to `last` that has a member, as bits of `set`.
+/// What must be a member, because no other is, is not visited.
+#[inline]
+fn walk_set(set: u64, last: usize, mut decide: impl FnMut(usize, bool)) {
+    let first = set.trailing_zeros() as usize;
+    for place in 0..first {
+        decide(place * PER_PLACE + FIRST, false);
+    }
+    if first == last {
+        return;
+    }
+    decide(first * PER_PLACE + FIRST, true);
+    let more = set >> first != 1;
+    decide(first * PER_PLACE + MORE, more);
+    if more {
+        let mut some = false;
+        for place in first + 1..=last {
+            let is_member = set >> place & 1 == 1;
+            if place < last || some {
+                decide(place * PER_PLACE + REST, is_member);
+            }
+            some |= is_member;
+        }
+    }
 }
 
 /// Visits the decisions of a change from `cursor` to `input`, in order, but for whether it is one.
@@ -298,35 +340,23 @@ fn walk_change(
             return;
         }
     }
-    let mut some = false;
-    for (index, (&from, &to)) in before.iter().zip(input).enumerate() {
-        let context = BYTES + index * PER_BYTE;
-        let flips = from ^ to;
-        if index + 1 < input_bytes || some {
-            decide(context + usize::from(some), flips != 0);
-        }
-        if flips != 0 {
-            some = true;
-            walk_flips(flips, |flip_context, bit| {
-                decide(context + 2 + flip_context, bit);
-            });
-        }
+    let mut changed = 0;
+    for (index, (from, to)) in before.iter().zip(input).enumerate() {
+        changed |= u64::from(from != to) << index;
+    }
+    walk_set(changed, input_bytes - 1, |context, bit| {
+        decide(SETS + context, bit);
+    });
+    let mut rest = changed;
+    while rest != 0 {
+        let index = rest.trailing_zeros() as usize;
+        rest &= rest - 1;
+        let flips = before[index] ^ input[index];
+        let contexts = flips_of(index, input_bytes);
+        walk_set(u64::from(flips), 7, |context, bit| {
+            decide(contexts + context, bit);
+        });
     }
 }
 
-/// The decisions of one changed byte, from its lowest bit to its highest.
-#[inline]
-fn walk_flips(flips: u8, mut decide: impl FnMut(usize, bool)) {
-    let mut some = false;
-    for bit in 0..7 {
-        let flipped = flips >> bit & 1 == 1;
-        decide(2 * bit + usize::from(some), flipped);
-        some |= flipped;
-    }
-    // Something has flipped, so without another it is the last.
-    if some {
-        decide(15, flips & 0x80 != 0);
-    }
-}
-
-const _: () = assert!(UNIFORM_BITS_MAX >= 8);
+const _: () = assert!(UNIFORM_BITS_MAX >= 8 && INPUT_BYTES_MAX <= 64);

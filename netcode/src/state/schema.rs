@@ -6,6 +6,7 @@ mod exact_type;
 
 pub use compare::SchemaDifference;
 pub use exact_type::ExactType;
+pub(super) use exact_type::is_tuple;
 
 use core::fmt;
 

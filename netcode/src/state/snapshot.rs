@@ -1,6 +1,10 @@
 //! The canonical state at one tick.
 
 mod code;
+mod compare;
+mod dump;
+
+pub use compare::Difference;
 
 use crate::hash::ValueHasher;
 use crate::id::NetId;

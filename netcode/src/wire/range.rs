@@ -174,7 +174,7 @@ impl<'a> Encoder<'a> {
         self.uniform(value + 1 - (1 << length), length);
     }
 
-    /// Information coded so far, in bits, rounded up.
+    /// Information coded so far, in bits, rounded down.
     #[must_use]
     #[inline]
     pub fn bits(&self) -> usize {
@@ -429,3 +429,6 @@ pub const fn number_max(lengths: &[Bit]) -> u32 {
 fn zeros_share(range: u64, model: Bit) -> u64 {
     (range >> 16) * (65536 - u64::from(model.ones))
 }
+
+#[cfg(test)]
+mod tests;

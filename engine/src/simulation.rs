@@ -1,0 +1,529 @@
+//! A running game: steps, saved states, hashes and snapshots.
+//!
+//! # How state is saved
+//! Values lie in columns, one per kind and table. [`EcsSimulation::capture`] copies columns as
+//! they are, and restoring copies them back, both at the speed of memory, as long as the same
+//! entities lie in the same rows. Where entities were spawned or despawned, or components inserted
+//! or removed in between, restoring goes by [`NetId`]: afterwards the same ids have the same
+//! components with the same values; rows and `Entity` ids may differ, and nothing in the state
+//! depends on them.
+
+mod column;
+mod kind;
+mod resource;
+mod structure;
+
+use core::any::Any;
+use core::fmt;
+use std::sync::Arc;
+
+use bevy_ecs::component::{Component, Mutable};
+use bevy_ecs::entity_disabling::{DefaultQueryFilters, Disabled};
+use bevy_ecs::resource::Resource;
+use bevy_ecs::schedule::Schedule;
+use bevy_ecs::world::World;
+use phalanx_netcode::hash::ValueHasher;
+use phalanx_netcode::id;
+use phalanx_netcode::input::InputFrame;
+use phalanx_netcode::limits::ENTITIES_MAX;
+use phalanx_netcode::simulation::{Simulation, StepKind};
+use phalanx_netcode::state::{
+    ImportError, KindHasher, KindRows, KindSchema, KindShape, Networked, Schema, Snapshot,
+    StateHash, Visibility, kind_salt,
+};
+use phalanx_netcode::tick::Tick;
+
+use crate::game::{Game, SessionSetup};
+use crate::input::{CurrentTick, SlotPresence, Stepping};
+use crate::net_id::{NetId, NetIdAllocator, NetIndex};
+use crate::rng::TickRng;
+use crate::schedule::{self, DeriveSchedule, TickSchedule};
+
+use column::Column;
+use kind::{ExactCodec, Kind, MarkerCodec, Saved, push_row};
+use resource::Single;
+use structure::{Places, Structure, StructureReader};
+
+/// Name of the kind that says which entities exist.
+const ENTITY: &str = "phalanx.entity";
+/// Name of the kind that says which entities are disabled.
+const DISABLED: &str = "phalanx.disabled";
+
+/// A registered kind, before it has a world.
+pub(crate) struct KindSource {
+    pub(crate) schema: KindSchema,
+    make: fn(&KindSchema, &mut World) -> Option<Box<dyn Kind>>,
+}
+
+impl KindSource {
+    pub(crate) fn component<T>() -> Self
+    where
+        T: Component<Mutability = Mutable> + Networked + Clone,
+    {
+        Self {
+            schema: KindSchema::of::<T>(KindShape::Component),
+            make: |schema, world| {
+                (schema.visibility != Visibility::Local).then(|| {
+                    let column = Column::<T, ExactCodec>::new(&schema.name, schema.salt(), world);
+                    Box::new(column) as Box<dyn Kind>
+                })
+            },
+        }
+    }
+
+    pub(crate) fn resource<T>() -> Self
+    where
+        T: Resource<Mutability = Mutable> + Networked + Clone,
+    {
+        Self {
+            schema: KindSchema::of::<T>(KindShape::Resource),
+            make: |schema, _world| {
+                (schema.visibility != Visibility::Local).then(|| {
+                    Box::new(Single::<T>::new(&schema.name, schema.salt())) as Box<dyn Kind>
+                })
+            },
+        }
+    }
+
+    /// Which entities exist. The structure has it; there is nothing else to save.
+    pub(crate) fn entity() -> Self {
+        Self {
+            schema: own_component(ENTITY),
+            make: |_schema, _world| None,
+        }
+    }
+
+    /// Which entities have bevy's `Disabled`.
+    pub(crate) fn disabled() -> Self {
+        Self {
+            schema: own_component(DISABLED),
+            make: |schema, world| {
+                let column =
+                    Column::<Disabled, MarkerCodec>::new(&schema.name, schema.salt(), world);
+                Some(Box::new(column))
+            },
+        }
+    }
+}
+
+fn own_component(name: &str) -> KindSchema {
+    KindSchema {
+        name: name.to_owned(),
+        version: 1,
+        shape: KindShape::Component,
+        visibility: Visibility::Client,
+        fields: Vec::new(),
+    }
+}
+
+/// A running game, one tick at a time. Made by [`Game::simulation`].
+pub struct EcsSimulation {
+    game: Game,
+    world: World,
+    tick_schedule: Schedule,
+    derive_schedule: Schedule,
+    /// By the schema's order; `None` where nothing is saved.
+    kinds: Vec<Option<Box<dyn Kind>>>,
+    structure: StructureReader,
+    tick: Tick,
+}
+
+/// A saved state of an [`EcsSimulation`], for this process only.
+#[derive(Default)]
+pub struct EcsImage {
+    tick: Tick,
+    structure: Arc<Structure>,
+    /// By the schema's order.
+    kinds: Vec<Option<Saved>>,
+}
+
+impl EcsImage {
+    /// The tick of the saved state.
+    #[must_use]
+    pub fn tick(&self) -> Tick {
+        self.tick
+    }
+
+    /// Number of networked entities in the saved state.
+    #[must_use]
+    pub fn entities(&self) -> usize {
+        self.structure.ids().len()
+    }
+}
+
+impl fmt::Debug for EcsImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EcsImage")
+            .field("tick", &self.tick)
+            .field("entities", &self.entities())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EcsSimulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EcsSimulation")
+            .field("game", &self.game.id())
+            .field("tick", &self.tick)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EcsSimulation {
+    pub(crate) fn new(game: &Game, setup: SessionSetup) -> Self {
+        let inner = game.inner();
+        let mut world = World::new();
+        world.init_resource::<NetIndex>();
+        world.init_resource::<NetIdAllocator>();
+        world.init_resource::<SlotPresence>();
+        world.init_resource::<CurrentTick>();
+        world.insert_resource(Stepping(StepKind::First));
+        world.insert_resource(TickRng::new(setup.seed));
+        // The first, empty frame makes the resource that systems read inputs from.
+        let empty = InputFrame::empty(Tick::ZERO, setup.slots, game.input_bytes());
+        inner.load_inputs(&mut world, &empty, 0);
+
+        // Queries take the default filters of the moment when they are made. Without them they
+        // see entities whatever disables these, also by components of the game.
+        let filters = world.remove_resource::<DefaultQueryFilters>();
+        let structure = StructureReader::new(&mut world);
+        let kinds = inner
+            .kinds
+            .iter()
+            .map(|source| (source.make)(&source.schema, &mut world))
+            .collect();
+        if let Some(filters) = filters {
+            world.insert_resource(filters);
+        }
+
+        let checked = "the same systems made a schedule when the game was built";
+        let tick_schedule =
+            schedule::build(TickSchedule, &inner.tick_systems, &mut world).expect(checked);
+        let mut derive_schedule =
+            schedule::build(DeriveSchedule, &inner.derive_systems, &mut world).expect(checked);
+        for function in &inner.setups {
+            function(&mut world, &setup);
+        }
+        world.flush();
+        derive_schedule.run(&mut world);
+        Self {
+            game: game.clone(),
+            world,
+            tick_schedule,
+            derive_schedule,
+            kinds,
+            structure,
+            tick: Tick::ZERO,
+        }
+    }
+
+    /// The game that runs.
+    #[must_use]
+    pub fn game(&self) -> &Game {
+        &self.game
+    }
+
+    /// The world, to draw it.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The world, for presentation: entities without a [`NetId`], components and resources that
+    /// are not registered. Whoever changes the state here makes this node diverge.
+    pub fn world_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+
+    /// The current state in its canonical form.
+    #[must_use]
+    pub fn snapshot(&mut self) -> Snapshot {
+        let mut image = EcsImage::default();
+        self.capture(&mut image);
+        self.export(&image)
+    }
+
+    /// The hash of the current state.
+    #[must_use]
+    pub fn state_hash(&mut self) -> StateHash {
+        let mut hash = StateHash::default();
+        self.hash(&mut hash);
+        hash
+    }
+
+    fn schemas(&self) -> &[KindSchema] {
+        self.game.schema().kinds()
+    }
+
+    /// Checks `snapshot` and reads its values, without touching the world.
+    fn decode(&self, snapshot: &Snapshot) -> Result<EcsImage, ImportError> {
+        let schemas = self.schemas();
+        if snapshot.kinds.len() != schemas.len() {
+            return Err(ImportError::KindCount {
+                found: snapshot.kinds.len(),
+                expected: schemas.len(),
+            });
+        }
+        for (schema, rows) in schemas.iter().zip(&snapshot.kinds) {
+            check_rows(schema, rows)?;
+        }
+        let structure = match self.game.schema().kind_index(ENTITY) {
+            Some(index) => decode_entities(&snapshot.kinds[index])?,
+            None => Structure::default(),
+        };
+        let mut kinds = Vec::with_capacity(schemas.len());
+        for (kind, rows) in self.kinds.iter().zip(&snapshot.kinds) {
+            kinds.push(match kind {
+                Some(kind) => Some(kind.decode(&structure, rows)?),
+                None => None,
+            });
+        }
+        let image = EcsImage {
+            tick: snapshot.tick,
+            structure: Arc::new(structure),
+            kinds,
+        };
+        self.check_allocator(&image)?;
+        Ok(image)
+    }
+
+    /// Refuses a counter that would give an id of the snapshot again.
+    fn check_allocator(&self, image: &EcsImage) -> Result<(), ImportError> {
+        let newest = image.structure.ids().last().copied();
+        let fits = self
+            .game
+            .schema()
+            .kind_index(NetIdAllocator::NAME)
+            .and_then(|index| {
+                image.kinds[index]
+                    .as_ref()?
+                    .downcast_ref::<Option<NetIdAllocator>>()
+            })
+            .and_then(Option::as_ref)
+            .is_some_and(|allocator| allocator.is_beyond(newest.unwrap_or_default()));
+        if fits {
+            Ok(())
+        } else {
+            Err(ImportError::BadRow {
+                kind: NetIdAllocator::NAME.to_owned(),
+                id: id::NetId::NONE,
+            })
+        }
+    }
+
+    /// Restores a decoded snapshot, and computes what it does not hold.
+    fn take_over(&mut self, image: &EcsImage) {
+        self.restore(image);
+        self.derive_schedule.run(&mut self.world);
+    }
+
+    /// Restores by id, where rows differ.
+    fn rearrange(&mut self, image: &EcsImage) {
+        let mut places = Places::default();
+        places.arrange(&mut self.world, &image.structure);
+        // Inserting may bring along required components, also of kinds that were handled before,
+        // so values are set when all is inserted, and what is too many goes last.
+        for (kind, saved) in pairs(&mut self.kinds, &image.kinds) {
+            kind.insert_missing(&mut self.world, &places, saved);
+        }
+        for (kind, saved) in pairs(&mut self.kinds, &image.kinds) {
+            kind.restore_rows(&mut self.world, &places, saved);
+        }
+        for (kind, _saved) in pairs(&mut self.kinds, &image.kinds) {
+            kind.remove_surplus(&mut self.world);
+        }
+    }
+}
+
+/// The kinds that are saved, with their values.
+fn pairs<'a>(
+    kinds: &'a mut [Option<Box<dyn Kind>>],
+    saved: &'a [Option<Saved>],
+) -> impl Iterator<Item = (&'a mut (dyn Kind + 'static), &'a (dyn Any + 'static))> {
+    kinds
+        .iter_mut()
+        .zip(saved)
+        .filter_map(|(kind, saved)| Some((&mut **kind.as_mut()?, &**saved.as_ref()? as _)))
+}
+
+impl Simulation for EcsSimulation {
+    type Image = EcsImage;
+
+    fn schema(&self) -> &Arc<Schema> {
+        self.game.schema()
+    }
+
+    fn tick(&self) -> Tick {
+        self.tick
+    }
+
+    fn step(&mut self, frame: &InputFrame, kind: StepKind) {
+        debug_assert_eq!(frame.tick(), self.tick.next(), "ticks follow each other");
+        let world = &mut self.world;
+        let mut presence = world.resource_mut::<SlotPresence>();
+        let present_before = presence.mask();
+        presence.set_mask(frame.present());
+        self.game.inner().load_inputs(world, frame, present_before);
+        *world.resource_mut::<CurrentTick>() = CurrentTick(frame.tick());
+        *world.resource_mut::<Stepping>() = Stepping(kind);
+        self.tick_schedule.run(world);
+        // Removal records are for systems outside of the tick, which have read them by the next
+        // step; without this they would pile up.
+        world.clear_trackers();
+        self.tick = frame.tick();
+    }
+
+    fn hash(&mut self, out: &mut StateHash) {
+        let schema = Arc::clone(self.game.schema());
+        out.reset(schema.kinds().len());
+        for (index, (kind, schema)) in self.kinds.iter_mut().zip(schema.kinds()).enumerate() {
+            let hash = match kind {
+                Some(kind) if is_shared(schema) => kind.hash(&self.world),
+                None if schema.name == ENTITY => {
+                    let net_index = self.world.resource::<NetIndex>();
+                    entity_hash(net_index.iter().map(|(id, _entity)| id))
+                }
+                Some(_) | None => KindHasher::default().finish(),
+            };
+            out.set(index, hash);
+        }
+    }
+
+    fn capture(&mut self, image: &mut EcsImage) {
+        image.tick = self.tick;
+        image.structure = self.structure.read(&self.world, &mut image.structure);
+        if image.kinds.len() != self.kinds.len() {
+            image.kinds = self
+                .kinds
+                .iter()
+                .map(|kind| kind.as_ref().map(|kind| kind.empty()))
+                .collect();
+        }
+        for (kind, saved) in self.kinds.iter_mut().zip(&mut image.kinds) {
+            if let (Some(kind), Some(saved)) = (kind, saved) {
+                kind.capture(&self.world, &image.structure, &mut **saved);
+            }
+        }
+    }
+
+    fn restore(&mut self, image: &EcsImage) {
+        let arranged = self.structure.is_current(&self.world, &image.structure)
+            && pairs(&mut self.kinds, &image.kinds)
+                .all(|(kind, saved)| kind.is_arranged(&self.world, &image.structure, saved));
+        if arranged {
+            for (kind, saved) in pairs(&mut self.kinds, &image.kinds) {
+                kind.restore_in_place(&mut self.world, saved);
+            }
+        } else {
+            self.rearrange(image);
+        }
+        self.tick = image.tick;
+        *self.world.resource_mut::<CurrentTick>() = CurrentTick(image.tick);
+    }
+
+    fn hash_image(&self, image: &EcsImage, out: &mut StateHash) {
+        let schemas = self.schemas();
+        out.reset(schemas.len());
+        for (index, schema) in schemas.iter().enumerate() {
+            let hash = match (&self.kinds[index], image.kinds.get(index)) {
+                (Some(kind), Some(Some(saved))) if is_shared(schema) => {
+                    kind.hash_saved(&image.structure, &**saved)
+                }
+                (None, _) if schema.name == ENTITY => {
+                    entity_hash(image.structure.ids().iter().copied())
+                }
+                (Some(_) | None, _) => KindHasher::default().finish(),
+            };
+            out.set(index, hash);
+        }
+    }
+
+    fn export(&self, image: &EcsImage) -> Snapshot {
+        let structure = &image.structure;
+        let rows = |(index, schema): (usize, &KindSchema)| match (
+            &self.kinds[index],
+            image.kinds.get(index),
+        ) {
+            (Some(kind), Some(Some(saved))) if is_shared(schema) => {
+                kind.export(structure, &**saved)
+            }
+            (None, _) if schema.name == ENTITY => {
+                let mut rows = KindRows::default();
+                for &place in structure.order() {
+                    push_row(
+                        &mut rows,
+                        structure.ids()[place as usize].raw(),
+                        |_bytes| {},
+                    );
+                }
+                rows
+            }
+            (Some(_) | None, _) => KindRows::default(),
+        };
+        Snapshot {
+            tick: image.tick,
+            kinds: self.schemas().iter().enumerate().map(rows).collect(),
+        }
+    }
+
+    fn import(&mut self, snapshot: &Snapshot) -> Result<(), ImportError> {
+        let image = self.decode(snapshot)?;
+        self.take_over(&image);
+        Ok(())
+    }
+}
+
+/// Whether a kind's values are in hashes and snapshots.
+fn is_shared(schema: &KindSchema) -> bool {
+    match schema.visibility {
+        Visibility::Client | Visibility::HostOnly => true,
+        Visibility::Derived | Visibility::Local => false,
+    }
+}
+
+fn entity_hash(ids: impl Iterator<Item = NetId>) -> u64 {
+    let value = ValueHasher::new(kind_salt(ENTITY)).finish();
+    let mut hasher = KindHasher::default();
+    ids.for_each(|id| hasher.row(id.raw(), value));
+    hasher.finish()
+}
+
+/// Refuses rows that are not canonical, whatever their values.
+fn check_rows(schema: &KindSchema, rows: &KindRows) -> Result<(), ImportError> {
+    let not_canonical = || ImportError::NotCanonical {
+        kind: schema.name.clone(),
+    };
+    let rows_max = match (is_shared(schema), schema.shape) {
+        (false, _) => 0,
+        (true, KindShape::Component) => ENTITIES_MAX,
+        (true, KindShape::Resource) => 1,
+    };
+    let own_resource = schema.shape == KindShape::Resource
+        && schema.name.starts_with(crate::game::RESERVED_PREFIX);
+    let bytes_end = rows.ends.last().map_or(0, |&end| end as usize);
+    if rows.ids.len() > rows_max
+        || own_resource && rows.ids.len() != 1
+        || rows.ends.len() != rows.ids.len()
+        || bytes_end != rows.bytes.len()
+        || !rows.ends.is_sorted()
+        || !rows.ids.is_sorted_by(|a, b| a < b)
+    {
+        return Err(not_canonical());
+    }
+    if schema.shape == KindShape::Component && rows.ids.first().is_some_and(|id| id.is_none()) {
+        return Err(not_canonical());
+    }
+    Ok(())
+}
+
+/// The structure of a snapshot, from the rows of its entities.
+fn decode_entities(rows: &KindRows) -> Result<Structure, ImportError> {
+    if let Some(index) = (0..rows.ids.len()).find(|&index| !rows.row(index).is_empty()) {
+        return Err(ImportError::BadRow {
+            kind: ENTITY.to_owned(),
+            id: rows.ids[index],
+        });
+    }
+    let ids: Vec<NetId> = rows.ids.iter().map(|&id: &id::NetId| id.into()).collect();
+    Ok(Structure::of_ids(ids))
+}

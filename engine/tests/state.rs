@@ -1,0 +1,278 @@
+//! Saving, restoring, exporting and importing state, as a game sees it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use phalanx::netcode::prng::Prng;
+use phalanx::netcode::state::{KindRows, Snapshot, StateHash};
+use phalanx::prelude::*;
+
+#[derive(Component, Networked, Clone, Copy, Debug, PartialEq)]
+struct Position(Vec2);
+
+#[derive(Component, Networked, Clone, Debug, PartialEq)]
+struct Path(Vec<NetId>);
+
+#[derive(Component, Networked, Clone, Copy, Debug, PartialEq)]
+#[component(storage = "SparseSet")]
+struct Burning {
+    ticks: u16,
+}
+
+#[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
+#[require(Shield)]
+struct Armour(u8);
+
+#[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
+struct Shield(u8);
+
+#[derive(Resource, Networked, Clone, Debug, Default, PartialEq)]
+struct Score {
+    names: Vec<String>,
+}
+
+/// Not registered: presentation.
+#[derive(Component)]
+struct Sprite;
+
+fn game() -> Game {
+    Game::builder("state")
+        .component::<Position>()
+        .component::<Path>()
+        .component::<Burning>()
+        .component::<Armour>()
+        .component::<Shield>()
+        .resource::<Score>()
+        .build()
+        .unwrap()
+}
+
+/// One random change to the world, of any kind that a game may make.
+fn change(world: &mut World, prng: &mut Prng) {
+    let entities: Vec<Entity> = world
+        .resource::<NetIndex>()
+        .iter()
+        .map(|(_id, entity)| entity)
+        .collect();
+    let pick = |prng: &mut Prng| {
+        let index = prng.below(u64::try_from(entities.len()).unwrap());
+        entities[usize::try_from(index).unwrap()]
+    };
+    if entities.is_empty() || prng.below(4) == 0 {
+        let position = Position(Vec2::new(prng.unit_f32(), prng.unit_f32()));
+        world.spawn_networked(position);
+        return;
+    }
+    let entity = pick(prng);
+    let other = *world.get::<NetId>(pick(prng)).unwrap();
+    let mut entity = world.entity_mut(entity);
+    match prng.below(14) {
+        0 => {
+            entity.despawn();
+        }
+        1 => {
+            entity.insert(Path(vec![other; 3]));
+        }
+        2 => {
+            entity.remove::<Path>();
+        }
+        3 => {
+            entity.insert(Burning { ticks: 9 });
+        }
+        4 => {
+            entity.remove::<Burning>();
+        }
+        5 => {
+            entity.insert(Armour(3));
+        }
+        6 => {
+            entity.remove::<Armour>();
+        }
+        7 => {
+            entity.remove::<Shield>();
+        }
+        8 => {
+            entity.insert(bevy_ecs::entity_disabling::Disabled);
+        }
+        9 => {
+            entity.remove::<bevy_ecs::entity_disabling::Disabled>();
+        }
+        10 => {
+            entity.insert(Sprite);
+        }
+        11 => {
+            world.insert_resource(Score {
+                names: vec!["a".into(); 2],
+            });
+        }
+        12 => {
+            world.remove_resource::<Score>();
+        }
+        _ => {
+            if let Some(mut position) = entity.get_mut::<Position>() {
+                position.0.x += 1.0;
+            }
+        }
+    }
+}
+
+fn hash_of(simulation: &mut EcsSimulation) -> StateHash {
+    simulation.state_hash()
+}
+
+#[test]
+fn a_restored_state_is_the_captured_one_whatever_happened_since() {
+    let game = game();
+    let mut simulation = game.simulation(1, 2);
+    let seed = 5;
+    let mut prng = Prng::new(seed);
+    let mut images: Vec<(EcsImage, StateHash, Snapshot)> = Vec::new();
+    for round in 0..600 {
+        for _ in 0..prng.below(8) {
+            change(simulation.world_mut(), &mut prng);
+        }
+        if prng.below(3) == 0 {
+            let mut image = EcsImage::default();
+            simulation.capture(&mut image);
+            let hash = hash_of(&mut simulation);
+            let mut hash_of_image = StateHash::default();
+            simulation.hash_image(&image, &mut hash_of_image);
+            assert_eq!(hash, hash_of_image, "seed {seed}, round {round}");
+            let snapshot = simulation.export(&image);
+            images.push((image, hash, snapshot));
+        }
+        if !images.is_empty() && prng.below(3) == 0 {
+            let back = prng.below(u64::try_from(images.len()).unwrap().min(10));
+            let index = images.len() - 1 - usize::try_from(back).unwrap();
+            let (image, hash, snapshot) = &images[index];
+            simulation.restore(image);
+            assert_eq!(
+                &hash_of(&mut simulation),
+                hash,
+                "seed {seed}, round {round}"
+            );
+            assert_eq!(
+                &simulation.snapshot(),
+                snapshot,
+                "seed {seed}, round {round}"
+            );
+        }
+    }
+    assert!(images.len() > 100);
+}
+
+#[test]
+fn a_snapshot_carries_the_state_to_any_other_simulation() {
+    let game = game();
+    let mut origin = game.simulation(1, 2);
+    let mut target = game.simulation(99, 2);
+    let seed = 8;
+    let mut prng = Prng::new(seed);
+    for round in 0..60 {
+        for _ in 0..40 {
+            change(origin.world_mut(), &mut prng);
+        }
+        // The target has a past of its own, which must leave no trace.
+        for _ in 0..20 {
+            change(target.world_mut(), &mut prng);
+        }
+        let snapshot = origin.snapshot();
+        target.import(&snapshot).unwrap();
+        assert_eq!(
+            hash_of(&mut origin),
+            hash_of(&mut target),
+            "seed {seed}, round {round}"
+        );
+        assert_eq!(target.snapshot(), snapshot, "seed {seed}, round {round}");
+        assert_eq!(target.tick(), origin.tick());
+    }
+}
+
+#[test]
+fn disabled_entities_are_state() {
+    let game = game();
+    let mut simulation = game.simulation(1, 2);
+    let entity = simulation
+        .world_mut()
+        .spawn_networked((Position(Vec2::ONE), bevy_ecs::entity_disabling::Disabled))
+        .id();
+    let mut image = EcsImage::default();
+    simulation.capture(&mut image);
+    assert_eq!(image.entities(), 1);
+    let hash = hash_of(&mut simulation);
+    simulation
+        .world_mut()
+        .entity_mut(entity)
+        .remove::<bevy_ecs::entity_disabling::Disabled>();
+    assert_ne!(hash_of(&mut simulation), hash);
+    simulation.world_mut().despawn(entity);
+    simulation.restore(&image);
+    assert_eq!(hash_of(&mut simulation), hash);
+}
+
+#[test]
+fn presentation_is_neither_saved_nor_touched() {
+    let game = game();
+    let mut simulation = game.simulation(1, 2);
+    let world = simulation.world_mut();
+    let unit = world.spawn_networked(Position(Vec2::ONE)).id();
+    let hash = hash_of(&mut simulation);
+    let mut image = EcsImage::default();
+    simulation.capture(&mut image);
+    let world = simulation.world_mut();
+    let scenery = world.spawn((Sprite, Position(Vec2::ZERO))).id();
+    world.entity_mut(unit).insert(Sprite);
+    assert_eq!(hash_of(&mut simulation), hash);
+    simulation.restore(&image);
+    let world = simulation.world();
+    assert_eq!(world.get::<Position>(scenery), Some(&Position(Vec2::ZERO)));
+    assert!(world.get::<Sprite>(unit).is_some());
+}
+
+#[test]
+fn a_refused_snapshot_changes_nothing() {
+    let game = game();
+    let mut simulation = game.simulation(1, 2);
+    let mut prng = Prng::new(3);
+    for _ in 0..200 {
+        change(simulation.world_mut(), &mut prng);
+    }
+    let good = simulation.snapshot();
+    let position = game.schema().kind_index("Position").unwrap();
+    let entity = game.schema().kind_index("phalanx.entity").unwrap();
+    let ids = game.schema().kind_index("phalanx.net_ids").unwrap();
+    type BreakIt<'a> = (&'a str, &'a dyn Fn(&mut Snapshot));
+    let break_it: [BreakIt<'_>; 9] = [
+        ("a kind is missing", &|bad| bad.kinds.truncate(4)),
+        ("ids repeat", &|bad| {
+            let ids = &mut bad.kinds[position].ids;
+            ids[1] = ids[0];
+        }),
+        ("an end is too far", &|bad| {
+            bad.kinds[position].ends[0] = u32::MAX
+        }),
+        ("ends are missing", &|bad| bad.kinds[position].ends.clear()),
+        ("bytes are missing", &|bad| {
+            bad.kinds[position].bytes.truncate(1)
+        }),
+        ("a row belongs to nobody", &|bad| {
+            bad.kinds[entity].ids.truncate(3);
+            bad.kinds[entity].ends.truncate(3);
+        }),
+        ("an entity has no id", &|bad| {
+            bad.kinds[entity].ids[0] = NetId::NONE.raw();
+        }),
+        ("the id counter is missing", &|bad| {
+            bad.kinds[ids] = KindRows::default();
+        }),
+        ("the id counter would repeat ids", &|bad| {
+            bad.kinds[ids].bytes.fill(0);
+        }),
+    ];
+    for (what, break_it) in break_it {
+        let mut bad = good.clone();
+        break_it(&mut bad);
+        assert!(simulation.import(&bad).is_err(), "{what}");
+        assert_eq!(simulation.snapshot(), good, "{what}");
+    }
+    assert_eq!(simulation.import(&good), Ok(()));
+}

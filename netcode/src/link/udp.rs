@@ -1,0 +1,382 @@
+#![expect(
+    clippy::disallowed_methods,
+    reason = "IO shell: reads the clock and starts the IO thread"
+)]
+//! UDP: one socket with a server side and any number of client sides, encrypted or not.
+//!
+//! An IO thread waits on the socket, decrypts what arrives and keeps sessions alive; what it has
+//! for the game goes over a bounded channel, whose buffers come back over another one. Sending
+//! happens on the caller's thread, at once: encryption and a system call, under a lock that nobody
+//! holds during a system call. What travels in each mode is in `docs/LINKS.md`.
+
+mod endpoint;
+mod guard;
+mod plain;
+mod secure;
+mod thread;
+mod token;
+
+use core::net::{Ipv4Addr, SocketAddr};
+use core::time::Duration;
+use std::hash::RandomState;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+pub use endpoint::ConnectError;
+pub use guard::{DropCause, Drops};
+pub use token::{JOIN_CODE_BYTES_MAX, JoinToken, TOKEN_LIFE_S_MAX, TokenError};
+
+use self::endpoint::Counts;
+use self::plain::{PlainConfig, PlainEndpoint};
+use self::secure::{SecureConfig, SecureEndpoint};
+use self::thread::{Endpoint, Event, Outbox, Shared};
+use self::token::TokenMint;
+use super::{Link, LinkEvent};
+use crate::id::Path;
+use crate::limits::MEMBERS_MAX;
+
+/// Receive buffer that is asked of the system, in bytes. At 256 clients whose datagrams arrive in
+/// one burst, the usual 208 KiB lose half of them.
+pub const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+
+/// Send buffer that is asked of the system, in bytes.
+pub const SEND_BUFFER_BYTES: usize = 1 << 20;
+
+/// Events that wait for the game. Datagrams beyond are dropped and counted.
+pub const QUEUE_EVENTS_MAX: usize = 8192;
+
+/// Whether a link encrypts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// Join tokens, authentication, encryption.
+    Secure,
+    /// None of them: for the local network and development.
+    Insecure,
+}
+
+/// What a [`UdpLink`] depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpConfig {
+    /// Address of this machine to listen on; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// Whether to encrypt. Both ends must agree.
+    pub security: Security,
+    /// Says which game and version this is: links with different ones do not connect.
+    pub protocol_id: u64,
+    /// Clients that the server side takes at once, at most [`MEMBERS_MAX`]; 0 switches it off.
+    pub clients_max: usize,
+    /// Silence after which a session is over, and time that connecting may take: 1 to 60 s.
+    pub timeout: Duration,
+}
+
+impl UdpConfig {
+    /// A secure link on any address and port, which takes 64 clients and 10 s of silence.
+    #[must_use]
+    pub const fn new(protocol_id: u64) -> Self {
+        Self {
+            bind: SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            security: Security::Secure,
+            protocol_id,
+            clients_max: 64,
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// The same on this address of this machine.
+    #[must_use]
+    pub const fn with_bind(mut self, bind: SocketAddr) -> Self {
+        self.bind = bind;
+        self
+    }
+
+    /// The same without encryption.
+    #[must_use]
+    pub const fn insecure(mut self) -> Self {
+        self.security = Security::Insecure;
+        self
+    }
+
+    /// The same with this many clients.
+    #[must_use]
+    pub const fn with_clients_max(mut self, clients_max: usize) -> Self {
+        self.clients_max = clients_max;
+        self
+    }
+}
+
+/// Why a link cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// Another program has the port.
+    #[error("UDP port {} is busy: another program uses it (perhaps another host); choose another or 0", .0.port())]
+    PortBusy(SocketAddr),
+    /// The address is not one of this machine's.
+    #[error("this machine has no address {}", .0.ip())]
+    AddressNotHere(SocketAddr),
+    /// The system forbids it.
+    #[error("this program may not use UDP port {}", .0.port())]
+    Forbidden(SocketAddr),
+    /// Any other failure of the socket.
+    #[error("the UDP socket cannot be opened on {0}: {1}")]
+    Socket(SocketAddr, #[source] io::Error),
+    /// The operating system gives no random numbers, or its clock is before 1970.
+    #[error("keys for the UDP link cannot be made: {0}")]
+    Keys(String),
+}
+
+/// What a [`UdpLink`] has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct UdpStatistics {
+    /// Datagrams given to the network, the link's own included.
+    pub datagrams_sent: u64,
+    /// Their bytes, without IP and UDP headers.
+    pub bytes_sent: u64,
+    /// Datagrams taken from the network.
+    pub datagrams_received: u64,
+    /// Their bytes, without IP and UDP headers.
+    pub bytes_received: u64,
+    /// Datagrams that the system refused to send.
+    pub send_errors: u64,
+    /// Errors of the socket while receiving.
+    pub receive_errors: u64,
+    /// Payloads dropped because the game did not take its events.
+    pub queue_full: u64,
+    /// Sends over a path that is not open.
+    pub unknown_path: u64,
+    /// Payloads that are empty, too large, or begin with a byte that the mode reserves.
+    pub unsendable: u64,
+    /// Sequence numbers left out because a challenge had used them.
+    pub sequences_burned: u64,
+    /// Received datagrams that were refused, by cause.
+    pub drops: Drops,
+}
+
+/// A UDP socket as a [`Link`].
+#[derive(Debug)]
+pub struct UdpLink {
+    shared: Arc<Shared>,
+    events: Receiver<Event>,
+    spares: Sender<Vec<u8>>,
+    /// The buffer that the last `receive` lent out.
+    lent: Option<Vec<u8>>,
+    /// What the endpoint wants to send, filled under its lock and sent after it.
+    outbox: Outbox,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl UdpLink {
+    /// Opens the socket and starts the IO thread.
+    ///
+    /// # Errors
+    /// If the address cannot be used or the system fails. The texts are for people.
+    pub fn bind(config: UdpConfig) -> Result<Self, BindError> {
+        let socket = thread::open_socket(config.bind)?;
+        let local = socket
+            .local_addr()
+            .map_err(|error| BindError::Socket(config.bind, error))?;
+        let endpoint = new_endpoint(&config)?;
+        let (events_in, events) = bounded(QUEUE_EVENTS_MAX);
+        let (spares, spares_out) = bounded(QUEUE_EVENTS_MAX);
+        let shared = Arc::new(Shared::new(socket, local, endpoint, Instant::now()));
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("phalanx-udp".into())
+            .spawn(move || thread::run(&for_thread, &events_in, &spares_out))
+            .map_err(|error| BindError::Socket(config.bind, error))?;
+        Ok(Self {
+            shared,
+            events,
+            spares,
+            lent: None,
+            outbox: Outbox::default(),
+            thread: Some(thread),
+        })
+    }
+
+    /// Where the socket listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local
+    }
+
+    /// Connects an insecure link to the host at `address`. The path may be used once
+    /// [`LinkEvent::Opened`] names it; if the host does not answer, [`LinkEvent::Closed`] will.
+    ///
+    /// # Errors
+    /// If it cannot be tried.
+    pub fn connect(&mut self, address: SocketAddr) -> Result<Path, ConnectError> {
+        let address = self.reachable(address)?;
+        let mut nonce = [0; 8];
+        getrandom::fill(&mut nonce).map_err(|_no_random| ConnectError::Random)?;
+        let nonce = u64::from_le_bytes(nonce);
+        let path = self.with_endpoint(|now, endpoint, outbox| match endpoint {
+            Endpoint::Plain(plain) => plain.connect(now, address, nonce, outbox),
+            Endpoint::Secure(_) => Err(ConnectError::NeedsToken),
+        })?;
+        Ok(path)
+    }
+
+    /// Connects a secure link to the host that the token names. As [`UdpLink::connect`].
+    ///
+    /// # Errors
+    /// If it cannot be tried.
+    pub fn join(&mut self, token: &JoinToken) -> Result<Path, ConnectError> {
+        let address = self.reachable(token.address())?;
+        self.with_endpoint(|now, endpoint, outbox| match endpoint {
+            Endpoint::Secure(secure) => secure.connect(now, token, address, outbox),
+            Endpoint::Plain(_) => Err(ConnectError::NeedsAddress),
+        })
+    }
+
+    /// Makes a token with which one client, once, joins this link's server side at `address`
+    /// within `life`. `client_id` arrives with the client's [`LinkEvent::Opened`]. Two clients with
+    /// one id are never connected at the same time, so take a new id for each token.
+    ///
+    /// # Errors
+    /// If the link is insecure or `address` or `life` cannot be.
+    pub fn mint_token(
+        &self,
+        client_id: u64,
+        address: SocketAddr,
+        life: Duration,
+    ) -> Result<JoinToken, TokenError> {
+        match &*self.shared.lock() {
+            Endpoint::Secure(secure) => {
+                secure.mint(self.shared.now(), client_id, address, life.as_secs())
+            }
+            Endpoint::Plain(_) => Err(TokenError::Insecure),
+        }
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn statistics(&self) -> UdpStatistics {
+        let counts: Counts = *self.shared.lock().counts();
+        let counters = &self.shared.counters;
+        let of = |counter: &core::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        UdpStatistics {
+            datagrams_sent: of(&counters.datagrams_sent),
+            bytes_sent: of(&counters.bytes_sent),
+            datagrams_received: of(&counters.datagrams_received),
+            bytes_received: of(&counters.bytes_received),
+            send_errors: of(&counters.send_errors),
+            receive_errors: of(&counters.receive_errors),
+            queue_full: of(&counters.queue_full),
+            unknown_path: counts.unknown_path,
+            unsendable: counts.unsendable,
+            sequences_burned: counts.burned,
+            drops: counts.drops,
+        }
+    }
+
+    /// The form of `address` that the socket can send to and will see as a sender.
+    fn reachable(&self, address: SocketAddr) -> Result<SocketAddr, ConnectError> {
+        if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
+            return Err(ConnectError::Address);
+        }
+        match (self.shared.local, address) {
+            (SocketAddr::V4(_), SocketAddr::V6(v6)) => match v6.ip().to_ipv4_mapped() {
+                Some(ip) => Ok(SocketAddr::from((ip, v6.port()))),
+                None => Err(ConnectError::AddressFamily),
+            },
+            (SocketAddr::V6(_), SocketAddr::V4(v4)) => {
+                Ok(SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())))
+            }
+            (SocketAddr::V4(_), SocketAddr::V4(_)) | (SocketAddr::V6(_), SocketAddr::V6(_)) => {
+                Ok(address)
+            }
+        }
+    }
+
+    /// Runs `act` under the lock, then sends what it wants sent.
+    fn with_endpoint<R>(
+        &mut self,
+        act: impl FnOnce(crate::time::Time, &mut Endpoint, &mut Outbox) -> R,
+    ) -> R {
+        let now = self.shared.now();
+        let result = act(now, &mut self.shared.lock(), &mut self.outbox);
+        self.shared.transmit(&mut self.outbox);
+        result
+    }
+}
+
+impl Link for UdpLink {
+    fn receive(&mut self) -> Option<LinkEvent<'_>> {
+        if let Some(buffer) = self.lent.take() {
+            // A thread without room for its buffers has enough of them.
+            let _kept = self.spares.try_send(buffer);
+        }
+        match self.events.try_recv().ok()? {
+            Event::Opened { path, client_id } => Some(LinkEvent::Opened { path, client_id }),
+            Event::Datagram { path, bytes } => {
+                let bytes = self.lent.insert(bytes);
+                Some(LinkEvent::Datagram { path, bytes })
+            }
+            Event::Closed { path, reason } => Some(LinkEvent::Closed { path, reason }),
+        }
+    }
+
+    fn send(&mut self, path: Path, bytes: &[u8]) {
+        self.with_endpoint(|now, endpoint, outbox| match endpoint {
+            Endpoint::Secure(secure) => secure.send(path, bytes, outbox),
+            Endpoint::Plain(plain) => plain.send(now, path, bytes, outbox),
+        });
+    }
+
+    fn close(&mut self, path: Path) {
+        self.with_endpoint(|_now, endpoint, outbox| match endpoint {
+            Endpoint::Secure(secure) => secure.close(path, outbox),
+            Endpoint::Plain(plain) => plain.close(path, outbox),
+        });
+    }
+}
+
+impl Drop for UdpLink {
+    /// Ends all paths and stops the IO thread; takes up to 50 ms.
+    fn drop(&mut self) {
+        self.with_endpoint(|_now, endpoint, outbox| match endpoint {
+            Endpoint::Secure(secure) => secure.close_all(outbox),
+            Endpoint::Plain(plain) => plain.close_all(outbox),
+        });
+        self.shared.stop();
+        if let Some(thread) = self.thread.take() {
+            // It has nothing left to say, and a panic of its own was printed.
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn new_endpoint(config: &UdpConfig) -> Result<Mutex<Endpoint>, BindError> {
+    let timeout_s = config.timeout.as_secs().clamp(1, 60);
+    let clients_max = config.clients_max.min(MEMBERS_MAX);
+    let endpoint = match config.security {
+        Security::Secure => {
+            let mut key = [0; 32];
+            getrandom::fill(&mut key).map_err(|error| BindError::Keys(error.to_string()))?;
+            let unix_at_zero = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_err(|error| BindError::Keys(error.to_string()))?;
+            let timeout_s = u32::try_from(timeout_s).unwrap_or(60);
+            let secure = SecureEndpoint::new(SecureConfig {
+                mint: TokenMint::new(key, config.protocol_id, timeout_s),
+                clients_max,
+                unix_at_zero,
+            })
+            .map_err(|error| BindError::Keys(error.to_string()))?;
+            Endpoint::Secure(Box::new(secure))
+        }
+        Security::Insecure => Endpoint::Plain(Box::new(PlainEndpoint::new(PlainConfig {
+            protocol_id: config.protocol_id,
+            clients_max,
+            timeout_us: timeout_s * 1_000_000,
+            cookie_key: RandomState::new(),
+        }))),
+    };
+    Ok(Mutex::new(endpoint))
+}

@@ -1,0 +1,328 @@
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "IO shell: owns the socket, and rests when it fails"
+)]
+//! The IO thread and what it shares with the game's thread: socket, endpoint, clock, counters.
+
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::io;
+use std::net::UdpSocket;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::endpoint::{Counts, Sink};
+use super::plain::PlainEndpoint;
+use super::secure::SecureEndpoint;
+use super::{BindError, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES};
+use crate::id::Path;
+use crate::link::CloseReason;
+use crate::time::Time;
+
+/// Time between two looks at timers, and longest wait for a datagram.
+const HOUSEKEEPING: Duration = Duration::from_millis(50);
+
+/// Longest wait for room in the system's send buffer.
+const SEND_WAIT: Duration = Duration::from_millis(1);
+
+/// Errors of the socket in a row after which it is given up: a second of them.
+const RECEIVE_ERRORS_MAX: u32 = 100;
+
+/// Rest after an error, so that a broken socket does not burn a core.
+const REST_AFTER_ERROR: Duration = Duration::from_millis(10);
+
+/// Larger than any datagram that we accept; longer ones are cut to this and refused.
+const RECEIVE_BYTES_MAX: usize = 2048;
+
+/// What both threads use.
+#[derive(Debug)]
+pub(super) struct Shared {
+    socket: UdpSocket,
+    pub(super) local: SocketAddr,
+    endpoint: Mutex<Endpoint>,
+    start: Instant,
+    stopped: AtomicBool,
+    pub(super) counters: Counters,
+}
+
+impl Shared {
+    pub(super) fn new(
+        socket: UdpSocket,
+        local: SocketAddr,
+        endpoint: Mutex<Endpoint>,
+        start: Instant,
+    ) -> Self {
+        Self {
+            socket,
+            local,
+            endpoint,
+            start,
+            stopped: AtomicBool::new(false),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Time {
+        Time::ZERO + self.start.elapsed()
+    }
+
+    /// The endpoint. A thread that panicked within it has left it usable or not; our datagrams
+    /// are refused either way, so a second panic helps nobody.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Endpoint> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what `outbox` holds. Call it without the lock.
+    pub(super) fn transmit(&self, outbox: &mut Outbox) {
+        let counters = &self.counters;
+        let mut start = 0;
+        for &(to, end) in &outbox.datagrams {
+            let datagram = &outbox.bytes[start..end];
+            start = end;
+            match self.socket.send_to(datagram, to) {
+                Ok(sent) => {
+                    add(&counters.datagrams_sent, 1);
+                    add(&counters.bytes_sent, sent as u64);
+                }
+                Err(_lost) => add(&counters.send_errors, 1),
+            }
+        }
+        outbox.datagrams.clear();
+        outbox.bytes.clear();
+    }
+
+    /// Tells the IO thread to end, and wakes it with an empty datagram if it can be reached.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        let mut to = self.local;
+        if to.ip().is_unspecified() {
+            to.set_ip(match to {
+                SocketAddr::V4(_) => core::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => core::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        // Without it the thread sees the flag within its next wait.
+        let _woken = self.socket.send_to(&[], to);
+    }
+}
+
+/// Counts of both threads.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) datagrams_sent: AtomicU64,
+    pub(super) bytes_sent: AtomicU64,
+    pub(super) datagrams_received: AtomicU64,
+    pub(super) bytes_received: AtomicU64,
+    pub(super) send_errors: AtomicU64,
+    pub(super) receive_errors: AtomicU64,
+    pub(super) queue_full: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+/// Either mode.
+#[derive(Debug)]
+pub(super) enum Endpoint {
+    Secure(Box<SecureEndpoint>),
+    Plain(Box<PlainEndpoint>),
+}
+
+impl Endpoint {
+    pub(super) const fn counts(&self) -> &Counts {
+        match self {
+            Self::Secure(secure) => secure.counts(),
+            Self::Plain(plain) => plain.counts(),
+        }
+    }
+
+    fn handle_datagram(
+        &mut self,
+        now: Time,
+        from: SocketAddr,
+        bytes: &mut [u8],
+        outbox: &mut Outbox,
+    ) {
+        match self {
+            Self::Secure(secure) => secure.handle_datagram(now, from, bytes, outbox),
+            Self::Plain(plain) => plain.handle_datagram(now, from, bytes, outbox),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Time, outbox: &mut Outbox) {
+        match self {
+            Self::Secure(secure) => secure.handle_timeout(now, outbox),
+            Self::Plain(plain) => plain.handle_timeout(now, outbox),
+        }
+    }
+}
+
+/// What goes to the game's thread.
+#[derive(Debug)]
+pub(super) enum Event {
+    Opened { path: Path, client_id: u64 },
+    Datagram { path: Path, bytes: Vec<u8> },
+    Closed { path: Path, reason: CloseReason },
+}
+
+/// What an endpoint wants, kept until its lock is free. Datagrams lie end to end in one buffer.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    datagrams: Vec<(SocketAddr, usize)>,
+    bytes: Vec<u8>,
+    events: VecDeque<Event>,
+    /// Empty buffers for payloads.
+    spares: Vec<Vec<u8>>,
+}
+
+impl Sink for Outbox {
+    fn transmit(&mut self, to: SocketAddr, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.datagrams.push((to, self.bytes.len()));
+    }
+
+    fn opened(&mut self, path: Path, client_id: u64) {
+        self.events.push_back(Event::Opened { path, client_id });
+    }
+
+    fn datagram(&mut self, path: Path, payload: &[u8]) {
+        let mut bytes = self.spares.pop().unwrap_or_default();
+        bytes.extend_from_slice(payload);
+        self.events.push_back(Event::Datagram { path, bytes });
+    }
+
+    fn closed(&mut self, path: Path, reason: CloseReason) {
+        self.events.push_back(Event::Closed { path, reason });
+    }
+}
+
+/// Runs the IO thread until [`Shared::stop`].
+pub(super) fn run(shared: &Shared, events: &Sender<Event>, spares: &Receiver<Vec<u8>>) {
+    let mut buffer = [0; RECEIVE_BYTES_MAX];
+    let mut outbox = Outbox::default();
+    let mut housekeeping_due = Time::ZERO;
+    let mut errors = 0;
+    while !shared.stopped.load(Ordering::Acquire) {
+        if outbox.spares.is_empty()
+            && let Ok(mut spare) = spares.try_recv()
+        {
+            spare.clear();
+            outbox.spares.push(spare);
+        }
+        match shared.socket.recv_from(&mut buffer) {
+            Ok((len, from)) => {
+                errors = 0;
+                add(&shared.counters.datagrams_received, 1);
+                add(&shared.counters.bytes_received, len as u64);
+                let now = shared.now();
+                shared
+                    .lock()
+                    .handle_datagram(now, from, &mut buffer[..len], &mut outbox);
+            }
+            Err(error) if is_harmless(&error) => errors = 0,
+            Err(_) => {
+                errors += 1;
+                add(&shared.counters.receive_errors, 1);
+                if errors == RECEIVE_ERRORS_MAX {
+                    fail(shared, &mut outbox);
+                }
+                std::thread::sleep(REST_AFTER_ERROR);
+            }
+        }
+        let now = shared.now();
+        if now >= housekeeping_due {
+            housekeeping_due = now + HOUSEKEEPING;
+            shared.lock().handle_timeout(now, &mut outbox);
+        }
+        shared.transmit(&mut outbox);
+        hand_over(shared, &mut outbox, events);
+    }
+}
+
+/// Moves events into the channel. Where it is full, payloads are dropped; what opens and closes
+/// paths waits, and nothing overtakes it.
+fn hand_over(shared: &Shared, outbox: &mut Outbox, events: &Sender<Event>) {
+    while let Some(event) = outbox.events.pop_front() {
+        match events.try_send(event) {
+            Ok(()) => {}
+            Err(TrySendError::Full(Event::Datagram { mut bytes, .. })) => {
+                add(&shared.counters.queue_full, 1);
+                bytes.clear();
+                outbox.spares.push(bytes);
+            }
+            Err(TrySendError::Full(event)) => {
+                outbox.events.push_front(event);
+                let before = outbox.events.len();
+                outbox
+                    .events
+                    .retain(|event| !matches!(event, Event::Datagram { .. }));
+                let dropped = before - outbox.events.len();
+                add(&shared.counters.queue_full, dropped as u64);
+                return;
+            }
+            // The link is being dropped.
+            Err(TrySendError::Disconnected(_)) => return,
+        }
+    }
+}
+
+/// The socket is broken for good: every path ends.
+fn fail(shared: &Shared, outbox: &mut Outbox) {
+    let mut ended = Outbox::default();
+    let paths = match &mut *shared.lock() {
+        Endpoint::Secure(secure) => secure.close_all(&mut ended),
+        Endpoint::Plain(plain) => plain.close_all(&mut ended),
+    };
+    for path in paths {
+        outbox.closed(path, CloseReason::Socket);
+    }
+}
+
+/// Nothing to read yet, or news about a datagram that we sent to nobody.
+fn is_harmless(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// A bound socket with its buffers and waits set.
+pub(super) fn open_socket(bind: SocketAddr) -> Result<UdpSocket, BindError> {
+    let fail = |error: io::Error| {
+        let kind = error.kind();
+        if kind == io::ErrorKind::AddrInUse {
+            BindError::PortBusy(bind)
+        } else if kind == io::ErrorKind::AddrNotAvailable {
+            BindError::AddressNotHere(bind)
+        } else if kind == io::ErrorKind::PermissionDenied {
+            BindError::Forbidden(bind)
+        } else {
+            BindError::Socket(bind, error)
+        }
+    };
+    let socket =
+        Socket::new(Domain::for_address(bind), Type::DGRAM, Some(Protocol::UDP)).map_err(fail)?;
+    if bind.is_ipv6() {
+        // One socket for both families where the system can; where not, IPv6 alone still works.
+        let _dual = socket.set_only_v6(false);
+    }
+    // The system may grant less; then bursts of hundreds of clients lose datagrams, as before.
+    let _granted = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+    let _granted = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
+    socket.bind(&bind.into()).map_err(fail)?;
+    let socket = UdpSocket::from(socket);
+    socket.set_read_timeout(Some(HOUSEKEEPING)).map_err(fail)?;
+    socket.set_write_timeout(Some(SEND_WAIT)).map_err(fail)?;
+    Ok(socket)
+}
