@@ -53,7 +53,6 @@ pub(super) struct Guest {
     pub(super) transfer: Option<BulkSender>,
     transfers: u16,
     is_too_far_behind: bool,
-    pub(super) tick_seen: Tick,
 }
 
 /// The host's side of a session.
@@ -301,11 +300,13 @@ impl Host {
         if self.guests.contains_key(&path) {
             self.lose(core, now, path);
         }
-        let member = match slot.and_then(|slot| self.seats[slot.index()].holder.as_ref()) {
+        let holder = slot.and_then(|slot| self.seats[slot.index()].holder.clone());
+        let member = match holder {
             Some(holder) => {
                 if let Some(old) = holder.path {
                     self.say_bye(core, old, ByeReason::Replaced);
                     self.guests.remove(&old);
+                    self.doctor.forget(old);
                 }
                 holder.member
             }
@@ -397,7 +398,6 @@ impl Host {
             transfer: None,
             transfers: 0,
             is_too_far_behind: false,
-            tick_seen: Tick::ZERO,
         };
         for other in core.roster.members() {
             guest.tell(&Control::Member(MemberRecord::from(other)));
@@ -472,7 +472,7 @@ impl Host {
         } else {
             ByeReason::Left
         };
-        self.depart(core, now, guest.peer.member, reason);
+        self.depart(core, guest.peer.member, reason);
         Ok(())
     }
 
@@ -567,7 +567,7 @@ impl Host {
         }
         for control in controls {
             match control {
-                Ok(control) => self.handle_control(core, now, path, control)?,
+                Ok(control) => self.handle_control(core, path, control)?,
                 Err(_error) => return Err(DropReason::BadSection),
             }
         }
@@ -612,7 +612,6 @@ impl Host {
     fn handle_control(
         &mut self,
         core: &mut Core,
-        now: Time,
         path: Path,
         control: Control,
     ) -> Result<(), DropReason> {
@@ -685,12 +684,12 @@ impl Host {
                     self.set_member(core, known);
                 }
             }
-            _ => self.depart(core, now, member, ByeReason::Left),
+            _ => self.depart(core, member, ByeReason::Left),
         }
     }
 
     /// A member is gone for good.
-    fn depart(&mut self, core: &mut Core, _now: Time, member: MemberId, reason: ByeReason) {
+    fn depart(&mut self, core: &mut Core, member: MemberId, reason: ByeReason) {
         for seat in &mut self.seats {
             if seat.holder.as_ref().is_some_and(|holder| holder.member == member) {
                 seat.holder = None;
@@ -764,7 +763,7 @@ impl Host {
             .map(|holder| holder.member)
             .collect();
         for member in gone {
-            self.depart(core, now, member, ByeReason::Left);
+            self.depart(core, member, ByeReason::Left);
         }
     }
 
