@@ -176,9 +176,9 @@ impl ValueHasher {
     #[must_use]
     pub const fn finish(&self) -> u64 {
         if self.filled == 0 {
-            mix(self.state, K0)
+            self.state
         } else {
-            mix(mix(self.state.rotate_left(23), self.pending), K0)
+            mix(self.state.rotate_left(23), self.pending)
         }
     }
 }

@@ -101,7 +101,7 @@ const _: () = {
     // Id, transmission and index stand before a chunk's payload.
     assert!(BULK_HEADER_BYTES_MAX + 10 + BULK_CHUNK_BYTES <= DATAGRAM_BYTES_MAX);
     // Id, transmission, delay, index and count stand before an ack's bitmap.
-    assert!(BULK_HEADER_BYTES_MAX + 17 + BULK_WINDOW_CHUNKS_MAX as usize / 8 <= DATAGRAM_BYTES_MAX);
+    assert!(BULK_HEADER_BYTES_MAX + 18 + BULK_WINDOW_CHUNKS_MAX as usize / 8 <= DATAGRAM_BYTES_MAX);
     assert!(DATAGRAM_BYTES_MAX + LINK_OVERHEAD_BYTES_MAX + 48 <= 1280);
     assert!(INPUT_DELAY_TICKS_MAX + PREDICTION_TICKS_MAX < INPUT_HISTORY_TICKS_MAX);
     // The newest input of every slot fits a datagram even where coding makes it grow by half...
