@@ -11,6 +11,7 @@
 //! L5  link
 //! ```
 
+pub mod driver;
 pub mod hash;
 pub mod id;
 pub mod input;

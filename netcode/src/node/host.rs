@@ -194,7 +194,7 @@ impl Host {
     pub(super) fn handle_datagram(&mut self, core: &mut Core, now: Time, path: Path, bytes: &[u8]) {
         let result = match bytes.first() {
             Some(&kind::HELLO) => self.handle_hello(core, now, path, &bytes[1..]),
-            Some(&kind::BYE) => self.handle_bye(core, now, path, &bytes[1..]),
+            Some(&kind::BYE) => self.handle_bye(core, path, &bytes[1..]),
             Some(&kind::BULK) => self.handle_bulk(core, now, path, &bytes[1..]),
             Some(&kind::BULK_ACK) => self.handle_bulk_ack(now, path, &bytes[1..]),
             Some(_) => self.handle_tick(core, now, path, bytes),
@@ -457,7 +457,6 @@ impl Host {
     fn handle_bye(
         &mut self,
         core: &mut Core,
-        now: Time,
         path: Path,
         body: &[u8],
     ) -> Result<(), DropReason> {
