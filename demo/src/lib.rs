@@ -1,1 +1,3 @@
-//! The demo game of Phalanx.
+//! The demo game of Phalanx, and what its programs share.
+
+pub mod arena;

@@ -1,0 +1,110 @@
+//! What the game's state consists of.
+
+use phalanx::prelude::*;
+
+/// Squads of an army. Squads 0 and 1 fight at arm's length, 2 and 3 shoot.
+pub const SQUADS: usize = 4;
+
+/// Where something is, in metres.
+#[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
+pub struct Position(pub Vec2);
+
+/// Metres per tick.
+#[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
+pub struct Velocity(pub Vec2);
+
+/// A member of an army.
+#[derive(Component, Networked, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Whose army.
+    pub slot: Slot,
+    /// Which squad of it, `0..SQUADS`.
+    pub squad: u8,
+}
+
+/// What a unit or hero can still take. At 0 it falls in the same tick.
+#[derive(Component, Networked, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health(pub u16);
+
+/// What a unit or hero fights with.
+#[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weapon {
+    /// Ticks until it may hit again.
+    pub reload: u8,
+    /// The enemy in view, [`NetId::NONE`] if there is none.
+    pub target: NetId,
+}
+
+/// The unit that a player steers. It exists while the slot takes part.
+#[derive(Component, Networked, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hero {
+    /// Whose hero.
+    pub slot: Slot,
+    /// Ticks until it may strike around itself again.
+    pub strike: u8,
+}
+
+/// A hero that fell and waits at its base.
+#[derive(Component, Networked, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Downed {
+    /// The tick in which it rises.
+    pub until: Tick,
+}
+
+/// A place worth holding.
+#[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ControlPoint {
+    /// Who holds it.
+    pub holder: Option<Slot>,
+    /// Who is about to take it.
+    pub claimant: Option<Slot>,
+    /// Ticks for which the claimant has outnumbered all others.
+    pub progress: u16,
+}
+
+/// All armies, by slot.
+#[derive(Resource, Networked, Clone, Debug, Default, PartialEq)]
+pub struct Armies(pub Vec<Army>);
+
+/// One slot's army.
+#[derive(Exact, Clone, Debug, Default, PartialEq)]
+pub struct Army {
+    /// What each squad is to do.
+    pub orders: [SquadOrder; SQUADS],
+    /// Units of each squad that fell and have not come back yet.
+    pub fallen: [u32; SQUADS],
+    /// Units of this army, fallen ones included.
+    pub units: u32,
+    /// Enemies that this army has felled.
+    pub kills: u32,
+    /// Units and heroes that it has lost.
+    pub losses: u32,
+    /// What its control points have brought.
+    pub score: u32,
+}
+
+/// What a squad is to do.
+#[derive(Exact, Clone, Copy, Debug, Default, PartialEq)]
+pub enum SquadOrder {
+    /// Go to the nearest control point that the army does not hold.
+    #[default]
+    Seek,
+    /// Go to a place.
+    Go(Vec2),
+    /// Stay.
+    Hold,
+    /// Go with the hero.
+    Follow,
+}
+
+impl Armies {
+    /// The army of `slot`, if the session has that slot.
+    #[must_use]
+    pub fn of(&self, slot: Slot) -> Option<&Army> {
+        self.0.get(slot.index())
+    }
+
+    pub(super) fn of_mut(&mut self, slot: Slot) -> Option<&mut Army> {
+        self.0.get_mut(slot.index())
+    }
+}
