@@ -816,6 +816,10 @@ impl Host {
         for path in paths {
             self.activate(core, path);
         }
+        if !self.is_paced() {
+            self.settle_absences(core, Tick::ZERO);
+            core.slots().for_each(|slot| self.adopt(core, slot));
+        }
     }
 
     /// Runs what may run.

@@ -178,6 +178,7 @@ impl TickClock {
         let late = now.micros_from(self.next_due());
         if late > 0 {
             self.offset_us += late;
+            self.target_us += late;
         }
     }
 
