@@ -40,6 +40,10 @@ const CHALLENGES_PER_TOKEN_MAX: usize = 128;
 /// forged ones takes a tenth of a core at most.
 const STRANGERS_PER_S_MAX: u64 = 5000;
 
+/// How wrong a player's clock may be, in seconds. A token is thrown away unasked only if it expired
+/// longer ago than this; otherwise the host is asked, whose clock counts.
+const CLOCK_ERROR_S_MAX: u64 = 24 * 3600;
+
 /// Outgoing connections of one endpoint.
 pub(super) const CLIENTS_MAX: usize = 64;
 
@@ -128,7 +132,8 @@ impl SecureEndpoint {
             return Err(ConnectError::OtherGame);
         }
         let unix = self.unix(now);
-        if token.expires_unix_s() <= unix.as_secs() {
+        let surely_expired = unix.as_secs().saturating_sub(CLOCK_ERROR_S_MAX);
+        if token.expires_unix_s() <= surely_expired {
             return Err(ConnectError::TokenExpired);
         }
         if self.tokens_spent.contains_key(&token.tag()) {
@@ -138,7 +143,7 @@ impl SecureEndpoint {
             return Err(ConnectError::AlreadyConnected);
         }
         self.tokens_spent
-            .retain(|_tag, expires| *expires > unix.as_secs());
+            .retain(|_tag, expires| *expires > surely_expired);
         if self.clients.len() >= CLIENTS_MAX || self.tokens_spent.len() >= TOKENS_REMEMBERED_MAX {
             return Err(ConnectError::Full);
         }
@@ -203,6 +208,13 @@ impl SecureEndpoint {
                     Err(cause) => Err(cause),
                 }
             }
+        }
+    }
+
+    /// Where the other end of a path is.
+    pub(super) fn remote(&self, path: Path) -> Option<SocketAddr> {
+        match *self.routes.get(&path)? {
+            Route::ToHost(address) | Route::ToClient(address) => Some(address),
         }
     }
 
