@@ -210,6 +210,19 @@ impl UdpLink {
         self.shared.local
     }
 
+    /// Where others in this network probably reach the socket. A socket that listens on every
+    /// address of the machine does not know which one others use; this is the one from which the
+    /// machine would send to the internet, or the loopback address if it has no route there.
+    /// Nothing is sent to find out.
+    #[must_use]
+    pub fn likely_addr(&self) -> SocketAddr {
+        let local = self.local_addr();
+        if !local.ip().is_unspecified() {
+            return local;
+        }
+        SocketAddr::new(thread::outgoing_ip(local.is_ipv6()), local.port())
+    }
+
     /// Connects an insecure link to the host at `address`. The path may be used once
     /// [`LinkEvent::Opened`] names it; if the host does not answer, [`LinkEvent::Closed`] will.
     ///

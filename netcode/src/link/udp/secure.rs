@@ -411,6 +411,47 @@ impl SecureEndpoint {
         }
     }
 
+    /// Tables that describe the same sessions agree.
+    #[cfg(test)]
+    fn invariants(&self) {
+        let (mut to_hosts, mut to_clients) = (0, 0);
+        for (path, route) in &self.routes {
+            assert!(path.0 < self.path_next);
+            match route {
+                Route::ToHost(address) => {
+                    to_hosts += 1;
+                    assert_eq!(self.clients[address].path, *path);
+                }
+                Route::ToClient(address) => {
+                    to_clients += 1;
+                    let server = self.server.as_ref().expect("a client has a server");
+                    assert_eq!(server.peers[address].path, Some(*path));
+                }
+            }
+        }
+        assert_eq!(to_hosts, self.clients.len());
+        assert!(self.clients.len() <= CLIENTS_MAX);
+        let Some(server) = &self.server else {
+            assert_eq!(to_clients, 0);
+            return;
+        };
+        let heard = server.peers.values().filter(|peer| peer.path.is_some());
+        assert_eq!(to_clients, heard.count());
+        assert_eq!(server.netcode.connected_clients(), server.peers.len());
+        for (address, peer) in &server.peers {
+            assert_eq!(server.netcode.client_addr(peer.client_id), Some(*address));
+            assert!(peer.challenges.is_sorted());
+        }
+        for (address, tag) in &server.pending {
+            assert_eq!(server.tokens[tag].address, *address);
+            assert!(!server.peers.contains_key(address));
+        }
+        assert!(server.tokens.len() <= TOKENS_REMEMBERED_MAX);
+        for token in server.tokens.values() {
+            assert!(token.challenges.len() <= CHALLENGES_PER_TOKEN_MAX + 1);
+        }
+    }
+
     fn unix(&self, now: Time) -> Duration {
         self.unix_at_zero + (now - Time::ZERO)
     }
