@@ -5,5 +5,12 @@
 //! what arrived.
 
 pub mod bulk;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod handshake;
 pub mod messages;
 pub mod outbox;
+pub mod peer;
+pub mod roster;
+pub mod statistics;
