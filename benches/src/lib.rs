@@ -1,1 +1,4 @@
 //! Benchmarks of Phalanx.
+
+pub mod cpu;
+pub mod udp_load;

@@ -63,11 +63,12 @@
 //! - Entity hierarchies (`ChildOf`, `Children`) are not state: the order of children is history.
 //!   Keep a component with the parent's [`NetId`].
 //!
-//! [`GameBuilder::build`] refuses what it can see of this; `Checker` finds the rest.
+//! [`GameBuilder::build`] refuses what it can see of this; [`Checker`] finds the rest.
 
 // Derived code names its traits by `::phalanx::netcode`; this makes that path work in here too.
 extern crate self as phalanx;
 
+mod checker;
 mod game;
 mod input;
 pub mod math;
@@ -81,6 +82,7 @@ pub use phalanx_macros::{Exact, Networked};
 pub use phalanx_netcode as netcode;
 pub use phalanx_netcode::state::{Exact, Networked};
 
+pub use checker::{CheckError, CheckReport, CheckStep, Checker};
 pub use game::{Game, GameBuilder, GameError, SessionSetup};
 pub use input::{CurrentTick, Inputs, SlotPresence, Stepping};
 pub use net_id::{NetCommands, NetId, NetIdAllocator, NetIndex, SpawnNetworked};
@@ -99,8 +101,8 @@ pub mod prelude {
     pub use crate::netcode::state::Visibility;
     pub use crate::netcode::tick::{Tick, TickRate};
     pub use crate::{
-        CurrentTick, EcsImage, EcsSimulation, Exact, Game, GameBuilder, GameError, Inputs,
-        NetCommands, NetId, NetIdAllocator, NetIndex, Networked, Ordered, SessionSetup,
-        SlotPresence, SpawnNetworked, Stepping, TickRng,
+        CheckError, CheckReport, CheckStep, Checker, CurrentTick, EcsImage, EcsSimulation, Exact,
+        Game, GameBuilder, GameError, Inputs, NetCommands, NetId, NetIdAllocator, NetIndex,
+        Networked, Ordered, SessionSetup, SlotPresence, SpawnNetworked, Stepping, TickRng,
     };
 }

@@ -18,6 +18,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use bevy_ecs::component::{Component, Mutable};
+use bevy_ecs::entity::Entity;
 use bevy_ecs::entity_disabling::{DefaultQueryFilters, Disabled};
 use bevy_ecs::resource::Resource;
 use bevy_ecs::schedule::Schedule;
@@ -25,7 +26,6 @@ use bevy_ecs::world::World;
 use phalanx_netcode::hash::ValueHasher;
 use phalanx_netcode::id;
 use phalanx_netcode::input::InputFrame;
-use phalanx_netcode::limits::ENTITIES_MAX;
 use phalanx_netcode::simulation::{Simulation, StepKind};
 use phalanx_netcode::state::{
     ImportError, KindHasher, KindRows, KindSchema, KindShape, Networked, Schema, Snapshot,
@@ -33,14 +33,14 @@ use phalanx_netcode::state::{
 };
 use phalanx_netcode::tick::Tick;
 
-use crate::game::{Game, SessionSetup};
+use crate::game::{Game, RESERVED_PREFIX, SessionSetup};
 use crate::input::{CurrentTick, SlotPresence, Stepping};
 use crate::net_id::{NetId, NetIdAllocator, NetIndex};
 use crate::rng::TickRng;
 use crate::schedule::{self, DeriveSchedule, TickSchedule};
 
 use column::Column;
-use kind::{ExactCodec, Kind, MarkerCodec, Saved, push_row};
+use kind::{ExactCodec, Kind, MarkerCodec, Saved};
 use resource::Single;
 use structure::{Places, Structure, StructureReader};
 
@@ -258,21 +258,18 @@ impl EcsSimulation {
     /// Checks `snapshot` and reads its values, without touching the world.
     fn decode(&self, snapshot: &Snapshot) -> Result<EcsImage, ImportError> {
         let schemas = self.schemas();
-        if snapshot.kinds.len() != schemas.len() {
-            return Err(ImportError::KindCount {
-                found: snapshot.kinds.len(),
-                expected: schemas.len(),
-            });
-        }
-        for (schema, rows) in schemas.iter().zip(&snapshot.kinds) {
-            check_rows(schema, rows)?;
-        }
-        let structure = match self.game.schema().kind_index(ENTITY) {
-            Some(index) => decode_entities(&snapshot.kinds[index])?,
-            None => Structure::default(),
-        };
+        snapshot.validate(self.game.schema())?;
+        let entities = schemas.iter().position(|kind| kind.name == ENTITY);
+        let ids = entities.map_or(&[][..], |index| &snapshot.kinds[index].ids);
+        let structure = Structure::of_ids(ids.iter().map(|&id| id.into()).collect());
         let mut kinds = Vec::with_capacity(schemas.len());
-        for (kind, rows) in self.kinds.iter().zip(&snapshot.kinds) {
+        for ((kind, rows), schema) in self.kinds.iter().zip(&snapshot.kinds).zip(schemas) {
+            let is_own = schema.name.starts_with(RESERVED_PREFIX);
+            if is_own && schema.shape == KindShape::Resource && rows.is_empty() {
+                return Err(ImportError::NotCanonical {
+                    kind: schema.name.clone(),
+                });
+            }
             kinds.push(match kind {
                 Some(kind) => Some(kind.decode(&structure, rows)?),
                 None => None,
@@ -311,6 +308,41 @@ impl EcsSimulation {
         }
     }
 
+    /// As [`Simulation::import`], with rows in an order that history never gave: all entities are
+    /// spawned anew, in the order into which `shuffle` brings their ids.
+    pub(crate) fn import_shuffled(
+        &mut self,
+        snapshot: &Snapshot,
+        shuffle: impl FnOnce(&mut [NetId]),
+    ) -> Result<(), ImportError> {
+        let image = self.decode(snapshot)?;
+        let index = self.world.resource::<NetIndex>().iter();
+        let old: Vec<Entity> = index.map(|(_id, entity)| entity).collect();
+        for entity in old {
+            self.world.despawn(entity);
+        }
+        let mut ids = image.structure.ids().to_vec();
+        shuffle(&mut ids);
+        for id in ids {
+            self.world.spawn(id);
+        }
+        self.take_over(&image);
+        Ok(())
+    }
+
+    /// A registered component that an entity without a [`NetId`] has.
+    pub(crate) fn stray_component(&mut self) -> Option<&str> {
+        let kinds = self.kinds.iter_mut().zip(self.game.schema().kinds());
+        for (kind, schema) in kinds {
+            if let Some(kind) = kind
+                && kind.has_strays(&mut self.world)
+            {
+                return Some(&schema.name);
+            }
+        }
+        None
+    }
+
     /// Restores a decoded snapshot, and computes what it does not hold.
     fn take_over(&mut self, image: &EcsImage) {
         self.restore(image);
@@ -321,11 +353,13 @@ impl EcsSimulation {
     fn rearrange(&mut self, image: &EcsImage) {
         let mut places = Places::default();
         places.arrange(&mut self.world, &image.structure);
+        places.find_rows(&self.world, &mut self.structure);
         // Inserting may bring along required components, also of kinds that were handled before,
         // so values are set when all is inserted, and what is too many goes last.
         for (kind, saved) in pairs(&mut self.kinds, &image.kinds) {
             kind.insert_missing(&mut self.world, &places, saved);
         }
+        places.find_rows(&self.world, &mut self.structure);
         for (kind, saved) in pairs(&mut self.kinds, &image.kinds) {
             kind.restore_rows(&mut self.world, &places, saved);
         }
@@ -377,15 +411,12 @@ impl Simulation for EcsSimulation {
         let schema = Arc::clone(self.game.schema());
         out.reset(schema.kinds().len());
         for (index, (kind, schema)) in self.kinds.iter_mut().zip(schema.kinds()).enumerate() {
-            let hash = match kind {
-                Some(kind) if is_shared(schema) => kind.hash(&self.world),
-                None if schema.name == ENTITY => {
-                    let net_index = self.world.resource::<NetIndex>();
-                    entity_hash(net_index.iter().map(|(id, _entity)| id))
-                }
-                Some(_) | None => KindHasher::default().finish(),
-            };
-            out.set(index, hash);
+            if let Some(kind) = kind {
+                out.set(index, kind.hash(&self.world));
+            } else if schema.name == ENTITY {
+                let ids = self.world.resource::<NetIndex>().iter();
+                out.set(index, entity_hash(ids.map(|(id, _entity)| id)));
+            }
         }
     }
 
@@ -425,16 +456,11 @@ impl Simulation for EcsSimulation {
         let schemas = self.schemas();
         out.reset(schemas.len());
         for (index, schema) in schemas.iter().enumerate() {
-            let hash = match (&self.kinds[index], image.kinds.get(index)) {
-                (Some(kind), Some(Some(saved))) if is_shared(schema) => {
-                    kind.hash_saved(&image.structure, &**saved)
-                }
-                (None, _) if schema.name == ENTITY => {
-                    entity_hash(image.structure.ids().iter().copied())
-                }
-                (Some(_) | None, _) => KindHasher::default().finish(),
-            };
-            out.set(index, hash);
+            if let (Some(kind), Some(Some(saved))) = (&self.kinds[index], image.kinds.get(index)) {
+                out.set(index, kind.hash_saved(&image.structure, &**saved));
+            } else if schema.name == ENTITY {
+                out.set(index, entity_hash(image.structure.ids().iter().copied()));
+            }
         }
     }
 
@@ -444,17 +470,13 @@ impl Simulation for EcsSimulation {
             &self.kinds[index],
             image.kinds.get(index),
         ) {
-            (Some(kind), Some(Some(saved))) if is_shared(schema) => {
+            (Some(kind), Some(Some(saved))) if schema.visibility.in_snapshots() => {
                 kind.export(structure, &**saved)
             }
             (None, _) if schema.name == ENTITY => {
                 let mut rows = KindRows::default();
                 for &place in structure.order() {
-                    push_row(
-                        &mut rows,
-                        structure.ids()[place as usize].raw(),
-                        |_bytes| {},
-                    );
+                    rows.push(structure.ids()[place as usize].raw(), |_bytes| {});
                 }
                 rows
             }
@@ -473,57 +495,9 @@ impl Simulation for EcsSimulation {
     }
 }
 
-/// Whether a kind's values are in hashes and snapshots.
-fn is_shared(schema: &KindSchema) -> bool {
-    match schema.visibility {
-        Visibility::Client | Visibility::HostOnly => true,
-        Visibility::Derived | Visibility::Local => false,
-    }
-}
-
 fn entity_hash(ids: impl Iterator<Item = NetId>) -> u64 {
     let value = ValueHasher::new(kind_salt(ENTITY)).finish();
     let mut hasher = KindHasher::default();
     ids.for_each(|id| hasher.row(id.raw(), value));
     hasher.finish()
-}
-
-/// Refuses rows that are not canonical, whatever their values.
-fn check_rows(schema: &KindSchema, rows: &KindRows) -> Result<(), ImportError> {
-    let not_canonical = || ImportError::NotCanonical {
-        kind: schema.name.clone(),
-    };
-    let rows_max = match (is_shared(schema), schema.shape) {
-        (false, _) => 0,
-        (true, KindShape::Component) => ENTITIES_MAX,
-        (true, KindShape::Resource) => 1,
-    };
-    let own_resource = schema.shape == KindShape::Resource
-        && schema.name.starts_with(crate::game::RESERVED_PREFIX);
-    let bytes_end = rows.ends.last().map_or(0, |&end| end as usize);
-    if rows.ids.len() > rows_max
-        || own_resource && rows.ids.len() != 1
-        || rows.ends.len() != rows.ids.len()
-        || bytes_end != rows.bytes.len()
-        || !rows.ends.is_sorted()
-        || !rows.ids.is_sorted_by(|a, b| a < b)
-    {
-        return Err(not_canonical());
-    }
-    if schema.shape == KindShape::Component && rows.ids.first().is_some_and(|id| id.is_none()) {
-        return Err(not_canonical());
-    }
-    Ok(())
-}
-
-/// The structure of a snapshot, from the rows of its entities.
-fn decode_entities(rows: &KindRows) -> Result<Structure, ImportError> {
-    if let Some(index) = (0..rows.ids.len()).find(|&index| !rows.row(index).is_empty()) {
-        return Err(ImportError::BadRow {
-            kind: ENTITY.to_owned(),
-            id: rows.ids[index],
-        });
-    }
-    let ids: Vec<NetId> = rows.ids.iter().map(|&id: &id::NetId| id.into()).collect();
-    Ok(Structure::of_ids(ids))
 }

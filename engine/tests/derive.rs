@@ -6,7 +6,10 @@ use std::fmt::Debug;
 use phalanx::netcode::hash::ValueHasher;
 use phalanx::netcode::id::NetId;
 use phalanx::netcode::prng::Prng;
-use phalanx::netcode::state::{ExactType, FieldSchema, Visibility};
+use phalanx::netcode::state::{
+    ExactType, FieldSchema, KindHasher, KindRows, KindSchema, KindShape, Schema, Snapshot,
+    Visibility, kind_salt,
+};
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::wire::bytes::Reader;
 use phalanx::{Exact, Networked};
@@ -116,6 +119,77 @@ fn structs_are_their_fields_in_order() {
         scores: BTreeMap::from([(1, (2, true)), (4, (5, false))]),
         empty: (),
     });
+}
+
+fn random_soldier(prng: &mut Prng) -> Soldier {
+    let float = |prng: &mut Prng| prng.range_f32(-9.0, 9.0);
+    let small = |prng: &mut Prng| u8::try_from(prng.below(5)).expect("below 5");
+    Soldier {
+        position: [float(prng), float(prng)],
+        health: u16::from(small(prng)),
+        order: match prng.below(3) {
+            0 => Order::Idle,
+            1 => Order::Move {
+                to: [float(prng), -0.0],
+                until: Tick::new(prng.next_u32()),
+            },
+            _ => Order::Attack(NetId::from_bits(prng.next_u64()), small(prng)),
+        },
+        squad: prng
+            .chance_per_million(500_000)
+            .then(|| NetId::from_bits(prng.below(3))),
+        items: (0..prng.below(4))
+            .map(|index| Item {
+                name: "item".repeat(usize::from(small(prng))),
+                count: -i32::try_from(index).expect("below 4"),
+            })
+            .collect(),
+        r#type: small(prng),
+    }
+}
+
+/// A snapshot, which knows the schema only, accepts, hashes and shows rows as the type does.
+#[test]
+fn the_type_and_the_schema_agree_on_bytes_and_hashes() {
+    let kind = KindSchema::of::<Soldier>(KindShape::Component);
+    let schema = Schema::new(vec![kind.clone()]).unwrap();
+    let (mut valid, mut broken) = (0, 0);
+    for seed in 0..2000 {
+        let mut prng = Prng::new(seed);
+        let soldier = random_soldier(&mut prng);
+        let mut row = round_trip(&soldier);
+        let id = NetId::from_bits(4);
+        let snapshot = |row: &[u8]| {
+            let mut rows = KindRows::default();
+            rows.push(id, |out| out.extend_from_slice(row));
+            Snapshot {
+                tick: Tick::ZERO,
+                kinds: vec![rows],
+            }
+        };
+        let mut hasher = ValueHasher::new(kind_salt(Soldier::NAME));
+        soldier.hash_exact(&mut hasher);
+        let mut sum = KindHasher::default();
+        sum.row(id, hasher.finish());
+        let hash = snapshot(&row).hash(&schema);
+        assert_eq!(hash.kinds(), [sum.finish()], "seed {seed}");
+
+        for _ in 0..20 {
+            let at = usize::try_from(prng.below(row.len() as u64)).unwrap();
+            row[at] ^= 1 << prng.below(8);
+            let mut reader = Reader::new(&row);
+            let decoded = Soldier::read_exact(&mut reader);
+            let accepted = decoded.is_ok() && reader.is_empty();
+            let validated = snapshot(&row).validate(&schema).is_ok();
+            assert_eq!(accepted, validated, "seed {seed}: {row:?}");
+            if accepted {
+                valid += 1;
+            } else {
+                broken += 1;
+            }
+        }
+    }
+    assert!(valid > 1000 && broken > 1000, "{valid} {broken}");
 }
 
 #[test]

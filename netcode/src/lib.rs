@@ -11,11 +11,14 @@
 //! L5  link
 //! ```
 
+pub mod driver;
 pub mod hash;
 pub mod id;
 pub mod input;
 pub mod limits;
 pub mod link;
+pub mod lockstep;
+pub mod node;
 pub mod prng;
 pub mod replay;
 pub mod session;

@@ -101,15 +101,15 @@ const _: () = {
     // Id, transmission and index stand before a chunk's payload.
     assert!(BULK_HEADER_BYTES_MAX + 10 + BULK_CHUNK_BYTES <= DATAGRAM_BYTES_MAX);
     // Id, transmission, delay, index and count stand before an ack's bitmap.
-    assert!(BULK_HEADER_BYTES_MAX + 17 + BULK_WINDOW_CHUNKS_MAX as usize / 8 <= DATAGRAM_BYTES_MAX);
+    assert!(BULK_HEADER_BYTES_MAX + 18 + BULK_WINDOW_CHUNKS_MAX as usize / 8 <= DATAGRAM_BYTES_MAX);
     assert!(DATAGRAM_BYTES_MAX + LINK_OVERHEAD_BYTES_MAX + 48 <= 1280);
     assert!(INPUT_DELAY_TICKS_MAX + PREDICTION_TICKS_MAX < INPUT_HISTORY_TICKS_MAX);
     // The newest input of every slot fits a datagram even where coding makes it grow by half...
     // only up to this many bytes; a session with more slots times bytes is refused at creation.
-    assert!(INPUT_FRAME_BYTES_MAX * 3 / 2 + 64 <= DATAGRAM_BYTES_MAX);
+    assert!(INPUT_FRAME_BYTES_MAX * 3 / 2 + 454 <= DATAGRAM_BYTES_MAX);
     assert!(SLOTS_MAX <= 64);
 };
 
 /// Slots times input size of a session, in bytes, so that one whole input frame always fits one
 /// datagram. A session with more is refused when it is opened.
-pub const INPUT_FRAME_BYTES_MAX: usize = 720;
+pub const INPUT_FRAME_BYTES_MAX: usize = 480;

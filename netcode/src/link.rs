@@ -1,7 +1,8 @@
 //! Links: thin shells that move datagrams over paths. They decide nothing.
 //!
 //! [`memory`] joins links within a process, [`udp`] speaks UDP with or without encryption, and
-//! [`conditioned`] puts the bad network of a [`conditioner`] around either.
+//! [`conditioned`] puts the bad network of a [`conditioner`] around either. [`replay_file`] moves a
+//! recording into a file, by the same rule: no call waits.
 
 pub mod conditioned;
 pub mod conditioner;

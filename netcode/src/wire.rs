@@ -3,4 +3,5 @@
 pub mod bytes;
 pub mod codec;
 pub mod compress;
+pub mod header;
 pub mod range;

@@ -352,6 +352,36 @@ fn a_damaged_chunk_names_its_ticks_and_the_rest_plays() {
 }
 
 #[test]
+fn a_replay_without_its_first_keyframe_plays_from_a_later_one() {
+    let (bytes, states) = record(SMALL);
+    let (at, ..) = chunks(&bytes)[0];
+    let mut changed = bytes.clone();
+    changed[at + 28] ^= 1;
+    let new = Player::new(Toy::new(0, 0, Tick::ZERO), open(&changed));
+    assert!(matches!(
+        new,
+        Err(PlayError::Read(ReadError::Damaged { .. }))
+    ));
+    let toy = Toy::new(0, 0, Tick::ZERO);
+    let mut player = Player::open_at(toy, open(&changed), Tick::new(20)).unwrap();
+    assert_eq!(player.simulation().state(), &states[20]);
+    assert!(player.seek(Tick::new(3)).is_err());
+    assert!(player.verify(|_, _| ()).is_err());
+    player.seek(Tick::new(40)).unwrap();
+    assert_eq!(player.simulation().state(), &states[40]);
+}
+
+#[test]
+fn texts_of_a_file_do_not_steer_a_terminal() {
+    let toy = Toy::new(7, 3, Tick::ZERO);
+    let mut header = header(&toy);
+    header.roster[0] = "\u{1b}[2J".to_owned();
+    let bytes = header.encode().unwrap();
+    let text = open(&bytes).info().unwrap().to_string();
+    assert!(text.contains("u{1b}") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
 fn other_rules_diverge_at_the_first_tick_that_differs() {
     let (bytes, states) = record(SMALL);
     let mut other = Toy::new(0, 0, Tick::ZERO);
@@ -436,10 +466,10 @@ fn a_forged_keyframe_and_a_forged_hash_are_found() {
         forged[at + 28 + length - at_payload / 4] ^= 1;
         forge(&mut forged, at);
         match verify(&forged) {
-            Err(VerifyError::Keyframe {
-                tick, kind: name, ..
-            }) => {
-                assert_eq!((kind, tick.number(), name.as_str()), (3, first, "Unit"));
+            Err(VerifyError::Keyframe { tick, differences }) => {
+                assert_eq!((kind, tick.number()), (3, first));
+                assert_eq!(differences.len(), 1, "{differences:?}");
+                assert_eq!(differences[0].kind, "Unit");
             }
             Err(VerifyError::Diverged {
                 tick,
@@ -583,10 +613,13 @@ fn the_writer_refuses_what_nobody_could_play() {
 struct Counting<'a> {
     bytes: Cursor<&'a [u8]>,
     read: u64,
+    /// The largest buffer that was to be filled: nobody allocates more for what the file claims.
+    buffer_max: usize,
 }
 
 impl Read for Counting<'_> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        self.buffer_max = self.buffer_max.max(out.len());
         let count = self.bytes.read(out)?;
         self.read += count as u64;
         Ok(count)
@@ -659,6 +692,7 @@ fn mutated_files_neither_panic_nor_hang() {
         let source = Counting {
             bytes: Cursor::new(&bytes),
             read: 0,
+            buffer_max: 0,
         };
         let Ok(reader) = Reader::open(source) else {
             continue;
@@ -674,13 +708,16 @@ fn mutated_files_neither_panic_nor_hang() {
         drop(player.verify(|_, _| ()));
         drop(player.seek(Tick::new(u32::try_from(prng.below(70)).unwrap())));
         drop(player.reader_mut().info());
-        let (_, reader) = player.into_parts();
-        let read = reader.into_source().read;
-        let bound = 64 * (bytes.len() as u64 + 1024);
+        let source = player.into_parts().1.into_source();
+        let (read, buffer) = (source.read, source.buffer_max);
+        let length = bytes.len();
         assert!(
-            read < bound,
-            "seed {seed}: {read} bytes read of {}",
-            bytes.len()
+            read < 64 * (length as u64 + 1024),
+            "seed {seed}: {read} of {length} read"
+        );
+        assert!(
+            buffer < length + 65_536,
+            "seed {seed}: {buffer} bytes for {length}"
         );
         played += 1;
     }

@@ -196,12 +196,15 @@ fn mentions(tokens: TokenStream, name: &Ident) -> bool {
 /// A field's name as it stands in the schema: `r#type` is `type`.
 fn schema_name(member: &Member) -> String {
     match member {
-        Member::Named(ident) => {
-            let name = ident.to_string();
-            name.strip_prefix("r#").map(str::to_owned).unwrap_or(name)
-        }
+        Member::Named(ident) => plain_name(ident),
         Member::Unnamed(index) => index.index.to_string(),
     }
+}
+
+/// An identifier without the mark of a raw one.
+pub(crate) fn plain_name(ident: &Ident) -> String {
+    let name = ident.to_string();
+    name.strip_prefix("r#").map(str::to_owned).unwrap_or(name)
 }
 
 /// The expression of type `Vec<FieldSchema>` for `fields`.
@@ -250,7 +253,7 @@ fn enum_body(name: &Ident, variants: &[Variant<'_>]) -> Body {
     let mut hashes = Vec::new();
     for variant in variants {
         let (ident, tag) = (variant.name, variant.tag);
-        let variant_name = schema_name(&Member::Named(ident.clone()));
+        let variant_name = plain_name(ident);
         let schema = schema_of(&variant.fields);
         let read = read_fields(&variant.fields);
         let members: Vec<_> = variant.fields.iter().map(|field| &field.member).collect();
@@ -289,5 +292,58 @@ fn enum_body(name: &Ident, variants: &[Variant<'_>]) -> Body {
         write: quote! { match self { #(#writes)* } },
         read: quote! { match reader.u8()? { #(#reads)* } },
         hash: quote! { match self { #(#hashes)* } },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use syn::parse_quote;
+
+    use super::*;
+
+    fn error(input: &DeriveInput) -> String {
+        expand(input).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn types_without_one_form_are_refused() {
+        let generic = error(&parse_quote! { struct A<T> { x: T } });
+        assert!(generic.contains("generic"), "{generic}");
+        let borrowed = error(&parse_quote! { struct A<'a>(&'a str); });
+        assert!(borrowed.contains("generic"), "{borrowed}");
+        let recursive = error(&parse_quote! { struct Tree { children: Vec<Tree> } });
+        assert!(recursive.contains("recursive"), "{recursive}");
+        let recursive = error(&parse_quote! { enum Tree { Leaf, Node(Option<(u8, Self)>) } });
+        assert!(recursive.contains("recursive"), "{recursive}");
+        let union = error(&parse_quote! { union U { a: u8 } });
+        assert!(union.contains("union"), "{union}");
+        let empty = error(&parse_quote! { enum Never {} });
+        assert!(empty.contains("without variants"), "{empty}");
+    }
+
+    #[test]
+    fn tags_are_unique_bytes() {
+        let twice = error(&parse_quote! { enum E { #[exact(tag = 1)] A, B } });
+        assert!(twice.contains("tag 1"), "{twice}");
+        let large = error(&parse_quote! { enum E { #[exact(tag = 256)] A } });
+        assert!(
+            large.contains("256") || large.contains("too large"),
+            "{large}"
+        );
+        let unknown = error(&parse_quote! { enum E { #[exact(tags = 2)] A } });
+        assert!(unknown.contains("expected `tag"), "{unknown}");
+        let misplaced = error(&parse_quote! { struct S { #[exact(tag = 2)] a: u8 } });
+        assert!(misplaced.contains("variants"), "{misplaced}");
+    }
+
+    #[test]
+    fn an_enum_may_have_256_variants_and_no_more() {
+        let with = |count: usize| -> DeriveInput {
+            let names = (0..count).map(|index| format_ident!("V{index}"));
+            parse_quote! { enum E { #(#names),* } }
+        };
+        assert!(expand(&with(256)).is_ok());
+        let message = error(&with(257));
+        assert!(message.contains("at most 256"), "{message}");
     }
 }

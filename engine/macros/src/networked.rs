@@ -45,7 +45,7 @@ struct Attributes {
 
 fn parse_attributes(input: &DeriveInput) -> Result<Attributes> {
     let mut found = Attributes {
-        name: input.ident.to_string(),
+        name: exact::plain_name(&input.ident),
         version: 1,
         visibility: Ident::new("Client", input.ident.span()),
     };
@@ -79,4 +79,44 @@ fn parse_attributes(input: &DeriveInput) -> Result<Attributes> {
         })?;
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use syn::parse_quote;
+
+    use super::*;
+
+    #[test]
+    fn attributes_have_defaults() {
+        let found = parse_attributes(&parse_quote! { struct r#Health(u16); }).unwrap();
+        assert_eq!(found.name, "Health");
+        assert_eq!(found.version, 1);
+        assert_eq!(found.visibility, "Client");
+        let found = parse_attributes(&parse_quote! {
+            #[networked(name = "hp", version = 7)]
+            #[networked(visibility = Local)]
+            struct Health(u16);
+        })
+        .unwrap();
+        assert_eq!(found.name, "hp");
+        assert_eq!(found.version, 7);
+        assert_eq!(found.visibility, "Local");
+    }
+
+    #[test]
+    fn unknown_attributes_are_refused() {
+        let error = |input: DeriveInput| match parse_attributes(&input) {
+            Ok(_) => panic!("accepted"),
+            Err(error) => error.to_string(),
+        };
+        let message = error(parse_quote! { #[networked(visibility = Public)] struct A; });
+        assert!(message.contains("Derived"), "{message}");
+        let message = error(parse_quote! { #[networked(nam = "x")] struct A; });
+        assert!(message.contains("expected `name`"), "{message}");
+        let message = error(parse_quote! { #[networked(name = "")] struct A; });
+        assert!(message.contains("1 to 64 bytes"), "{message}");
+        let message = error(parse_quote! { #[networked(version = 65536)] struct A; });
+        assert!(!message.is_empty());
+    }
 }

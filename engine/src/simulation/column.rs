@@ -6,13 +6,14 @@ use core::marker::PhantomData;
 use bevy_ecs::change_detection::DetectChangesMut;
 use bevy_ecs::component::{Component, Mutable};
 use bevy_ecs::entity::Entity;
-use bevy_ecs::query::QueryState;
+use bevy_ecs::query::{QueryState, With, Without};
+use bevy_ecs::storage::TableId;
 use bevy_ecs::world::World;
 use phalanx_netcode::hash::ValueHasher;
 use phalanx_netcode::state::{ImportError, KindHasher, KindRows};
 
-use super::kind::{Codec, Kind, Saved, decode_value, downcast, downcast_mut, push_row};
-use super::structure::{NOWHERE, Places, Structure, count};
+use super::kind::{Codec, Kind, Saved, decode_value, downcast, downcast_mut};
+use super::structure::{NOWHERE, Places, Run, Structure, count, table_of};
 use crate::net_id::NetId;
 
 /// A component kind.
@@ -62,6 +63,18 @@ impl<T> Values<T> {
             .flat_map(|&(start, len)| start..start + len)
     }
 
+    /// Finds values by place.
+    fn index(&self) -> RunIndex {
+        let mut row = 0;
+        let mut runs: Vec<(u32, u32, u32)> = Vec::with_capacity(self.runs.len());
+        for &(start, len) in &self.runs {
+            runs.push((start, len, row));
+            row += len;
+        }
+        runs.sort_unstable();
+        RunIndex { runs }
+    }
+
     /// The index of each place's value, by place; [`NOWHERE`] where there is none.
     fn rows(&self, places: usize) -> Vec<u32> {
         let mut rows = vec![NOWHERE; places];
@@ -69,6 +82,39 @@ impl<T> Values<T> {
             rows[place as usize] = count(row);
         }
         rows
+    }
+}
+
+/// Runs of saved values: first place, length, index of the first value; by place.
+struct RunIndex {
+    runs: Vec<(u32, u32, u32)>,
+}
+
+impl RunIndex {
+    /// Cuts `run` into parts that were saved in one piece, or not at all: the index of the first
+    /// saved value, the first row of the table, the number of rows.
+    fn overlaps(&self, run: Run, mut part: impl FnMut(Option<u32>, u32, u32)) {
+        let end = run.place + run.len;
+        let mut place = run.place;
+        let mut index = self
+            .runs
+            .partition_point(|&(start, len, _row)| start + len <= place);
+        while place < end {
+            let row = run.row + (place - run.place);
+            match self.runs.get(index) {
+                Some(&(start, len, saved)) if start <= place => {
+                    let len = end.min(start + len) - place;
+                    part(Some(saved + (place - start)), row, len);
+                    place += len;
+                    index += 1;
+                }
+                later => {
+                    let len = later.map_or(end, |later| end.min(later.0)) - place;
+                    part(None, row, len);
+                    place += len;
+                }
+            }
+        }
     }
 }
 
@@ -150,33 +196,82 @@ where
 
     fn insert_missing(&mut self, world: &mut World, places: &Places, saved: &dyn Any) {
         let saved: &Values<T> = downcast(saved);
-        let mut rows = saved.rows(places.len());
-        for (entity, _id, _value) in self.query.iter(world) {
-            if let Some(row) = rows.get_mut(places.place(entity) as usize) {
-                *row = NOWHERE;
+        let index = saved.index();
+        let mut there = Vec::new();
+        let mut count_there = 0;
+        let mut note = |run: Run| {
+            index.overlaps(run, |row, _run_row, len| {
+                if let Some(row) = row {
+                    there.push(row as usize..(row + len) as usize);
+                    count_there += len as usize;
+                }
+            });
+        };
+        if let Ok(segments) = self.query.contiguous_iter(world) {
+            for (entities, _ids, _values) in segments {
+                let runs = places.runs(table_of(world, entities));
+                runs.iter().for_each(|&run| note(run));
+            }
+        } else {
+            for (entity, _id, _value) in self.query.iter(world) {
+                places.run_of(entity).into_iter().for_each(&mut note);
             }
         }
-        for (place, row) in rows.iter().enumerate() {
-            if *row != NOWHERE
-                && let Ok(mut entity) = world.get_entity_mut(places.entity(count(place)))
-            {
-                entity.insert(saved.values[*row as usize].clone());
+        if count_there == saved.values.len() {
+            return;
+        }
+        let mut is_there = vec![false; saved.values.len()];
+        for rows in there {
+            is_there[rows].fill(true);
+        }
+        let rows = saved.places().zip(&saved.values).zip(is_there);
+        for ((place, value), _) in rows.filter(|(_, is_there)| !is_there) {
+            // A hook of the game may have despawned the entity; then there is nothing to set.
+            if let Ok(mut entity) = world.get_entity_mut(places.entity(place)) {
+                entity.insert(value.clone());
             }
         }
     }
 
     fn restore_rows(&mut self, world: &mut World, places: &Places, saved: &dyn Any) {
         let saved: &Values<T> = downcast(saved);
-        let rows = saved.rows(places.len());
-        let saved_value = |entity| {
-            let row = *rows.get(places.place(entity) as usize)?;
-            saved.values.get(row as usize)
-        };
-        self.surplus.clear();
-        for (entity, _id, mut value) in self.query.iter_mut(world) {
-            match saved_value(entity) {
-                Some(saved) => value.bypass_change_detection().clone_from(saved),
-                None => self.surplus.push(entity),
+        let index = saved.index();
+        let surplus = &mut self.surplus;
+        surplus.clear();
+        let tables: Option<Vec<TableId>> = self.query.contiguous_iter(world).ok().map(|segments| {
+            segments
+                .map(|(entities, _ids, _values)| table_of(world, entities))
+                .collect()
+        });
+        if let Some(tables) = tables
+            && let Ok(segments) = self.query.contiguous_iter_mut(world)
+        {
+            for ((entities, _ids, mut values), table) in segments.zip(tables) {
+                let values = values.bypass_change_detection();
+                for &run in places.runs(table) {
+                    index.overlaps(run, |row, run_row, len| {
+                        let here = run_row as usize..(run_row + len) as usize;
+                        match row {
+                            Some(row) => {
+                                let there = row as usize..(row + len) as usize;
+                                values[here].clone_from_slice(&saved.values[there]);
+                            }
+                            None => surplus.extend_from_slice(&entities[here]),
+                        }
+                    });
+                }
+            }
+        } else {
+            for (entity, _id, mut value) in self.query.iter_mut(world) {
+                if let Some(run) = places.run_of(entity) {
+                    index.overlaps(run, |row, _run_row, _len| match row {
+                        Some(row) => {
+                            let saved = &saved.values[row as usize];
+                            value.bypass_change_detection().clone_from(saved);
+                        }
+                        None => surplus.push(entity),
+                    });
+                }
             }
         }
     }
@@ -187,6 +282,11 @@ where
                 entity.remove::<T>();
             }
         }
+    }
+
+    fn has_strays(&mut self, world: &mut World) -> bool {
+        let mut strays = world.query_filtered::<(), (With<T>, Without<NetId>)>();
+        strays.iter(world).next().is_some()
     }
 
     fn hash(&mut self, world: &World) -> u64 {
@@ -227,7 +327,7 @@ where
         let mut out = KindRows::default();
         for &place in structure.order() {
             if let Some(value) = saved.values.get(rows[place as usize] as usize) {
-                push_row(&mut out, structure.ids()[place as usize].raw(), |bytes| {
+                out.push(structure.ids()[place as usize].raw(), |bytes| {
                     C::write(value, bytes);
                 });
             }

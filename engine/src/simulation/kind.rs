@@ -39,6 +39,9 @@ pub(super) trait Kind: Send + Sync {
     /// Removes values that `restore_rows` found too many.
     fn remove_surplus(&mut self, world: &mut World);
 
+    /// Whether entities without a NetId have the kind.
+    fn has_strays(&mut self, world: &mut World) -> bool;
+
     /// Hashes the values of `world`.
     fn hash(&mut self, world: &World) -> u64;
 
@@ -103,14 +106,6 @@ pub(super) fn decode_value<T, C: Codec<T>>(
             kind: kind.to_owned(),
             id,
         })
-}
-
-/// Appends a row.
-pub(super) fn push_row(rows: &mut KindRows, id: id::NetId, write: impl FnOnce(&mut Vec<u8>)) {
-    rows.ids.push(id);
-    write(&mut rows.bytes);
-    let end = u32::try_from(rows.bytes.len()).expect("the state of one kind stays below 4 GiB");
-    rows.ends.push(end);
 }
 
 pub(super) fn downcast<T: 'static>(saved: &dyn Any) -> &T {

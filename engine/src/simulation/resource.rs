@@ -11,7 +11,7 @@ use phalanx_netcode::hash::ValueHasher;
 use phalanx_netcode::id;
 use phalanx_netcode::state::{Exact, ImportError, KindHasher, KindRows};
 
-use super::kind::{ExactCodec, Kind, Saved, decode_value, downcast, downcast_mut, push_row};
+use super::kind::{ExactCodec, Kind, Saved, decode_value, downcast, downcast_mut};
 use super::structure::{Places, Structure};
 
 /// A resource kind. Whether the resource exists is part of what is saved.
@@ -84,6 +84,10 @@ impl<T: Resource<Mutability = Mutable> + Exact + Clone> Kind for Single<T> {
 
     fn remove_surplus(&mut self, _world: &mut World) {}
 
+    fn has_strays(&mut self, _world: &mut World) -> bool {
+        false
+    }
+
     fn hash(&mut self, world: &World) -> u64 {
         self.hash_of(world.get_resource::<T>())
     }
@@ -95,7 +99,7 @@ impl<T: Resource<Mutability = Mutable> + Exact + Clone> Kind for Single<T> {
     fn export(&self, _structure: &Structure, saved: &dyn Any) -> KindRows {
         let mut rows = KindRows::default();
         if let Some(value) = downcast::<Option<T>>(saved) {
-            push_row(&mut rows, id::NetId::NONE, |bytes| value.write_exact(bytes));
+            rows.push(id::NetId::NONE, |bytes| value.write_exact(bytes));
         }
         rows
     }

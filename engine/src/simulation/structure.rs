@@ -87,6 +87,11 @@ fn location(world: &World, entity: Entity) -> bevy_ecs::entity::EntityLocation {
         .expect("a query returned the entity")
 }
 
+/// The table in which these entities lie.
+pub(crate) fn table_of(world: &World, entities: &[Entity]) -> TableId {
+    location(world, entities[0]).table_id
+}
+
 /// A number of rows, or a place.
 pub(crate) fn count(len: usize) -> u32 {
     u32::try_from(len).expect("an ECS has fewer than 2^32 entities")
@@ -117,7 +122,7 @@ impl StructureReader {
         structure.clear();
         structure.changes = world.resource::<NetIndex>().changes();
         for (entities, ids) in segments(&mut self.query, world) {
-            let table = location(world, entities[0]).table_id;
+            let table = table_of(world, entities);
             if structure.starts.len() <= table.as_usize() {
                 structure.starts.resize(table.as_usize() + 1, NOWHERE);
             }
@@ -177,6 +182,19 @@ pub(crate) struct Places {
     entities: Vec<Entity>,
     /// By index of the entity; [`NOWHERE`] for others.
     places: Vec<u32>,
+    /// The rows of each table, by table id.
+    runs: Vec<Vec<Run>>,
+}
+
+/// Consecutive rows of a table that hold consecutive places.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// First row.
+    pub(crate) row: u32,
+    /// Place of the first row.
+    pub(crate) place: u32,
+    /// Number of rows.
+    pub(crate) len: u32,
 }
 
 impl Places {
@@ -216,9 +234,44 @@ impl Places {
         }
     }
 
-    /// Number of places.
-    pub(crate) fn len(&self) -> usize {
-        self.entities.len()
+    /// Finds out which rows hold which places. It holds until entities move.
+    pub(crate) fn find_rows(&mut self, world: &World, reader: &mut StructureReader) {
+        self.runs.clear();
+        for (entities, _ids) in segments(&mut reader.query, world) {
+            let table = table_of(world, entities);
+            let mut runs: Vec<Run> = Vec::new();
+            for (row, &entity) in (0..).zip(entities) {
+                let place = self.place(entity);
+                if place == NOWHERE {
+                    continue;
+                }
+                match runs.last_mut() {
+                    Some(run) if run.place + run.len == place && run.row + run.len == row => {
+                        run.len += 1;
+                    }
+                    Some(_) | None => runs.push(Run { row, place, len: 1 }),
+                }
+            }
+            if self.runs.len() <= table.as_usize() {
+                self.runs.resize_with(table.as_usize() + 1, Vec::new);
+            }
+            self.runs[table.as_usize()] = runs;
+        }
+    }
+
+    /// `entity` alone, as a run whose row means nothing.
+    pub(crate) fn run_of(&self, entity: Entity) -> Option<Run> {
+        let place = self.place(entity);
+        (place != NOWHERE).then_some(Run {
+            row: 0,
+            place,
+            len: 1,
+        })
+    }
+
+    /// The rows of `table`.
+    pub(crate) fn runs(&self, table: TableId) -> &[Run] {
+        self.runs.get(table.as_usize()).map_or(&[], Vec::as_slice)
     }
 
     /// The entity at `place`.

@@ -144,7 +144,8 @@ impl ReplayFile {
         self.stop.is_none()
     }
 
-    /// Records the inputs of the next tick. Never waits.
+    /// Records the inputs of the next tick: those that everyone agreed on, never predicted ones.
+    /// Never waits.
     pub fn frame(&mut self, frame: &InputFrame) {
         self.tick = self.tick.max(frame.tick());
         self.collect(|pending| pending.frame(frame));

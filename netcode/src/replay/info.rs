@@ -93,7 +93,9 @@ impl<R: Read + Seek> Reader<R> {
 impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = &self.header;
-        writeln!(f, "game       {} (build {})", header.game, header.build)?;
+        // Texts come from whoever made the file; what would steer a terminal is escaped.
+        let (game, build) = (header.game.escape_debug(), header.build.escape_debug());
+        writeln!(f, "game       {game} (build {build})")?;
         writeln!(
             f,
             "format     {}, {}",
@@ -122,11 +124,8 @@ impl fmt::Display for Info {
         let (slots, size) = (header.slots(), header.input_bytes);
         writeln!(f, "inputs     {slots} slots of {size} bytes")?;
         for (slot, name) in header.roster.iter().enumerate() {
-            writeln!(
-                f,
-                "  slot {slot:<2}  {}",
-                if name.is_empty() { "(free)" } else { name }
-            )?;
+            let name = if name.is_empty() { "(free)" } else { name };
+            writeln!(f, "  slot {slot:<2}  {}", name.escape_debug())?;
         }
         for change in &self.term_changes {
             let cause = match change.cause {

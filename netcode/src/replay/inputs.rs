@@ -60,7 +60,13 @@ impl InputRun {
 
     /// An empty run that continues after this one.
     pub(crate) fn next_run(&self) -> Self {
-        Self::new(self.slots, self.input_bytes, self.next_tick(), self.chain)
+        let mut next = Self::new(self.slots, self.input_bytes, self.next_tick(), self.chain);
+        // Room for as much again: then the ticks of a steady match do not allocate.
+        for (next, track) in next.tracks.iter_mut().zip(&self.tracks) {
+            next.events.reserve(track.events.len() * 2);
+            next.deltas.reserve(track.deltas.len() * 2);
+        }
+        next
     }
 
     /// The tick of the first frame.

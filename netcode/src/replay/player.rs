@@ -124,7 +124,8 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
         (self.simulation, self.reader)
     }
 
-    /// Plays one tick; `false` at the end of the replay.
+    /// Plays one tick, as [`StepKind::First`]; `false` at the end of the replay. Seeks and
+    /// verifications are [`StepKind::Again`], so they make no sound.
     ///
     /// # Errors
     /// If the next tick's inputs cannot be read; the state is then unchanged. A seek behind the
@@ -136,7 +137,8 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
     /// Goes to `tick`: from the nearest keyframe before it, or from here if that is nearer.
     ///
     /// # Errors
-    /// If `tick` lies outside of the replay, or what leads to it cannot be read.
+    /// If `tick` lies outside of the replay, or what leads to it cannot be read; the player then
+    /// stands where it was, or at the last tick before the damage.
     pub fn seek(&mut self, tick: Tick) -> Result<(), PlayError> {
         let (first, last) = (self.reader.first_tick(), self.reader.last_tick());
         if tick < first || tick > last {
@@ -199,7 +201,7 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
         Ok(())
     }
 
-    fn step_as(&mut self, kind: StepKind) -> Result<bool, PlayError> {
+    pub(super) fn step_as(&mut self, kind: StepKind) -> Result<bool, PlayError> {
         match self.reader.frame_at(self.simulation.tick().next())? {
             Some(frame) => {
                 self.simulation.step(frame, kind);

@@ -5,9 +5,8 @@ use std::io::{Read, Seek};
 use super::inputs::chain_digest;
 use super::player::{PlayError, Player};
 use super::reader::{Completeness, Damage, ReadError};
-use crate::id::NetId;
-use crate::simulation::Simulation;
-use crate::state::Snapshot;
+use crate::simulation::{Simulation, StepKind};
+use crate::state::Difference;
 use crate::tick::Tick;
 
 /// What a verification found to be right.
@@ -52,14 +51,12 @@ pub enum VerifyError {
         last: Tick,
     },
     /// A keyframe is not the state that the inputs lead to, though the hashes up to it agree.
-    #[error("the keyframe at tick {tick} is wrong: \"{kind}\" of entity {id} differs")]
+    #[error("the keyframe at tick {tick} is wrong: {}", Differences(.differences))]
     Keyframe {
         /// Its tick.
         tick: Tick,
-        /// The first kind that differs, in the order of the schema.
-        kind: String,
-        /// The first entity that differs in it.
-        id: NetId,
+        /// The first values that differ: the first state is the keyframe.
+        differences: Vec<Difference>,
     },
     /// The file is damaged behind its header.
     #[error("{0}")]
@@ -99,6 +96,21 @@ impl core::fmt::Display for Cause {
         })
     }
 }
+
+/// Shows the first of several differences.
+struct Differences<'a>(&'a [Difference]);
+
+impl core::fmt::Display for Differences<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0.first() {
+            Some(first) => first.labelled("recorded", "simulated").fmt(f),
+            None => f.write_str("its form differs"),
+        }
+    }
+}
+
+/// Values that a report about a wrong keyframe names at most.
+const DIFFERENCES_MAX: usize = 16;
 
 /// Ticks between two calls of the progress function.
 const PROGRESS_TICKS: u32 = 600;
@@ -159,14 +171,9 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
             {
                 let simulated = self.snapshot();
                 if simulated != keyframe {
-                    let (kind, id) = first_difference(&keyframe, &simulated);
-                    let kinds = self.simulation.schema().kinds();
-                    let kind = kinds.get(kind).map(|kind| kind.name.clone());
-                    return Err(VerifyError::Keyframe {
-                        tick,
-                        kind: kind.unwrap_or_default(),
-                        id,
-                    });
+                    let schema = self.simulation.schema();
+                    let differences = keyframe.differences(&simulated, schema, DIFFERENCES_MAX);
+                    return Err(VerifyError::Keyframe { tick, differences });
                 }
                 report.keyframes += 1;
             }
@@ -176,7 +183,7 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
             if let Some(frame) = self.reader.frame_at(tick.next())? {
                 inputs.chain = chain_digest(inputs.chain, frame, &mut inputs.scratch);
             }
-            if !self.step()? {
+            if !self.step_as(StepKind::Again)? {
                 break;
             }
         }
@@ -211,20 +218,6 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
             }
         }
     }
-}
-
-/// The number of the first kind in which two snapshots differ, and the first such entity.
-fn first_difference(a: &Snapshot, b: &Snapshot) -> (usize, NetId) {
-    for (number, (a, b)) in a.kinds.iter().zip(&b.kinds).enumerate() {
-        if a != b {
-            // Rows are by id, so at the first pair that differs the lower id is the one.
-            let pair = a.rows().zip(b.rows()).find(|(a, b)| a != b);
-            let longer = || a.ids.iter().max().max(b.ids.iter().max()).copied();
-            let id = pair.map(|((a, _), (b, _))| a.min(b)).or_else(longer);
-            return (number, id.unwrap_or(NetId::NONE));
-        }
-    }
-    (a.kinds.len(), NetId::NONE)
 }
 
 /// Compares the inputs with their recorded digests.

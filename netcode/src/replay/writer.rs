@@ -152,7 +152,7 @@ impl<W: Write> Writer<W> {
         })
     }
 
-    /// Records the inputs of the next tick.
+    /// Records the inputs of the next tick: those that everyone agreed on, never predicted ones.
     ///
     /// # Errors
     /// If it is not the next tick's, or a chunk became complete and cannot be written.

@@ -43,6 +43,9 @@ const BATCHES_MAX: usize = 64;
 /// Kind, sequence number, channel and count in front of a packet's messages.
 const PACKET_HEAD_BYTES: usize = 12;
 
+/// Largest number and length in front of a message.
+const MESSAGE_HEAD_BYTES: usize = 10;
+
 /// A packet so much older than the newest is dropped: renet's list of ranges to ack stays short.
 const STALE_PACKETS: u64 = 1024;
 
@@ -166,6 +169,8 @@ pub struct MessageStats {
 struct Batch {
     /// Numbers of the packets that carried it; the ack of any is the ack of all its messages.
     seqs: VecDeque<u64>,
+    /// Size of its packet when it was first made; it only shrinks.
+    bytes: usize,
     /// When it was last sent.
     sent_at: Time,
     /// The same on renet's clock, in microseconds. Grows from batch to batch.
@@ -278,8 +283,8 @@ impl Messages {
     /// The next packet of at most `room` bytes for the datagram that goes out now, if there is
     /// anything to say. A further call may give a further packet.
     ///
-    /// Packets are fitted to `room` when they are made, but a long message or a resent packet may
-    /// need up to [`MESSAGE_PACKET_BYTES_MAX`]: such room must come now and then.
+    /// Packets are fitted to `room` when they are made, but a long message or a resent packet needs
+    /// [`Messages::room_wanted`]: such room must come now and then.
     pub fn pump(&mut self, now: Time, room: usize) -> Option<Vec<u8>> {
         if self.fault.is_some() {
             return None;
@@ -293,6 +298,25 @@ impl Messages {
             .position(|packet| packet.len() <= room)?;
         self.stats.packets_sent += 1;
         self.outgoing.remove(index)
+    }
+
+    /// Room that lets everything go on which waits now; 0 if nothing waits. At most
+    /// [`MESSAGE_PACKET_BYTES_MAX`].
+    #[must_use]
+    pub fn room_wanted(&self) -> usize {
+        let packets = self.outgoing.iter().map(Vec::len);
+        let batches = self.batches.front().map(|batch| batch.bytes);
+        let messages = self
+            .queues
+            .iter()
+            .filter_map(|queue| queue.messages.front())
+            .map(|message| PACKET_HEAD_BYTES + MESSAGE_HEAD_BYTES + message.len());
+        packets
+            .chain(batches)
+            .chain(messages)
+            .max()
+            .unwrap_or(0)
+            .min(MESSAGE_PACKET_BYTES_MAX)
     }
 
     /// Takes a packet of the peer.
@@ -344,20 +368,21 @@ impl Messages {
 
     /// Asks renet for packets, if there is a reason to.
     fn make_packets(&mut self, now: Time, room: usize) {
-        let due = self
-            .batches
-            .front()
-            .is_some_and(|batch| now.micros_since(batch.sent_at) >= self.config.resend_us);
-        let feeds = !due && self.may_feed();
-        let unreliable = &self.queues[usize::from(Channel::Unreliable.number())];
-        if !due && !feeds && !self.ack_owed && unreliable.messages.is_empty() {
+        let room = room.min(MESSAGE_PACKET_BYTES_MAX);
+        let due = self.batches.front().is_some_and(|batch| {
+            batch.bytes.min(MESSAGE_PACKET_BYTES_MAX) <= room
+                && now.micros_since(batch.sent_at) >= self.config.resend_us
+        });
+        let feeds = !due && self.may_feed() && self.fits(Channel::Reliable, room);
+        let tells = self.fits(Channel::Unreliable, room);
+        if !due && !feeds && !tells && !self.ack_owed {
             return;
         }
         self.advance(now, due);
-        let room = room
-            .min(MESSAGE_PACKET_BYTES_MAX)
-            .saturating_sub(PACKET_HEAD_BYTES);
-        self.feed(Channel::Unreliable, room);
+        let room = room.saturating_sub(PACKET_HEAD_BYTES);
+        if tells {
+            self.feed(Channel::Unreliable, room);
+        }
         if feeds {
             self.feed(Channel::Reliable, room);
         }
@@ -371,14 +396,18 @@ impl Messages {
         self.invariants();
     }
 
-    /// Whether a reliable message may enter renet.
+    /// Whether a message waits whose packet fits `room`.
+    fn fits(&self, channel: Channel, room: usize) -> bool {
+        self.queues[usize::from(channel.number())]
+            .messages
+            .front()
+            .is_some_and(|message| PACKET_HEAD_BYTES + MESSAGE_HEAD_BYTES + message.len() <= room)
+    }
+
+    /// Whether another batch of reliable messages may enter renet.
     fn may_feed(&self) -> bool {
-        let queue = &self.queues[usize::from(Channel::Reliable.number())];
-        let free = self
-            .client
-            .channel_available_memory(Channel::Reliable.number());
-        !queue.messages.is_empty()
-            && free > WINDOW_BYTES_MAX
+        let channel = Channel::Reliable.number();
+        self.client.channel_available_memory(channel) > WINDOW_BYTES_MAX
             && self.batches.len() < BATCHES_MAX
             // The batch needs a moment of its own before the oldest falls due.
             && self
@@ -443,6 +472,8 @@ impl Messages {
                 let mut batch = resent.take().map_or_else(
                     || Batch {
                         seqs: VecDeque::new(),
+                        // A later packet may have a longer sequence number.
+                        bytes: packet.len() + 7,
                         sent_at: now,
                         entered_us: 0,
                     },

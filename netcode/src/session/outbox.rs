@@ -375,6 +375,28 @@ mod tests {
     }
 
     #[test]
+    fn golden_bytes_of_the_wire_document() {
+        let (mut outbox, mut inbox) = (Outbox::new(), Inbox::new());
+        let mut out = Vec::new();
+        for _ in 0..5 {
+            outbox.push(vec![1]).unwrap();
+        }
+        assert!(outbox.write(Time::ZERO, Seq::ZERO, 100, 1000, &mut out));
+        inbox.read(&out, |_| {}).unwrap();
+        outbox.on_ack(Seq::ZERO);
+        outbox.push(b"ab".to_vec()).unwrap();
+        outbox.push(vec![]).unwrap();
+        out.clear();
+        assert!(outbox.write(Time::ZERO, Seq::new(1), 100, 1000, &mut out));
+        assert_eq!(out, [0x05, 0x02, 0x61, 0x62, 0x00]);
+        let mut messages = Vec::new();
+        inbox
+            .read(&out, |body| messages.push(body.to_vec()))
+            .unwrap();
+        assert_eq!(messages, [b"ab".to_vec(), vec![]]);
+    }
+
+    #[test]
     fn random_sections_never_panic() {
         let mut prng = Prng::new(3);
         for _ in 0..50_000 {

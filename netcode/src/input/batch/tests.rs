@@ -145,6 +145,60 @@ struct UnderWay {
     newest: Vec<Tick>,
 }
 
+/// Mean bytes of a batch where each of 7 slots is 0 to 2 ticks behind, as a host relays them.
+fn mean_bytes_uneven(expected: bool) -> f64 {
+    let mut prng = Prng::new(1);
+    let mut sender = InputHistory::new(7, 8);
+    let mut receiver = InputHistory::new(7, 8);
+    let mut encoder = BatchEncoder::new(7, 8);
+    let mut decoder = BatchDecoder::new(7, 8);
+    let mut values = [(false, [0_u8; 8]); 7];
+    let mut acks = Vec::new();
+    let mut out = Vec::new();
+    let mut total = 0;
+    let (learning, ticks) = (10_000, 40_000);
+    for number in 1..=ticks {
+        let tick = Tick::new(number);
+        for (slot, (present, value)) in (0..).map(Slot).zip(&mut values) {
+            let newest = tick.minus(prng.next_u32() % 3);
+            while sender.newest(slot) < newest {
+                Habit::Flips.step(&mut prng, present, value);
+                let next = sender.newest(slot).next();
+                sender.push(slot, next, present.then_some(value));
+            }
+        }
+        let newest = |slot| sender.newest(Slot(slot));
+        acks.push([0, 1, 2, 3, 4, 5, 6].map(newest));
+        let bases = acks[acks.len().saturating_sub(9)];
+        if number > 8 {
+            for (slot, base) in (0..).map(Slot).zip(bases) {
+                encoder.rebase(slot, base, &sender).unwrap();
+            }
+        }
+        let plan = BatchPlan {
+            uneven: true,
+            expected: (expected && number > 8).then_some(&bases[..]),
+            ..BatchPlan::new(0x7f, tick)
+        };
+        out.clear();
+        encoder.encode(&plan, &sender, 1180, &mut out).unwrap();
+        decoder.decode(&plan, tick, &out, &mut receiver).unwrap();
+        if number > learning {
+            total += out.len();
+        }
+    }
+    mean(total, ticks - learning)
+}
+
+#[test]
+fn slots_that_differ_in_their_newest_tick_stay_small() {
+    // 6.08 bytes of inputs, about 2 for seven newest ticks, and as much again for the bases.
+    let uneven = mean_bytes_uneven(true);
+    assert!(uneven <= 8.3, "{uneven}");
+    let uneven = mean_bytes_uneven(false);
+    assert!(uneven <= 10.8, "{uneven}");
+}
+
 /// One direction of a session over a path that loses, doubles and reorders, both ends in view.
 struct Lossy {
     prng: Prng,
@@ -585,6 +639,9 @@ fn a_sender_knows_whom_it_cannot_serve() {
     );
     assert_eq!(encoder.rebase(slot, Tick::new(12), &sender), Ok(()));
     assert_eq!(encoder.base(slot), Tick::new(30), "an old ack is no news");
+    let plan = BatchPlan::new(1, Tick::new(29));
+    let early = encoder.encode(&plan, &sender, 50, &mut Vec::new());
+    assert_eq!(early, Err(BatchError::Ahead));
 
     let mut encoder = BatchEncoder::new(1, 1);
     let mut history = InputHistory::new(1, 1);

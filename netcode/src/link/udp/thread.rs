@@ -31,6 +31,13 @@ const HOUSEKEEPING: Duration = Duration::from_millis(50);
 /// Longest wait for room in the system's send buffer.
 const SEND_WAIT: Duration = Duration::from_millis(1);
 
+/// Rest between the first datagram of a burst and the rest of it. Waking up costs more than
+/// receiving, so datagrams that arrive one by one are taken in groups.
+const GATHER: Duration = Duration::from_micros(500);
+
+/// Datagrams taken in one go, before timers get their turn.
+const GROUP_DATAGRAMS_MAX: usize = 1024;
+
 /// Errors of the socket in a row after which it is given up: a second of them.
 const RECEIVE_ERRORS_MAX: u32 = 100;
 
@@ -205,83 +212,128 @@ impl Sink for Outbox {
 
 /// Runs the IO thread until [`Shared::stop`].
 pub(super) fn run(shared: &Shared, events: &Sender<Event>, spares: &Receiver<Vec<u8>>) {
-    let mut buffer = [0; RECEIVE_BYTES_MAX];
-    let mut outbox = Outbox::default();
+    let mut receiver = IoThread {
+        shared,
+        events,
+        spares,
+        buffer: [0; RECEIVE_BYTES_MAX],
+        outbox: Outbox::default(),
+        errors: 0,
+    };
     let mut housekeeping_due = Time::ZERO;
-    let mut errors = 0;
     while !shared.stopped.load(Ordering::Acquire) {
-        if outbox.spares.is_empty()
-            && let Ok(mut spare) = spares.try_recv()
-        {
-            spare.clear();
-            outbox.spares.push(spare);
-        }
-        match shared.socket.recv_from(&mut buffer) {
-            Ok((len, from)) => {
-                errors = 0;
-                add(&shared.counters.datagrams_received, 1);
-                add(&shared.counters.bytes_received, len as u64);
-                let now = shared.now();
-                shared
-                    .lock()
-                    .handle_datagram(now, from, &mut buffer[..len], &mut outbox);
-            }
-            Err(error) if is_harmless(&error) => errors = 0,
-            Err(_) => {
-                errors += 1;
-                add(&shared.counters.receive_errors, 1);
-                if errors == RECEIVE_ERRORS_MAX {
-                    fail(shared, &mut outbox);
+        // Wait for one datagram, then take what came with it.
+        if receiver.receive() {
+            std::thread::sleep(GATHER);
+            if shared.socket.set_nonblocking(true).is_ok() {
+                let mut left = GROUP_DATAGRAMS_MAX;
+                while left > 0 && receiver.receive() {
+                    left -= 1;
                 }
-                std::thread::sleep(REST_AFTER_ERROR);
+                if shared.socket.set_nonblocking(false).is_err() {
+                    receiver.fail();
+                    return;
+                }
             }
         }
         let now = shared.now();
         if now >= housekeeping_due {
             housekeeping_due = now + HOUSEKEEPING;
-            shared.lock().handle_timeout(now, &mut outbox);
-        }
-        shared.transmit(&mut outbox);
-        hand_over(shared, &mut outbox, events);
-    }
-}
-
-/// Moves events into the channel. Where it is full, payloads are dropped; what opens and closes
-/// paths waits, and nothing overtakes it.
-fn hand_over(shared: &Shared, outbox: &mut Outbox, events: &Sender<Event>) {
-    while let Some(event) = outbox.events.pop_front() {
-        match events.try_send(event) {
-            Ok(()) => {}
-            Err(TrySendError::Full(Event::Datagram { mut bytes, .. })) => {
-                add(&shared.counters.queue_full, 1);
-                bytes.clear();
-                outbox.spares.push(bytes);
-            }
-            Err(TrySendError::Full(event)) => {
-                outbox.events.push_front(event);
-                let before = outbox.events.len();
-                outbox
-                    .events
-                    .retain(|event| !matches!(event, Event::Datagram { .. }));
-                let dropped = before - outbox.events.len();
-                add(&shared.counters.queue_full, dropped as u64);
-                return;
-            }
-            // The link is being dropped.
-            Err(TrySendError::Disconnected(_)) => return,
+            shared.lock().handle_timeout(now, &mut receiver.outbox);
+            receiver.hand_over();
         }
     }
 }
 
-/// The socket is broken for good: every path ends.
-fn fail(shared: &Shared, outbox: &mut Outbox) {
-    let mut ended = Outbox::default();
-    let paths = match &mut *shared.lock() {
-        Endpoint::Secure(secure) => secure.close_all(&mut ended),
-        Endpoint::Plain(plain) => plain.close_all(&mut ended),
-    };
-    for path in paths {
-        outbox.closed(path, CloseReason::Socket);
+/// What the IO thread has for itself.
+struct IoThread<'a> {
+    shared: &'a Shared,
+    events: &'a Sender<Event>,
+    spares: &'a Receiver<Vec<u8>>,
+    buffer: [u8; RECEIVE_BYTES_MAX],
+    outbox: Outbox,
+    /// Errors of the socket in a row.
+    errors: u32,
+}
+
+impl IoThread<'_> {
+    /// Takes one datagram through the endpoint; `false` if there was none.
+    fn receive(&mut self) -> bool {
+        if self.outbox.spares.is_empty()
+            && let Ok(mut spare) = self.spares.try_recv()
+        {
+            spare.clear();
+            self.outbox.spares.push(spare);
+        }
+        let shared = self.shared;
+        match shared.socket.recv_from(&mut self.buffer) {
+            Ok((len, from)) => {
+                self.errors = 0;
+                add(&shared.counters.datagrams_received, 1);
+                add(&shared.counters.bytes_received, len as u64);
+                let now = shared.now();
+                shared
+                    .lock()
+                    .handle_datagram(now, from, &mut self.buffer[..len], &mut self.outbox);
+                self.hand_over();
+                true
+            }
+            Err(error) if is_harmless(&error) => {
+                self.errors = 0;
+                false
+            }
+            Err(_) => {
+                self.errors += 1;
+                add(&shared.counters.receive_errors, 1);
+                if self.errors == RECEIVE_ERRORS_MAX {
+                    self.fail();
+                }
+                std::thread::sleep(REST_AFTER_ERROR);
+                false
+            }
+        }
+    }
+
+    /// Sends what the endpoint wants sent and moves events into the channel. Where it is full,
+    /// payloads are dropped; what opens and closes paths waits, and nothing overtakes it.
+    fn hand_over(&mut self) {
+        self.shared.transmit(&mut self.outbox);
+        let outbox = &mut self.outbox;
+        while let Some(event) = outbox.events.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => {}
+                Err(TrySendError::Full(Event::Datagram { mut bytes, .. })) => {
+                    add(&self.shared.counters.queue_full, 1);
+                    bytes.clear();
+                    outbox.spares.push(bytes);
+                }
+                Err(TrySendError::Full(event)) => {
+                    outbox.events.push_front(event);
+                    let before = outbox.events.len();
+                    outbox
+                        .events
+                        .retain(|event| !matches!(event, Event::Datagram { .. }));
+                    let dropped = before - outbox.events.len();
+                    add(&self.shared.counters.queue_full, dropped as u64);
+                    return;
+                }
+                // The link is being dropped.
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+        }
+    }
+
+    /// The socket is broken for good: every path ends.
+    fn fail(&mut self) {
+        let mut unsent = Outbox::default();
+        let paths = match &mut *self.shared.lock() {
+            Endpoint::Secure(secure) => secure.close_all(&mut unsent),
+            Endpoint::Plain(plain) => plain.close_all(&mut unsent),
+        };
+        for path in paths {
+            self.outbox.closed(path, CloseReason::Socket);
+        }
+        self.hand_over();
     }
 }
 

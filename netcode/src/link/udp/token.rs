@@ -238,6 +238,20 @@ impl JoinToken {
         Self::checked(inner)
     }
 
+    /// The token in the form of renetcode's own `ConnectToken::write`, for programs that
+    /// speak renetcode themselves, such as load generators.
+    ///
+    /// # Panics
+    /// Never: writing into memory does not fail.
+    #[must_use]
+    pub fn to_connect_token_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(2048);
+        self.inner
+            .write(&mut out)
+            .expect("a Vec takes every byte that is written to it");
+        out
+    }
+
     /// A token that renetcode can be trusted with.
     fn checked(inner: ConnectToken) -> Result<Self, TokenError> {
         let [Some(address), others @ ..] = &inner.server_addresses else {

@@ -16,6 +16,8 @@ const CEILING: u64 = 2048;
 const SAMPLES_MIN: u32 = 16;
 /// Waiting time in the path's queues above which the window shrinks.
 const QUEUE_US_MAX: u64 = 30_000;
+/// Round trips of which the shortest tells whether a queue forms.
+const RECENT: usize = 8;
 /// Share of losses (per mille) above the tolerated one that is taken for congestion.
 const EXCESS_PER_MILLE: u32 = 60;
 /// Largest tolerated share.
@@ -28,6 +30,8 @@ pub(super) struct RoundTrip {
     variation_us: u64,
     min_us: Option<u64>,
     latest_us: u64,
+    /// Difference between successive samples, smoothed. A growing queue hardly moves it.
+    jitter_us: u64,
 }
 
 impl RoundTrip {
@@ -37,20 +41,23 @@ impl RoundTrip {
             variation_us: initial_us / 2,
             min_us: None,
             latest_us: initial_us,
+            jitter_us: 0,
         }
     }
 
     pub(super) fn sample(&mut self, us: u64) {
-        self.latest_us = us;
         let Some(min_us) = self.min_us else {
             *self = Self {
                 smooth_us: us,
                 variation_us: us / 2,
                 min_us: Some(us),
                 latest_us: us,
+                jitter_us: 0,
             };
             return;
         };
+        self.jitter_us = (7 * self.jitter_us + self.latest_us.abs_diff(us)) / 8;
+        self.latest_us = us;
         self.min_us = Some(min_us.min(us));
         self.variation_us = (3 * self.variation_us + self.smooth_us.abs_diff(us)) / 4;
         self.smooth_us = (7 * self.smooth_us + us) / 8;
@@ -58,7 +65,7 @@ impl RoundTrip {
 
     /// Time after which a chunk is lost if a later one has arrived.
     pub(super) fn loss_us(&self) -> u64 {
-        let slack = (self.smooth_us / 8).max(2 * self.variation_us).max(1000);
+        let slack = (self.smooth_us / 8).max(3 * self.variation_us).max(1000);
         self.smooth_us.max(self.latest_us) + slack
     }
 
@@ -84,6 +91,9 @@ pub(super) struct Congestion {
     arrived: u32,
     lost: u32,
     round_rtt_min_us: u64,
+    /// The latest round trips; while the window doubles, a round is too long to wait for.
+    recent_us: [u64; RECENT],
+    recent_next: usize,
     tolerance_per_mille: u32,
     /// Share of losses, window and threshold before the last cut, until the next round is judged.
     cut: Option<(u32, u64, u64)>,
@@ -100,6 +110,8 @@ impl Congestion {
             arrived: 0,
             lost: 0,
             round_rtt_min_us: u64::MAX,
+            recent_us: [0; RECENT],
+            recent_next: 0,
             tolerance_per_mille: 0,
             cut: None,
         }
@@ -108,6 +120,17 @@ impl Congestion {
     /// Chunks that may be in flight.
     pub(super) const fn window(&self) -> u64 {
         self.window_milli / 1000
+    }
+
+    /// Time between two chunks, so that a window does not leave as one burst that overflows a short
+    /// queue: half of what would spread it over the round trip while it doubles, else four fifths.
+    pub(super) const fn interval_us(&self, round_trip: &RoundTrip) -> u64 {
+        let spread_us = round_trip.smooth_us * 1000 / self.window_milli;
+        if self.window_milli < self.threshold_milli {
+            spread_us / 2
+        } else {
+            spread_us * 4 / 5
+        }
     }
 
     /// Takes note that the window held a chunk back.
@@ -147,13 +170,31 @@ impl Congestion {
     /// that will be sent next.
     pub(super) fn on_ack(&mut self, round_trip: &RoundTrip, newest: u32, next: u32) {
         self.round_rtt_min_us = self.round_rtt_min_us.min(round_trip.latest_us);
+        let base_us = round_trip.min_us.unwrap_or(round_trip.latest_us);
+        self.recent_us[self.recent_next] = round_trip.latest_us;
+        self.recent_next = (self.recent_next + 1) % RECENT;
+        let recent_us = self.recent_us.iter().copied().min().unwrap_or(0);
+        if self.window_milli < self.threshold_milli
+            && recent_us > base_us + queue_forms_us(base_us) + 2 * round_trip.jitter_us
+        {
+            // No more doubling, and no more in flight than the path holds.
+            self.shrink_to(base_us, recent_us);
+            self.round_end = next;
+            self.round_rtt_min_us = u64::MAX;
+            return;
+        }
         let samples = self.arrived + self.lost;
         if newest < self.round_end || samples < SAMPLES_MIN {
             return;
         }
-        let base_us = round_trip.min_us.unwrap_or(round_trip.latest_us);
-        let queue_us = self.round_rtt_min_us.saturating_sub(base_us);
+        let queue_us = self
+            .round_rtt_min_us
+            .saturating_sub(base_us + round_trip.jitter_us);
         let share = self.lost * 1000 / samples;
+        // Two standard deviations of the tolerated share, as so many samples measure it.
+        let tolerated = self.tolerance_per_mille;
+        let noise = 2 * (tolerated * (1000 - tolerated) / samples).isqrt();
+        let excess = EXCESS_PER_MILLE + noise;
         let previous_cut = self.cut.take();
         if let Some((share_before, window_milli, threshold_milli)) = previous_cut
             && share * 4 >= share_before * 3
@@ -162,7 +203,7 @@ impl Congestion {
             self.tolerance_per_mille = share.max(share_before).min(TOLERANCE_PER_MILLE_MAX);
             self.window_milli = self.window_milli.max(window_milli);
             self.threshold_milli = threshold_milli;
-        } else if share > self.tolerance_per_mille + EXCESS_PER_MILLE
+        } else if share > self.tolerance_per_mille + excess
             || (self.lost > 0 && queue_us > QUEUE_US_MAX / 2 && share > self.tolerance_per_mille)
         {
             self.cut = Some((share, self.window_milli, self.threshold_milli));
@@ -170,19 +211,26 @@ impl Congestion {
             self.threshold_milli = self.window_milli;
             self.judged_from = next;
         } else if queue_us > QUEUE_US_MAX {
-            let kept = base_us + QUEUE_US_MAX / 2;
-            self.window_milli =
-                (self.window_milli * kept / self.round_rtt_min_us).max(FLOOR * 1000);
-            self.threshold_milli = self.window_milli;
-        } else if queue_us > (base_us / 8).max(4000) {
-            // A queue has begun to form: no more doubling.
-            self.threshold_milli = self.threshold_milli.min(self.window_milli);
+            self.shrink_to(base_us, self.round_rtt_min_us);
         }
-        self.tolerance_per_mille -= self.tolerance_per_mille / 32;
+        self.tolerance_per_mille -= self.tolerance_per_mille.saturating_sub(share) / 8;
         self.round_end = next;
         self.arrived = 0;
         self.lost = 0;
         self.limited = false;
         self.round_rtt_min_us = u64::MAX;
     }
+
+    /// Lowers the window to what the path holds with a short queue.
+    fn shrink_to(&mut self, base_us: u64, round_trip_us: u64) {
+        let kept_us = (base_us + QUEUE_US_MAX / 2).min(round_trip_us);
+        let window_milli = self.window_milli * kept_us / round_trip_us.max(1);
+        self.window_milli = window_milli.max(FLOOR * 1000);
+        self.threshold_milli = self.window_milli;
+    }
+}
+
+/// Rise of the round trip above its base that tells of a queue, and not of chance.
+fn queue_forms_us(base_us: u64) -> u64 {
+    (base_us / 8).clamp(5000, QUEUE_US_MAX / 2)
 }

@@ -15,8 +15,8 @@ const PROBES: u32 = 2;
 const SILENT_PROBES: u32 = 3;
 /// Longest time between two probes.
 const PROBE_US_MAX: u64 = 2_000_000;
-/// Time whose worth of bytes may go out at once under a rate cap.
-const BURST_US: u64 = 20_000;
+/// Time whose worth of chunks may go out at once.
+const BURST_US: u64 = 10_000;
 /// Bytes of a chunk's datagram beside its payload, for the rate cap.
 const CHUNK_OVERHEAD_BYTES: u64 = 18;
 
@@ -357,14 +357,13 @@ impl BulkSender {
         out.extend(transmission.to_le_bytes());
         out.extend(index.to_le_bytes());
         out.extend(&self.payload[start..end]);
-        if let Some(rate) = self.config.bytes_per_second_max {
-            let bytes = (end - start) as u64 + CHUNK_OVERHEAD_BYTES;
-            let earliest = Time::from_micros(now.micros().saturating_sub(BURST_US));
-            self.paced_at = self
-                .paced_at
-                .max(earliest)
-                .plus_micros(bytes * 1_000_000 / rate.max(1));
-        }
+        let capped_us = self.config.bytes_per_second_max.map_or(0, |rate| {
+            ((end - start) as u64 + CHUNK_OVERHEAD_BYTES) * 1_000_000 / rate.max(1)
+        });
+        // Time that the driver slept is made good, up to a limit.
+        let earliest = Time::from_micros(now.micros().saturating_sub(BURST_US));
+        let interval_us = self.congestion.interval_us(&self.round_trip).max(capped_us);
+        self.paced_at = self.paced_at.max(earliest).plus_micros(interval_us);
     }
 
     fn invariants(&self) {

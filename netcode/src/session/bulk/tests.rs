@@ -165,7 +165,7 @@ fn half_a_megabyte_over_loopback_takes_a_few_round_trips() {
 
 #[test]
 fn a_bottleneck_is_filled_and_its_queue_stays_short() {
-    for queue_bytes in [100_000, 1_000_000] {
+    for queue_bytes in [15_000, 40_000, 100_000, 1_000_000] {
         let model = PathModel {
             bottleneck: Some((1_000_000, queue_bytes)),
             ..PathModel::with_rtt_ms(100)
@@ -174,8 +174,15 @@ fn a_bottleneck_is_filled_and_its_queue_stays_short() {
         // 433 datagrams of 1206 B at 1 MB/s and half a round trip: 0.572 s.
         assert!(outcome.received_us <= 2 * 572_000, "{outcome:?}");
         let outcome = transfer(2, 5_000_000, model, BulkConfig::default());
-        assert!(outcome.queue_us_max < 400_000, "{outcome:?}");
-        assert!(outcome.dropped * 10 < outcome.chunks_sent, "{outcome:?}");
+        // Inputs share this queue. It holds what a start without knowledge of the path overshoots,
+        // and then less than that.
+        assert!(outcome.queue_us_max <= 60_000, "{outcome:?}");
+        let dropped_max = if queue_bytes < 100_000 {
+            outcome.chunks_sent / 20
+        } else {
+            0
+        };
+        assert!(outcome.dropped <= dropped_max, "{outcome:?}");
         assert!(outcome.received_us <= 2 * 5_250_000, "{outcome:?}");
     }
 }
@@ -284,8 +291,10 @@ fn acks_of_chunks_never_sent_are_refused() {
     let config = BulkConfig::default();
     let mut sender = BulkSender::new(1, payload(100_000).into(), config).unwrap();
     let mut out = Vec::new();
-    let now = Time::ZERO;
-    while sender.next_chunk(now, &mut out) {}
+    let now = Time::from_millis(100);
+    for ms in 0..100 {
+        while sender.next_chunk(Time::from_millis(ms), &mut out) {}
+    }
     let bad: [&[u8]; 9] = [
         &[],
         &[2, 0, 0, 0, 0, 0, 0, 1, 0],
@@ -358,4 +367,25 @@ fn mutated_bytes_never_panic() {
         assert!(receiver.finish().is_err() || receiver.is_complete());
     }
     assert!(refused > 2000 && taken > 2000, "{refused} {taken}");
+}
+
+#[test]
+fn golden_bytes_of_the_wire_document() {
+    let config = BulkConfig::default();
+    let mut sender = BulkSender::new(7, vec![0xff].into(), config).unwrap();
+    let mut receiver = BulkReceiver::new(7, 1, digest(&[0xff]), 1).unwrap();
+    let (mut chunk, mut ack) = (Vec::new(), Vec::new());
+    assert!(sender.next_chunk(Time::ZERO, &mut chunk));
+    assert_eq!(chunk, [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff]);
+    assert!(
+        receiver
+            .handle_chunk(Time::ZERO, &chunk)
+            .unwrap()
+            .is_complete()
+    );
+    assert!(receiver.write_ack(Time::ZERO, &mut ack));
+    assert_eq!(ack, [7, 0, 0, 0, 0, 0, 0, 1, 0]);
+    sender.handle_ack(Time::ZERO, &ack).unwrap();
+    assert!(sender.is_complete());
+    assert_eq!(receiver.finish(), Ok(vec![0xff]));
 }

@@ -118,12 +118,13 @@ fn an_idle_link_never_sends() {
         for end in 0..2 {
             if let Some(packet) = ends[end].pump(now, 1000) {
                 ends[1 - end].handle(&packet).unwrap();
-                packets.push((tick, packet.len()));
+                packets.push((tick, packet));
             }
         }
     }
-    // The message and its ack, both at once.
-    assert_eq!(packets, [(0, 12), (0, 5)]);
+    // The message and its ack, both at once, as in the wire document.
+    let hello = b"\0\0\0\0\x01\0\x05hello".to_vec();
+    assert_eq!(packets, [(0, hello), (0, vec![4, 0, 0, 0, 0])]);
     assert_eq!(
         ends[1].receive(),
         Some((Channel::Reliable, b"hello".to_vec()))
@@ -321,4 +322,30 @@ fn mutated_packets_never_panic() {
         faults < 190_000,
         "{faults}: too few packets passed the filter"
     );
+}
+
+#[test]
+fn a_long_message_without_room_blocks_no_ack_and_says_what_it_wants() {
+    let mut ends = [0; 2].map(|_| Messages::new(MessagesConfig::default()));
+    assert_eq!(ends[0].room_wanted(), 0);
+    ends[0].send(Channel::Reliable, &[1; 900]).unwrap();
+    ends[1].send(Channel::Reliable, &[2]).unwrap();
+    let hello = ends[1].pump(Time::ZERO, 100).unwrap();
+    ends[0].handle(&hello).unwrap();
+    let ack = ends[0].pump(Time::ZERO, 100).unwrap();
+    ends[1].handle(&ack).unwrap();
+    assert!(ends[1].is_idle());
+    let wanted = ends[0].room_wanted();
+    assert_eq!(ends[0].pump(Time::ZERO, 900), None);
+    let packet = ends[0].pump(Time::ZERO, wanted).unwrap();
+    assert!(packet.len() <= wanted && wanted <= MESSAGE_PACKET_BYTES_MAX);
+    // renet adds what it has acked before to the packets of a busy moment.
+    assert_eq!(ends[0].pump(Time::ZERO, 900).unwrap()[0], filter::KIND_ACK);
+    // The long one is lost. The resend waits for room too.
+    let later = Time::from_millis(200);
+    assert_eq!(ends[0].pump(later, 900), None);
+    let wanted = ends[0].room_wanted();
+    let packet = ends[0].pump(later, wanted).unwrap();
+    ends[1].handle(&packet).unwrap();
+    assert_eq!(ends[1].receive(), Some((Channel::Reliable, vec![1; 900])));
 }

@@ -419,7 +419,7 @@ mod tests {
         assert_eq!(schema.hash(), 6_017_040_848_701_193_820);
         assert_eq!(
             unit_snapshot().hash(&schema).combined(),
-            15_037_101_035_952_191_694
+            14_901_603_812_774_326_619
         );
     }
 

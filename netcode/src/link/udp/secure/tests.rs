@@ -549,7 +549,7 @@ fn a_storm_of_mutated_datagrams_disturbs_nothing() {
     let count = std::env::var("PHALANX_STORM")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(100_000_u64);
+        .unwrap_or(1_000_000_u64);
     let mut net = Net::perfect();
     for number in [1, 2] {
         net.add(number, 4);

@@ -1,0 +1,400 @@
+//! The pump: link, node, simulation and recorder, joined by one short loop.
+//!
+//! A driver is the same over UDP, in memory and in a simulator; it owns no clock and no socket. It
+//! obeys the node's requests on a [`Simulation`] and keeps the ring of its captured states.
+
+use std::fmt;
+use std::io;
+use std::path::Path as FilePath;
+
+use crate::input::InputFrame;
+use crate::link::replay_file::{RecordError, ReplayFile};
+use crate::link::{Link, LinkEvent};
+use crate::node::{Event, Node, Request, SessionInfo};
+use crate::replay::{Header, Summary};
+use crate::session::config::GameInfo;
+use crate::simulation::Simulation;
+use crate::state::{Snapshot, StateHash};
+use crate::tick::Tick;
+use crate::time::Time;
+
+/// What a driver asks of the game.
+pub trait Player {
+    /// The game's simulation.
+    type Simulation: Simulation;
+
+    /// Makes the initial state of a session, or one that a snapshot will replace.
+    fn begin(&mut self, session: &SessionInfo) -> Self::Simulation;
+
+    /// Writes the local player's input for `tick` into `input`, which is all zeros.
+    fn sample(&mut self, tick: Tick, simulation: &Self::Simulation, input: &mut [u8]);
+
+    /// Takes notice that `simulation` has run a tick for the first time: the place for sounds,
+    /// effects and statistics. Ticks that run again after a rollback are not reported.
+    fn stepped(&mut self, simulation: &Self::Simulation, frame: &InputFrame) {
+        let _ = (simulation, frame);
+    }
+}
+
+/// Runs one node's session; see the [module](self).
+pub struct Driver<P: Player> {
+    node: Node,
+    game: GameInfo,
+    player: P,
+    simulation: Option<P::Simulation>,
+    images: Vec<Image<P>>,
+    hash: StateHash,
+    newest_hash: Option<(Tick, u64)>,
+    recording: Recording<P>,
+    input: Vec<u8>,
+    datagram: Vec<u8>,
+}
+
+struct Image<P: Player> {
+    tick: Option<Tick>,
+    image: <P::Simulation as Simulation>::Image,
+}
+
+enum Recording<P: Player> {
+    Off,
+    /// Begins with the session.
+    Wanted(std::path::PathBuf),
+    On {
+        file: Box<ReplayFile>,
+        /// A state that becomes a keyframe once its tick is final.
+        keyframe: Option<Image<P>>,
+    },
+    Failed(io::Error),
+}
+
+impl<P: Player> Driver<P> {
+    /// A driver of `node`, which plays `game`.
+    #[must_use]
+    pub fn new(node: Node, game: GameInfo, player: P) -> Self {
+        Self {
+            node,
+            game,
+            player,
+            simulation: None,
+            images: Vec::new(),
+            hash: StateHash::default(),
+            newest_hash: None,
+            recording: Recording::Off,
+            input: Vec::new(),
+            datagram: Vec::with_capacity(crate::limits::DATAGRAM_BYTES_MAX),
+        }
+    }
+
+    /// Records the session into a file, from its first tick that this node has.
+    pub fn record(&mut self, file: impl AsRef<FilePath>) {
+        self.recording = Recording::Wanted(file.as_ref().to_owned());
+    }
+
+    /// Ends the recording, and waits until the file is complete. `None` if nothing was recorded.
+    ///
+    /// # Errors
+    /// If the file could not be created or written; what was written before is valid.
+    pub fn finish_recording(&mut self) -> Option<Result<Summary, RecordError>> {
+        match core::mem::replace(&mut self.recording, Recording::Off) {
+            Recording::Off | Recording::Wanted(_) => None,
+            Recording::On { file, .. } => Some(file.finish()),
+            Recording::Failed(error) => Some(Err(RecordError::Write(error.into()))),
+        }
+    }
+
+    /// The node.
+    #[must_use]
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The node, for commands.
+    pub const fn node_mut(&mut self) -> &mut Node {
+        &mut self.node
+    }
+
+    /// The simulation, once there is a state.
+    #[must_use]
+    pub const fn simulation(&self) -> Option<&P::Simulation> {
+        self.simulation.as_ref()
+    }
+
+    /// The simulation, to change what is not state: what the driver of a renderer needs.
+    pub const fn simulation_mut(&mut self) -> Option<&mut P::Simulation> {
+        self.simulation.as_mut()
+    }
+
+    /// The game's side.
+    #[must_use]
+    pub const fn player(&self) -> &P {
+        &self.player
+    }
+
+    /// The game's side.
+    pub const fn player_mut(&mut self) -> &mut P {
+        &mut self.player
+    }
+
+    /// The newest state hash that the node asked for.
+    #[must_use]
+    pub const fn newest_hash(&self) -> Option<(Tick, u64)> {
+        self.newest_hash
+    }
+
+    /// The combined hash of the current state; `None` before there is one.
+    pub fn state_hash(&mut self) -> Option<u64> {
+        let simulation = self.simulation.as_mut()?;
+        simulation.hash(&mut self.hash);
+        Some(self.hash.combined())
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.node.poll_event()
+    }
+
+    /// When to call [`Driver::pump`] at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        self.node.poll_timeout()
+    }
+
+    /// Takes in what has arrived, does what is due at `now`, and sends what is to be sent.
+    pub fn pump(&mut self, now: Time, link: &mut impl Link) {
+        while let Some(event) = link.receive() {
+            match event {
+                LinkEvent::Opened { .. } => {}
+                LinkEvent::Datagram { path, bytes } => {
+                    self.node.handle_datagram(now, path, bytes);
+                    self.obey(now);
+                }
+                LinkEvent::Closed { path, .. } => {
+                    self.node.handle_path_closed(now, path);
+                    self.obey(now);
+                }
+            }
+        }
+        self.node.handle_timeout(now);
+        self.obey(now);
+        self.transmit(now, link);
+    }
+
+    /// Sends what is to be sent.
+    pub fn transmit(&mut self, now: Time, link: &mut impl Link) {
+        while let Some(path) = self.node.poll_transmit(now, &mut self.datagram) {
+            link.send(path, &self.datagram);
+        }
+        while let Some(path) = self.node.poll_close() {
+            link.close(path);
+        }
+        link.flush();
+    }
+
+    /// Carries out the node's requests, in order.
+    fn obey(&mut self, now: Time) {
+        while let Some(request) = self.node.poll_request() {
+            match request {
+                Request::Begin(session) => {
+                    self.simulation = Some(self.player.begin(session));
+                    let images = usize::try_from(session.images).unwrap_or(0);
+                    self.images.clear();
+                    self.images.resize_with(images, Image::default);
+                    self.begin_recording();
+                }
+                Request::Sample { tick } => {
+                    self.input.clear();
+                    self.input.resize(usize::from(self.game.input_bytes), 0);
+                    if let Some(simulation) = &self.simulation {
+                        self.player.sample(tick, simulation, &mut self.input);
+                    }
+                    self.node
+                        .submit_input(now, &self.input)
+                        .expect("the node has just asked for an input of this size");
+                }
+                Request::Step { frame, kind } => {
+                    if let Some(simulation) = &mut self.simulation {
+                        simulation.step(frame, kind);
+                        if kind == crate::simulation::StepKind::First {
+                            self.player.stepped(simulation, frame);
+                        }
+                        self.recording.stepped(frame.tick(), simulation);
+                    }
+                }
+                Request::Capture { tick } => self.capture(tick),
+                Request::Restore { tick } => {
+                    let image = ring(&self.images, tick);
+                    if let (Some(simulation), Some(image)) = (&mut self.simulation, image) {
+                        simulation.restore(image);
+                    }
+                }
+                Request::Hash { tick } => {
+                    let hash = self.hash_at(tick);
+                    self.node.commit_hash(tick, hash.then_some(&self.hash));
+                    if hash {
+                        self.newest_hash = Some((tick, self.hash.combined()));
+                        self.recording.hash(tick, self.hash.combined());
+                    }
+                }
+                Request::Export { tick } => {
+                    let bytes = self.export(tick);
+                    self.node.commit_snapshot(tick, bytes);
+                }
+                Request::Import { bytes } => {
+                    let snapshot = Snapshot::decode(bytes, &self.game.schema).ok();
+                    let tick = self.import(snapshot);
+                    self.node.commit_import(now, tick);
+                }
+            }
+            self.drain_confirmed();
+        }
+    }
+
+    fn drain_confirmed(&mut self) {
+        while let Some(frame) = self.node.poll_confirmed() {
+            self.recording.confirmed(frame, self.simulation.as_ref());
+        }
+    }
+
+    fn capture(&mut self, tick: Tick) {
+        let count = self.images.len();
+        if let Some(simulation) = &mut self.simulation
+            && count > 0
+        {
+            let place = &mut self.images[tick.number() as usize % count];
+            simulation.capture(&mut place.image);
+            place.tick = Some(tick);
+        }
+    }
+
+    /// Hashes the state at `tick` into `self.hash`, if it is there.
+    fn hash_at(&mut self, tick: Tick) -> bool {
+        let Some(simulation) = &mut self.simulation else { return false };
+        if simulation.tick() == tick {
+            simulation.hash(&mut self.hash);
+            return true;
+        }
+        let Some(image) = ring(&self.images, tick) else { return false };
+        simulation.hash_image(image, &mut self.hash);
+        true
+    }
+
+    fn export(&mut self, tick: Tick) -> Option<Vec<u8>> {
+        let simulation = self.simulation.as_mut()?;
+        let snapshot = if let Some(image) = ring(&self.images, tick) {
+            simulation.export(image)
+        } else if simulation.tick() == tick {
+            let mut image = <P::Simulation as Simulation>::Image::default();
+            simulation.capture(&mut image);
+            simulation.export(&image)
+        } else {
+            return None;
+        };
+        let mut bytes = Vec::new();
+        snapshot.encode(&self.game.schema, &mut bytes);
+        Some(bytes)
+    }
+
+    fn import(&mut self, snapshot: Option<Snapshot>) -> Option<Tick> {
+        let snapshot = snapshot?;
+        if self.simulation.is_none() {
+            let session = self.node.session();
+            let images = usize::try_from(session.images).unwrap_or(0);
+            self.images.resize_with(images, Image::default);
+            self.simulation = Some(self.player.begin(session));
+        }
+        let simulation = self.simulation.as_mut()?;
+        simulation.import(&snapshot).ok()?;
+        self.images.iter_mut().for_each(|place| place.tick = None);
+        self.begin_recording();
+        Some(snapshot.tick)
+    }
+
+    /// Opens the file, with the present state as its first keyframe.
+    fn begin_recording(&mut self) {
+        let (Recording::Wanted(path), Some(simulation)) = (&self.recording, &mut self.simulation)
+        else {
+            return;
+        };
+        let session = self.node.session();
+        let roster = (0..session.slots)
+            .map(|slot| {
+                let member = self.node.roster().in_slot(crate::id::Slot(slot));
+                member.map(|member| member.name.clone()).unwrap_or_default()
+            })
+            .collect();
+        let header = Header {
+            game: self.game.game.clone(),
+            build: self.game.build.clone(),
+            mode: crate::replay::Mode::Lockstep,
+            tick_rate: session.tick_rate,
+            input_bytes: session.input_bytes,
+            seed: session.seed,
+            session: session.session,
+            schema: std::sync::Arc::clone(&self.game.schema),
+            roster,
+            start: simulation.tick(),
+        };
+        self.recording = match ReplayFile::create(path, &header) {
+            Ok(mut file) => {
+                let mut image = <P::Simulation as Simulation>::Image::default();
+                simulation.capture(&mut image);
+                file.keyframe(simulation.export(&image));
+                Recording::On { file: Box::new(file), keyframe: None }
+            }
+            Err(error) => Recording::Failed(error),
+        };
+    }
+}
+
+impl<P: Player> fmt::Debug for Driver<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl<P: Player> Default for Image<P> {
+    fn default() -> Self {
+        Self { tick: None, image: <P::Simulation as Simulation>::Image::default() }
+    }
+}
+
+impl<P: Player> Recording<P> {
+    /// Saves the state at `tick` if it shall become a keyframe. It may run again before it is
+    /// final, and is saved again then.
+    fn stepped(&mut self, tick: Tick, simulation: &mut P::Simulation) {
+        let Self::On { file, keyframe } = self else { return };
+        let wanted = match keyframe {
+            Some(saved) => saved.tick == Some(tick),
+            None => file.keyframe_due(tick),
+        };
+        if wanted {
+            let saved = keyframe.get_or_insert_default();
+            simulation.capture(&mut saved.image);
+            saved.tick = Some(tick);
+        }
+    }
+
+    fn confirmed(&mut self, frame: &InputFrame, simulation: Option<&P::Simulation>) {
+        let Self::On { file, keyframe } = self else { return };
+        file.frame(frame);
+        if let Some(simulation) = simulation
+            && let Some(saved) = keyframe.take_if(|saved| saved.tick == Some(frame.tick()))
+        {
+            file.keyframe(simulation.export(&saved.image));
+        }
+    }
+
+    fn hash(&mut self, tick: Tick, hash: u64) {
+        if let Self::On { file, .. } = self {
+            file.hash(tick, hash);
+        }
+    }
+}
+
+fn ring<P: Player>(
+    images: &[Image<P>],
+    tick: Tick,
+) -> Option<&<P::Simulation as Simulation>::Image> {
+    let place = images.get((tick.number() as usize).checked_rem(images.len())?)?;
+    (place.tick == Some(tick)).then_some(&place.image)
+}

@@ -1,0 +1,12 @@
+//! Lockstep: everyone simulates, inputs travel.
+//!
+//! [`Exchange`] codes the inputs that a peer has not acked into every datagram. [`Timeline`] says
+//! which ticks may run, on what inputs, and what runs again after a wrong guess.
+
+mod exchange;
+mod lateness;
+mod timeline;
+
+pub use exchange::{Exchange, Shape, slots_of};
+pub use lateness::DelayControl;
+pub use timeline::{Inputs, Timeline, Work};

@@ -1,0 +1,400 @@
+//! A node: this process's protocol machine, without clock, socket or thread.
+//!
+//! A driver passes in what arrives and what time it is, and takes out what to do, in this order:
+//!
+//! 1. `handle_datagram`, `handle_path_closed`, `handle_timeout`, or a command;
+//! 2. [`Node::poll_request`] until it is empty: obey each request before the next poll;
+//! 3. [`Node::poll_confirmed`], if inputs are recorded;
+//! 4. [`Node::poll_transmit`] until it is empty;
+//! 5. [`Node::poll_event`] and [`Node::poll_close`], when convenient;
+//! 6. sleep until [`Node::poll_timeout`] or until something arrives.
+//!
+//! Same settings, same calls: same bytes out, in every process.
+
+mod api;
+mod client;
+mod core;
+mod desync;
+mod doctor;
+mod host;
+mod seat;
+
+use std::sync::Arc;
+
+use crate::id::{MemberId, Path, Slot};
+use crate::input::InputFrame;
+use crate::session::config::{ConfigError, HostConfig, JoinConfig};
+use crate::session::messages::{Channel, SendError};
+use crate::session::roster::Roster;
+use crate::session::statistics::{NodeStatistics, PeerStatistics};
+use crate::state::StateHash;
+use crate::tick::Tick;
+use crate::time::Time;
+
+pub use api::{DesyncReport, DisconnectReason, Event, Request, SessionInfo};
+
+use self::client::Client;
+use self::core::{Core, ExportFor, Todo};
+use self::host::Host;
+
+/// A node of a session; see the [module](self).
+#[derive(Debug)]
+pub struct Node {
+    core: Core,
+    role: Role,
+    exporting: Option<ExportFor>,
+}
+
+#[derive(Debug)]
+enum Role {
+    Host(Box<Host>),
+    Client(Box<Client>),
+}
+
+/// Why an input was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InputError {
+    /// None was asked for.
+    #[error("no input was asked for; answer Request::Sample")]
+    NotAsked,
+    /// It has another size than the session's inputs.
+    #[error("an input of this session has {expected} bytes, not {found}")]
+    Size {
+        /// Bytes of the session's inputs.
+        expected: u8,
+        /// Bytes given.
+        found: usize,
+    },
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// No such member has a link to this node. Clients reach the host only.
+    #[error("no link to member {}", .0.0)]
+    NoLink(MemberId),
+    /// The link does not take it.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+/// A link's measured quality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkQuality {
+    /// Whose link.
+    pub member: MemberId,
+    /// Smoothed round trip in microseconds, if measured.
+    pub rtt_us: Option<u64>,
+    /// Its deviation in microseconds.
+    pub jitter_us: u64,
+    /// Share of its datagrams that did not arrive here, in 1/256.
+    pub loss: u8,
+    /// Counters.
+    pub statistics: PeerStatistics,
+}
+
+impl Node {
+    /// Opens a session as its host.
+    ///
+    /// # Errors
+    /// If the settings cannot be used.
+    pub fn host(config: HostConfig, now: Time) -> Result<Self, ConfigError> {
+        config.check()?;
+        let (host, core) = Host::new(config, now);
+        Ok(Self { core, role: Role::Host(Box::new(host)), exporting: None })
+    }
+
+    /// Asks the host behind `path` to join.
+    ///
+    /// # Errors
+    /// If the settings cannot be used.
+    pub fn join(config: JoinConfig, path: Path, now: Time) -> Result<Self, ConfigError> {
+        config.check()?;
+        let (client, core) = Client::new(config, path, now);
+        Ok(Self { core, role: Role::Client(Box::new(client)), exporting: None })
+    }
+
+    // ---- getters ----
+
+    /// The session; of a client before its welcome, a placeholder.
+    #[must_use]
+    pub const fn session(&self) -> &SessionInfo {
+        &self.core.info
+    }
+
+    /// Who takes part.
+    #[must_use]
+    pub const fn roster(&self) -> &Roster {
+        &self.core.roster
+    }
+
+    /// Whether this node hosts.
+    #[must_use]
+    pub const fn is_host(&self) -> bool {
+        matches!(self.role, Role::Host(_))
+    }
+
+    /// The newest tick that ran.
+    #[must_use]
+    pub const fn tick(&self) -> Tick {
+        self.core.timeline.simulated()
+    }
+
+    /// The newest tick that ran on final inputs only.
+    #[must_use]
+    pub const fn settled_tick(&self) -> Tick {
+        self.core.timeline.settled()
+    }
+
+    /// Ticks between sampling an input and the tick on which it acts, at present.
+    #[must_use]
+    pub fn input_delay(&self) -> u32 {
+        match &self.role {
+            Role::Host(host) => host.input_delay(),
+            Role::Client(client) => client.input_delay(),
+        }
+    }
+
+    /// How much faster than real time this node's ticks come, in parts per million.
+    #[must_use]
+    pub fn dilation_ppm(&self) -> i64 {
+        self.core.clock.dilation_ppm()
+    }
+
+    /// Counters of this node.
+    #[must_use]
+    pub const fn statistics(&self) -> &NodeStatistics {
+        &self.core.statistics
+    }
+
+    /// The links of this node: a host's to its members, a client's to its host.
+    pub fn links(&self) -> impl Iterator<Item = LinkQuality> {
+        let (guests, peer) = match &self.role {
+            Role::Host(host) => (Some(host.guests.values().map(|guest| &guest.peer)), None),
+            Role::Client(client) => (None, Some(&client.peer)),
+        };
+        guests.into_iter().flatten().chain(peer).map(|peer| LinkQuality {
+            member: peer.member,
+            rtt_us: peer.rtt.smoothed_us(),
+            jitter_us: peer.rtt.deviation_us(),
+            loss: peer.loss(),
+            statistics: peer.statistics,
+        })
+    }
+
+    /// Whether this node has done all that it had to, and nothing is left to send.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match &self.role {
+            Role::Host(host) => host.is_over(&self.core),
+            Role::Client(client) => client.is_over(),
+        }
+    }
+
+    // ---- what arrives ----
+
+    /// Takes a datagram. Whatever its bytes are: it is used, or dropped and counted.
+    pub fn handle_datagram(&mut self, now: Time, path: Path, bytes: &[u8]) {
+        match &mut self.role {
+            Role::Host(host) => host.handle_datagram(&mut self.core, now, path, bytes),
+            Role::Client(client) => client.handle_datagram(&mut self.core, now, path, bytes),
+        }
+    }
+
+    /// Takes notice that nothing will arrive over `path` any more.
+    pub fn handle_path_closed(&mut self, now: Time, path: Path) {
+        match &mut self.role {
+            Role::Host(host) => host.handle_path_closed(&mut self.core, now, path),
+            Role::Client(client) => client.handle_path_closed(&mut self.core, path),
+        }
+    }
+
+    /// Does what is due at `now`. Call it when [`Node::poll_timeout`] says so; earlier and later
+    /// calls do no harm.
+    pub fn handle_timeout(&mut self, now: Time) {
+        match &mut self.role {
+            Role::Host(host) => host.handle_timeout(&mut self.core, now),
+            Role::Client(client) => client.handle_timeout(&mut self.core, now),
+        }
+    }
+
+    // ---- commands ----
+
+    /// Answers [`Request::Sample`] with this node's input.
+    ///
+    /// # Errors
+    /// If none was asked for, or its size is wrong.
+    pub fn submit_input(&mut self, now: Time, input: &[u8]) -> Result<(), InputError> {
+        let expected = self.core.info.input_bytes;
+        if input.len() != usize::from(expected) {
+            return Err(InputError::Size { expected, found: input.len() });
+        }
+        let slot = self.own_slot().ok_or(InputError::NotAsked)?;
+        self.core.submit(slot, input).ok_or(InputError::NotAsked)?;
+        match &mut self.role {
+            Role::Host(host) => host.advance(&mut self.core, now),
+            Role::Client(client) => client.advance(&mut self.core, now),
+        }
+        Ok(())
+    }
+
+    /// Answers [`Request::Hash`]; `None` if the state of that tick is known no more.
+    pub fn commit_hash(&mut self, tick: Tick, hash: Option<&StateHash>) {
+        let Some(hash) = hash.map(StateHash::combined) else { return };
+        self.core.hashes.put(tick, hash);
+        match &mut self.role {
+            Role::Host(host) => host.doctor.own_hash(&mut self.core, &mut host.guests, tick),
+            Role::Client(client) => client.own_hash(&self.core, tick, hash),
+        }
+    }
+
+    /// Answers [`Request::Export`] with an encoded snapshot; `None` if the state of that tick is
+    /// known no more.
+    pub fn commit_snapshot(&mut self, tick: Tick, bytes: Option<Vec<u8>>) {
+        let purpose = self.exporting.take();
+        match (&mut self.role, purpose) {
+            (Role::Host(host), Some(ExportFor::Join)) => match bytes {
+                Some(bytes) => host.give_state(tick, &Arc::from(bytes)),
+                None => host.want_export(&mut self.core),
+            },
+            (Role::Host(host), Some(ExportFor::Report)) => host.doctor.own_state(tick, bytes),
+            (Role::Client(client), Some(_)) => client.give_report(tick, bytes),
+            (Role::Host(_) | Role::Client(_), None) => {}
+        }
+    }
+
+    /// Answers [`Request::Import`]: the tick of the snapshot, or `None` if it cannot be used.
+    pub fn commit_import(&mut self, now: Time, tick: Option<Tick>) {
+        match &mut self.role {
+            Role::Host(host) => {
+                host.commit_import(&mut self.core, tick.unwrap_or_default(), tick.is_some());
+            }
+            Role::Client(client) => client.commit_import(&mut self.core, now, tick),
+        }
+    }
+
+    /// Sends a message of the game: a client to the host, a host to the member `to`.
+    ///
+    /// # Errors
+    /// If there is no link to `to`, or it does not take the message.
+    pub fn send_message(
+        &mut self,
+        to: MemberId,
+        channel: Channel,
+        bytes: &[u8],
+    ) -> Result<(), MessageError> {
+        let peer = match &mut self.role {
+            Role::Host(host) => {
+                let mut guests = host.guests.values_mut();
+                guests.find(|guest| guest.peer.member == to).map(|guest| &mut guest.peer)
+            }
+            Role::Client(client) => (to == MemberId::FIRST_HOST).then_some(&mut client.peer),
+        };
+        peer.ok_or(MessageError::NoLink(to))?.messages.send(channel, bytes)?;
+        Ok(())
+    }
+
+    /// Starts a session that waits for it; without effect on a client.
+    pub fn start(&mut self) {
+        if let Role::Host(host) = &mut self.role {
+            host.start();
+        }
+    }
+
+    /// Sets the last tick of a session that this node hosts: `tick`, or the newest one that some
+    /// node may have run already. Without effect on a client.
+    pub fn end_at(&mut self, tick: Tick) {
+        if let Role::Host(host) = &mut self.role {
+            host.end_at(&mut self.core, tick);
+        }
+    }
+
+    /// Leaves the session, with a goodbye.
+    pub fn leave(&mut self) {
+        match &mut self.role {
+            Role::Host(host) => host.leave(&self.core),
+            Role::Client(client) => client.leave(&mut self.core),
+        }
+    }
+
+    /// Takes the session up again over `path`, with the same slot where the host kept it. Without
+    /// effect on a host.
+    pub fn rejoin(&mut self, now: Time, path: Path) {
+        if let Role::Client(client) = &mut self.role {
+            client.rejoin(&self.core, now, path);
+        }
+    }
+
+    // ---- what comes out ----
+
+    /// The next request. Obey it before the next call.
+    pub fn poll_request(&mut self) -> Option<Request<'_>> {
+        let own = self.own_slot();
+        Some(match self.core.todo.pop_front()? {
+            Todo::Begin => Request::Begin(&self.core.info),
+            Todo::Sample(tick) => Request::Sample { tick },
+            Todo::Step(tick, kind) => Request::Step { frame: self.core.frame(tick, own), kind },
+            Todo::Capture(tick) => Request::Capture { tick },
+            Todo::Restore(tick) => Request::Restore { tick },
+            Todo::Hash(tick) => Request::Hash { tick },
+            Todo::Export(tick, purpose) => {
+                self.exporting = Some(purpose);
+                Request::Export { tick }
+            }
+            Todo::Import => {
+                let bytes = match &self.role {
+                    Role::Host(host) => host.doctor.cure.as_deref(),
+                    Role::Client(client) => client.state.as_ref().map(|(_, bytes)| &**bytes),
+                };
+                Request::Import { bytes: bytes.unwrap_or_default() }
+            }
+        })
+    }
+
+    /// The next input frame that is final and has run, each once, in order; for a recorder.
+    pub fn poll_confirmed(&mut self) -> Option<&InputFrame> {
+        let own = self.own_slot();
+        self.core.confirmed_frame(own)
+    }
+
+    /// Writes the next datagram into `out` (which is emptied first) and says where it goes.
+    pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Path> {
+        out.clear();
+        match &mut self.role {
+            Role::Host(host) => host.poll_transmit(&mut self.core, now, out),
+            Role::Client(client) => client.poll_transmit(&mut self.core, now, out),
+        }
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Role::Client(client) = &mut self.role {
+            client.poll_report(&mut self.core);
+        }
+        self.core.events.pop_front()
+    }
+
+    /// The next path that the link should close.
+    pub fn poll_close(&mut self) -> Option<Path> {
+        match &mut self.role {
+            Role::Host(host) => host.poll_close(),
+            Role::Client(client) => client.poll_close(),
+        }
+    }
+
+    /// When to call [`Node::handle_timeout`] at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        match &self.role {
+            Role::Host(host) => host.poll_timeout(&self.core),
+            Role::Client(client) => client.poll_timeout(&self.core),
+        }
+    }
+
+    fn own_slot(&self) -> Option<Slot> {
+        match &self.role {
+            Role::Host(host) => host.own_slot(),
+            Role::Client(client) => client.own_slot(),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What a node asks of its driver, and what it tells the game.
+
+use crate::id::{MemberId, SessionId, Slot, Term};
+use crate::input::InputFrame;
+use crate::session::config::ResumeToken;
+use crate::session::handshake::ByeReason;
+use crate::session::messages::Channel;
+use crate::session::roster::Member;
+use crate::simulation::StepKind;
+use crate::tick::{Tick, TickRate};
+
+/// The session that a node takes part in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Its identity.
+    pub session: SessionId,
+    /// Its hosting period.
+    pub term: Term,
+    /// This node's identity in it.
+    pub member: MemberId,
+    /// This node's slot, if it plays.
+    pub slot: Option<Slot>,
+    /// Slots of the session.
+    pub slots: u8,
+    /// Seed of the game's state.
+    pub seed: u64,
+    /// Bytes of one input.
+    pub input_bytes: u8,
+    /// Ticks per second.
+    pub tick_rate: TickRate,
+    /// Captured states that the driver keeps.
+    pub images: u32,
+    /// Ticks between two state hashes; 0 for none.
+    pub desync_interval: u32,
+}
+
+/// What the driver must do, in order.
+#[derive(Debug)]
+pub enum Request<'a> {
+    /// Make the initial state of this session (tick 0).
+    Begin(&'a SessionInfo),
+    /// Sample the local input; answer with [`Node::submit_input`](crate::node::Node::submit_input).
+    Sample {
+        /// The tick on which the input will act.
+        tick: Tick,
+    },
+    /// Run one tick.
+    Step {
+        /// Its inputs.
+        frame: &'a InputFrame,
+        /// Whether it runs for the first time.
+        kind: StepKind,
+    },
+    /// Save the current state as that of `tick`, for up to `images` ticks.
+    Capture {
+        /// The current tick.
+        tick: Tick,
+    },
+    /// Return to the state that was saved for `tick`.
+    Restore {
+        /// The tick.
+        tick: Tick,
+    },
+    /// Hash the state at `tick`, current or saved; answer with
+    /// [`Node::commit_hash`](crate::node::Node::commit_hash).
+    Hash {
+        /// The tick.
+        tick: Tick,
+    },
+    /// Export the state at `tick`, current or saved, as an encoded snapshot; answer with
+    /// [`Node::commit_snapshot`](crate::node::Node::commit_snapshot).
+    Export {
+        /// The tick.
+        tick: Tick,
+    },
+    /// Take over this encoded snapshot; answer with
+    /// [`Node::commit_import`](crate::node::Node::commit_import).
+    Import {
+        /// The encoded snapshot.
+        bytes: &'a [u8],
+    },
+}
+
+/// What happened. A game may ignore all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// This client takes part from now on.
+    Welcomed {
+        /// The session.
+        info: SessionInfo,
+        /// Proof for a later join that this member was here.
+        resume: ResumeToken,
+    },
+    /// The host did not accept this client.
+    Refused {
+        /// Why, as a sentence for people.
+        reason: String,
+        /// What differs in the registered components, line by line, where that was the reason.
+        differences: Vec<String>,
+    },
+    /// The host did not answer in time.
+    NoAnswer,
+    /// A member joined, or something about it changed.
+    Member(Member),
+    /// A member is gone.
+    Left {
+        /// Who.
+        member: Member,
+        /// Why.
+        reason: ByeReason,
+    },
+    /// The first tick is about to run.
+    Started,
+    /// This node's slot takes part from this tick on.
+    Activated {
+        /// The tick.
+        tick: Tick,
+    },
+    /// The next tick cannot run: inputs of these slots are missing.
+    Stalled {
+        /// The tick.
+        tick: Tick,
+        /// Mask of the slots.
+        slots: u64,
+    },
+    /// Ticks run again after a stall.
+    Resumed {
+        /// How long it lasted, in microseconds.
+        stalled_us: u64,
+    },
+    /// An input of this node came too late; another one acted in its place.
+    InputReplaced {
+        /// The tick on which it should have acted.
+        tick: Tick,
+    },
+    /// A message of the game.
+    Message {
+        /// Who sent it.
+        from: MemberId,
+        /// Over which channel.
+        channel: Channel,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// Two nodes have different states at the same tick.
+    Desync(DesyncReport),
+    /// This node has taken over the session's state after it had diverged.
+    Healed {
+        /// The tick of that state.
+        tick: Tick,
+    },
+    /// The last tick has run.
+    Ended {
+        /// The tick.
+        tick: Tick,
+    },
+    /// The session is over for this node.
+    Disconnected {
+        /// Why.
+        reason: DisconnectReason,
+    },
+}
+
+/// What differs, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesyncReport {
+    /// The first tick that differs; the first compared one where the one before is known no more.
+    pub tick: Tick,
+    /// Who diverged: the minority, or the one that is not the host where there is none.
+    pub member: MemberId,
+    /// Components, entities, fields and both values, line by line; the host's value first. Empty
+    /// where the state at that tick is known no more.
+    pub differences: Vec<String>,
+}
+
+/// Why a node is not in a session any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DisconnectReason {
+    /// The host said goodbye.
+    #[error("{0}")]
+    Bye(ByeReason),
+    /// Nothing was heard for too long.
+    #[error("nothing was heard from the host for too long")]
+    Silence,
+    /// The path was closed.
+    #[error("the connection was closed")]
+    PathClosed,
+    /// The state that the host sent cannot be used.
+    #[error("the state that the host sent cannot be used")]
+    BadState,
+    /// This node left.
+    #[error("left")]
+    Left,
+}

@@ -1,0 +1,250 @@
+//! What host and client have in common: the game's progress and what the driver must do for it.
+
+use std::collections::VecDeque;
+
+use crate::id::{MemberId, SessionId, Slot, Term};
+use crate::input::{InputFrame, InputHistory};
+use crate::lockstep::{Inputs, Timeline, Work};
+use crate::node::api::{Event, SessionInfo};
+use crate::node::desync::HashRing;
+use crate::session::clock::TickClock;
+use crate::session::roster::Roster;
+use crate::session::statistics::NodeStatistics;
+use crate::simulation::StepKind;
+use crate::tick::{Tick, TickRate};
+use crate::time::Time;
+
+/// What an exported state is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExportFor {
+    /// Members that join or heal.
+    Join,
+    /// A desync report.
+    Report,
+}
+
+/// A request that the driver has not seen yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Todo {
+    Begin,
+    Sample(Tick),
+    Step(Tick, StepKind),
+    Capture(Tick),
+    Restore(Tick),
+    Hash(Tick),
+    Export(Tick, ExportFor),
+    Import,
+}
+
+/// The game's progress.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) info: SessionInfo,
+    pub(super) rate: TickRate,
+    pub(super) clock: TickClock,
+    pub(super) timeline: Timeline,
+    /// Final inputs.
+    pub(super) known: InputHistory,
+    /// Inputs that this node submitted, or a host received, before they are final.
+    pub(super) submitted: InputHistory,
+    pub(super) roster: Roster,
+    pub(super) todo: VecDeque<Todo>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) statistics: NodeStatistics,
+    pub(super) hashes: HashRing,
+    pub(super) last_tick: Option<Tick>,
+    /// The tick for which an input was asked and not given yet.
+    pub(super) awaited: Option<Tick>,
+    /// Since when the next tick cannot run although it is due.
+    pub(super) stalled_since: Option<Time>,
+    pub(super) transmitted_at: Time,
+    frame: InputFrame,
+    /// Newest tick handed out by [`Core::confirmed_frame`].
+    reported: Tick,
+}
+
+impl Core {
+    pub(super) fn new(info: SessionInfo, prediction: u32, now: Time) -> Self {
+        let (slots, input_bytes) = (info.slots, info.input_bytes);
+        Self {
+            rate: info.tick_rate,
+            clock: TickClock::new(info.tick_rate, Tick::ZERO, now),
+            timeline: Timeline::new(slots, input_bytes, prediction, Tick::ZERO),
+            known: InputHistory::new(slots, input_bytes),
+            submitted: InputHistory::new(slots, input_bytes),
+            roster: Roster::default(),
+            todo: VecDeque::with_capacity(64),
+            events: VecDeque::with_capacity(64),
+            statistics: NodeStatistics::default(),
+            hashes: HashRing::new(info.desync_interval),
+            last_tick: None,
+            awaited: None,
+            stalled_since: None,
+            transmitted_at: now,
+            frame: InputFrame::empty(Tick::ZERO, slots, input_bytes),
+            reported: Tick::ZERO,
+            info,
+        }
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
+        (0..self.info.slots).map(Slot)
+    }
+
+    /// Goes on from the state at `tick`, which comes from elsewhere.
+    pub(super) fn jump(&mut self, tick: Tick) {
+        self.timeline.jump(tick);
+        self.reported = self.reported.max(tick);
+        self.hashes.forget_after(tick);
+    }
+
+    /// Histories begin after `tick`.
+    pub(super) fn begin_after(&mut self, tick: Tick) {
+        for slot in self.slots() {
+            self.known.start(slot, tick);
+        }
+        self.reported = tick;
+    }
+
+    /// Queues what the timeline asks for, with captures and hashes where they are due.
+    pub(super) fn work(&mut self, work: Work) {
+        match work {
+            Work::Restore(tick) => {
+                self.statistics.rollbacks += 1;
+                self.todo.push_back(Todo::Restore(tick));
+            }
+            Work::Step(tick, kind) => {
+                match kind {
+                    StepKind::First => self.statistics.ticks += 1,
+                    StepKind::Again => self.statistics.ticks_again += 1,
+                }
+                self.todo.push_back(Todo::Step(tick, kind));
+                if self.info.images > 0 {
+                    self.todo.push_back(Todo::Capture(tick));
+                }
+            }
+        }
+        self.hash_settled();
+    }
+
+    /// Runs the next tick.
+    pub(super) fn step(&mut self, confirmed: Tick, own: Option<Slot>) {
+        let inputs =
+            Inputs { known: &self.known, own: own.map(|slot| (slot, &self.submitted)) };
+        let work = self.timeline.step(confirmed, &inputs);
+        self.work(work);
+    }
+
+    /// Compares guesses with what became final, and queues what must run again.
+    pub(super) fn settle(&mut self, confirmed: Tick, own: Option<Slot>) {
+        let inputs =
+            Inputs { known: &self.known, own: own.map(|slot| (slot, &self.submitted)) };
+        let mut works = Vec::new();
+        self.timeline.settle(confirmed, &inputs, |work| works.push(work));
+        for work in works {
+            self.work(work);
+        }
+        self.hash_settled();
+    }
+
+    fn hash_settled(&mut self) {
+        while let Some(tick) = self.hashes.next_due(self.timeline.settled()) {
+            self.todo.push_back(Todo::Hash(tick));
+        }
+    }
+
+    /// The frame on which `tick` runs.
+    pub(super) fn frame(&mut self, tick: Tick, own: Option<Slot>) -> &InputFrame {
+        let inputs =
+            Inputs { known: &self.known, own: own.map(|slot| (slot, &self.submitted)) };
+        self.timeline.frame(tick, &inputs, &mut self.frame);
+        &self.frame
+    }
+
+    /// The next final frame that ran and was not handed out yet.
+    pub(super) fn confirmed_frame(&mut self, own: Option<Slot>) -> Option<&InputFrame> {
+        let tick = self.reported.next();
+        if tick > self.timeline.settled() {
+            return None;
+        }
+        self.reported = tick;
+        let inputs =
+            Inputs { known: &self.known, own: own.map(|slot| (slot, &self.submitted)) };
+        inputs.fill(tick, &mut self.frame);
+        Some(&self.frame)
+    }
+
+    /// Notes that the tick that is due cannot run.
+    pub(super) fn stall(&mut self, now: Time, due: Time) {
+        if self.stalled_since.is_none() {
+            self.stalled_since = Some(due.min(now));
+            self.statistics.stalls += 1;
+        }
+    }
+
+    /// Notes that ticks run again.
+    pub(super) fn unstall(&mut self, now: Time) -> bool {
+        let Some(since) = self.stalled_since.take() else { return false };
+        let longest = self.statistics.longest_stall_us.max(now.micros_since(since));
+        self.statistics.longest_stall_us = longest;
+        true
+    }
+
+    /// Whether the last tick has run on final inputs.
+    pub(super) fn is_over(&self) -> bool {
+        self.last_tick.is_some_and(|last| self.timeline.settled() >= last)
+    }
+
+    /// Whether `tick` lies within the session.
+    pub(super) fn is_within(&self, tick: Tick) -> bool {
+        self.last_tick.is_none_or(|last| tick <= last)
+    }
+
+    /// Submits neutral inputs up to `upto`: nobody can have sampled for the first ticks.
+    pub(super) fn prefill(&mut self, slot: Slot, upto: Tick) {
+        let neutral = [0; crate::limits::INPUT_BYTES_MAX];
+        let neutral = &neutral[..usize::from(self.info.input_bytes)];
+        while self.submitted.newest(slot) < upto {
+            let next = self.submitted.newest(slot).next();
+            self.submitted.push(slot, next, Some(neutral));
+        }
+    }
+
+    /// Adds `bytes` as the input for the awaited tick, and for those before it that have none.
+    ///
+    /// A delay that grew by one tick leaves one without a sample: it repeats the one before, so
+    /// that a held button stays held. A longer gap is a beginning, and neutral.
+    pub(super) fn submit(&mut self, slot: Slot, bytes: &[u8]) -> Option<Tick> {
+        let tick = self.awaited.take()?;
+        let newest = self.submitted.newest(slot);
+        let is_gap = tick.since(newest) > 3;
+        let mut filler = [0; crate::limits::INPUT_BYTES_MAX];
+        let filler = &mut filler[..bytes.len()];
+        if !is_gap && let Some(last) = self.submitted.get(slot, newest).bytes() {
+            filler.copy_from_slice(last);
+        }
+        for number in newest.number() + 1..=tick.number() {
+            let value = if number == tick.number() { bytes } else { &*filler };
+            self.submitted.push(slot, Tick::new(number), Some(value));
+        }
+        Some(tick)
+    }
+}
+
+impl SessionInfo {
+    /// What a session is before anyone has joined.
+    pub(super) fn placeholder(rate: TickRate, slots: u8, input_bytes: u8) -> Self {
+        Self {
+            session: SessionId::default(),
+            term: Term::default(),
+            member: MemberId::default(),
+            slot: None,
+            slots,
+            seed: 0,
+            input_bytes,
+            tick_rate: rate,
+            images: 0,
+            desync_interval: 0,
+        }
+    }
+}

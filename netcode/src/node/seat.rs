@@ -1,0 +1,97 @@
+//! Seats: who plays in which slot, on the host.
+
+use crate::id::{MemberId, Path};
+use crate::input::{InputHistory, SlotInput};
+use crate::id::Slot;
+use crate::limits::INPUT_BYTES_MAX;
+use crate::session::config::{Gate, LatePolicy};
+use crate::tick::Tick;
+use crate::time::Time;
+
+/// Ticks for which a late input is replaced by the one before; then by zeros, so that a hero whose
+/// player has vanished does not run on for ever.
+const REPEAT_TICKS_MAX: u32 = 30;
+
+/// A slot, as the host sees it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seat {
+    pub(super) holder: Option<Holder>,
+}
+
+/// The member that holds a seat.
+#[derive(Clone, Debug)]
+pub(super) struct Holder {
+    pub(super) member: MemberId,
+    pub(super) resume: u64,
+    /// Its path; `None` for the host's own slot and for a member whose link is lost.
+    pub(super) path: Option<Path>,
+    /// First tick on which the slot is present; `None` before the member has caught up.
+    pub(super) from: Option<Tick>,
+    /// First tick whose input comes from the member's present link.
+    pub(super) inputs_from: Tick,
+    /// Since when its link is lost.
+    pub(super) lost_at: Option<Time>,
+    /// Consecutive ticks with a replaced input.
+    pub(super) replaced: u32,
+}
+
+/// Where the input of a tick came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The slot is absent.
+    Absent,
+    /// From its member.
+    Member,
+    /// From the late policy.
+    Replaced,
+}
+
+impl Holder {
+    /// Its link is gone. A paced session goes on with replaced inputs; where all wait for all, the
+    /// slot is absent from the next tick on.
+    pub(super) fn lose(&mut self, now: Time, gate: Gate) {
+        self.path = None;
+        self.lost_at = Some(now);
+        self.inputs_from = Tick::MAX;
+        if gate != Gate::Paced {
+            self.from = None;
+        }
+    }
+}
+
+impl Seat {
+    /// Settles the input of `slot` at `tick`: pushes it into `known`, the final inputs.
+    pub(super) fn finalize(
+        &mut self,
+        slot: Slot,
+        tick: Tick,
+        policy: LatePolicy,
+        received: &InputHistory,
+        known: &mut InputHistory,
+    ) -> Source {
+        let Some(holder) = &mut self.holder else {
+            known.push(slot, tick, None);
+            return Source::Absent;
+        };
+        if holder.from.is_none_or(|from| tick < from) {
+            known.push(slot, tick, None);
+            return Source::Absent;
+        }
+        if tick >= holder.inputs_from
+            && let SlotInput::Present(input) = received.get(slot, tick)
+        {
+            holder.replaced = 0;
+            known.push(slot, tick, Some(input));
+            return Source::Member;
+        }
+        holder.replaced = holder.replaced.saturating_add(1);
+        let mut input = [0; INPUT_BYTES_MAX];
+        let input = &mut input[..known.input_bytes()];
+        let repeats = policy == LatePolicy::Repeat && holder.replaced <= REPEAT_TICKS_MAX;
+        if repeats && let Some(last) = known.get(slot, tick.previous()).bytes() {
+            input.copy_from_slice(last);
+        }
+        known.push(slot, tick, Some(input));
+        Source::Replaced
+    }
+}

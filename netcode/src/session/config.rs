@@ -1,0 +1,361 @@
+//! What a session is, and what a node wants of it.
+
+use std::sync::Arc;
+
+use crate::limits::{
+    INPUT_BYTES_MAX, INPUT_DELAY_TICKS_MAX, INPUT_FRAME_BYTES_MAX, NAME_BYTES_MAX,
+    PREDICTION_TICKS_MAX, SLOTS_MAX,
+};
+use crate::state::Schema;
+use crate::tick::{Tick, TickRate};
+
+/// How state stays equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Every node simulates; inputs travel.
+    Lockstep,
+}
+
+/// What both ends of a handshake must have in common.
+#[derive(Clone, Debug)]
+pub struct GameInfo {
+    /// The game's name, for example `"arena"`.
+    pub game: String,
+    /// The build's name or version. Builds that differ play together only if the game says so by
+    /// giving them the same text.
+    pub build: String,
+    /// The registered state.
+    pub schema: Arc<Schema>,
+    /// How state stays equal.
+    pub mode: Mode,
+    /// Ticks per second.
+    pub tick_rate: TickRate,
+    /// Bytes of one slot's input.
+    pub input_bytes: u8,
+}
+
+/// When tick T may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// When the inputs of all present slots are there: everyone waits for the slowest, and no
+    /// input is ever replaced. A slot that keeps the others waiting for `limit_us` departs.
+    Wait {
+        /// Microseconds.
+        limit_us: u64,
+    },
+    /// On the host's time: an input that is late is replaced by the late policy, and its owner is
+    /// told. Nobody waits for anybody.
+    Paced,
+}
+
+/// What stands in for an input that missed its tick, under [`Gate::Paced`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LatePolicy {
+    /// The slot's input of the tick before, for up to so many ticks; then zeros.
+    #[default]
+    Repeat,
+    /// Zeros.
+    Neutral,
+}
+
+/// Ticks between sampling an input and the tick on which it acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputDelay {
+    /// Always this many.
+    Fixed(u32),
+    /// As many as the measured lateness asks for, within these limits.
+    Adaptive {
+        /// Never fewer.
+        min: u32,
+        /// Never more.
+        max: u32,
+    },
+}
+
+impl Default for InputDelay {
+    fn default() -> Self {
+        Self::Adaptive { min: 1, max: 30 }
+    }
+}
+
+/// When the first tick runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As soon as so many players are there, the host's own slot included.
+    Players(u8),
+    /// When the host's driver calls [`Node::start`](crate::node::Node::start).
+    Manual,
+}
+
+/// How desyncs are looked for and kept for the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DesyncPolicy {
+    /// Ticks between two comparisons; 0 switches them off.
+    pub interval_ticks: u32,
+    /// Captured states that the driver keeps, one per tick. Enough to cover the interval plus two
+    /// round trips lets the report name the first tick that differs.
+    pub images: u32,
+    /// Whether a node that diverged takes over a snapshot and plays on.
+    pub heal: bool,
+}
+
+impl Default for DesyncPolicy {
+    fn default() -> Self {
+        Self { interval_ticks: 32, images: 64, heal: true }
+    }
+}
+
+/// A host's settings.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// The game.
+    pub game: GameInfo,
+    /// Name of the host's member, shown to others.
+    pub name: String,
+    /// Whether the host has a slot and plays; a dedicated host has none.
+    pub plays: bool,
+    /// Slots of the session.
+    pub slots: u8,
+    /// Seed of the game's state.
+    pub seed: u64,
+    /// When tick T may run.
+    pub gate: Gate,
+    /// What stands in for a late input.
+    pub late_policy: LatePolicy,
+    /// The host's own input delay, under [`Gate::Wait`]; paced hosts need none.
+    pub input_delay: InputDelay,
+    /// Ticks that the host may run ahead on guessed inputs, under [`Gate::Wait`]; 0 to wait.
+    pub prediction_ticks: u32,
+    /// When the first tick runs.
+    pub start: Start,
+    /// The last tick, if the session has one.
+    pub last_tick: Option<Tick>,
+    /// Desync detection.
+    pub desync: DesyncPolicy,
+    /// How long a slot is kept for a member that lost its link, in microseconds.
+    pub resume_us: u64,
+    /// How long a silent link counts as alive, in microseconds.
+    pub silence_us: u64,
+    /// Ticks by which spectators are behind.
+    pub spectator_delay_ticks: u32,
+    /// Spectators that may watch at once.
+    pub spectators: u16,
+    /// Secret from which session id and resume tokens follow. From the operating system in a real
+    /// session, from the seed in a simulated one.
+    pub secret: u128,
+}
+
+/// Role that a member has, or asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Has a slot and plays.
+    Player,
+    /// Watches.
+    Spectator,
+    /// Orders inputs and has no slot.
+    DedicatedHost,
+}
+
+/// Proof that a member was here before: the host gave it with the welcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResumeToken(pub u64);
+
+/// A client's settings.
+#[derive(Clone, Debug)]
+pub struct JoinConfig {
+    /// The game.
+    pub game: GameInfo,
+    /// Name of the member, shown to others.
+    pub name: String,
+    /// Player or spectator.
+    pub role: Role,
+    /// Ticks between sampling an input and the tick on which it acts.
+    pub input_delay: InputDelay,
+    /// Ticks that this node may run ahead of the confirmed tick on guessed inputs; 0 for none.
+    pub prediction_ticks: u32,
+    /// Ticks that may run in one tick's time to catch up.
+    pub catch_up_ticks: u32,
+    /// How long to go on asking for an answer, in microseconds.
+    pub join_us: u64,
+    /// How long a silent link counts as alive, in microseconds.
+    pub silence_us: u64,
+    /// Secret from which nonces follow. From the operating system in a real session.
+    pub secret: u128,
+}
+
+/// Why settings cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A name is empty or longer than the limit.
+    #[error("the {what} must have 1 to {NAME_BYTES_MAX} bytes, it has {bytes}")]
+    Name {
+        /// Which name.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+    },
+    /// Inputs are empty or larger than the limit.
+    #[error("an input must have 1 to {INPUT_BYTES_MAX} bytes, it has {0}")]
+    InputBytes(u8),
+    /// There are no slots, or more than the limit.
+    #[error("a session must have 1 to {SLOTS_MAX} slots, this one has {0}")]
+    Slots(u8),
+    /// The inputs of all slots for one tick do not fit a datagram.
+    #[error(
+        "{slots} slots with {input_bytes} B each do not fit one datagram: \
+         at most {INPUT_FRAME_BYTES_MAX} B together"
+    )]
+    FrameBytes {
+        /// Slots.
+        slots: u8,
+        /// Bytes per input.
+        input_bytes: u8,
+    },
+    /// An input delay is beyond the limit, or its minimum beyond its maximum.
+    #[error("an input delay must lie in 0 to {INPUT_DELAY_TICKS_MAX} ticks, minimum first")]
+    InputDelay,
+    /// The prediction is beyond the limit.
+    #[error("prediction must lie in 0 to {PREDICTION_TICKS_MAX} ticks, it is {0}")]
+    Prediction(u32),
+    /// More captured states are needed than are kept.
+    #[error("prediction of {prediction} ticks needs as many images, only {images} are kept")]
+    Images {
+        /// Ticks of prediction.
+        prediction: u32,
+        /// Images kept.
+        images: u32,
+    },
+    /// A role that cannot be asked for.
+    #[error("a client joins as player or as spectator")]
+    Role,
+}
+
+impl GameInfo {
+    fn check(&self) -> Result<(), ConfigError> {
+        check_name("name of the game", &self.game)?;
+        check_name("name of the build", &self.build)?;
+        if self.input_bytes == 0 || usize::from(self.input_bytes) > INPUT_BYTES_MAX {
+            return Err(ConfigError::InputBytes(self.input_bytes));
+        }
+        Ok(())
+    }
+}
+
+impl InputDelay {
+    /// The fewest ticks.
+    #[must_use]
+    pub const fn min(self) -> u32 {
+        match self {
+            Self::Fixed(ticks) => ticks,
+            Self::Adaptive { min, .. } => min,
+        }
+    }
+
+    /// The most ticks.
+    #[must_use]
+    pub const fn max(self) -> u32 {
+        match self {
+            Self::Fixed(ticks) => ticks,
+            Self::Adaptive { max, .. } => max,
+        }
+    }
+
+    fn check(self) -> Result<(), ConfigError> {
+        let fits = self.min() <= self.max() && self.max() <= INPUT_DELAY_TICKS_MAX;
+        if fits { Ok(()) } else { Err(ConfigError::InputDelay) }
+    }
+}
+
+impl HostConfig {
+    /// A host-paced session of `slots` players on a dedicated host, with the defaults of the field.
+    #[must_use]
+    pub fn new(game: GameInfo, slots: u8) -> Self {
+        Self {
+            game,
+            name: "host".to_owned(),
+            plays: false,
+            slots,
+            seed: 0,
+            gate: Gate::Paced,
+            late_policy: LatePolicy::Repeat,
+            input_delay: InputDelay::default(),
+            prediction_ticks: 0,
+            start: Start::Players(slots),
+            last_tick: None,
+            desync: DesyncPolicy::default(),
+            resume_us: 30_000_000,
+            silence_us: 5_000_000,
+            spectator_delay_ticks: 0,
+            spectators: 32,
+            secret: 0,
+        }
+    }
+
+    /// Whether these settings can be used.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.game.check()?;
+        check_name("name of the member", &self.name)?;
+        if self.slots == 0 || usize::from(self.slots) > SLOTS_MAX {
+            return Err(ConfigError::Slots(self.slots));
+        }
+        if usize::from(self.slots) * usize::from(self.game.input_bytes) > INPUT_FRAME_BYTES_MAX {
+            let input_bytes = self.game.input_bytes;
+            return Err(ConfigError::FrameBytes { slots: self.slots, input_bytes });
+        }
+        self.input_delay.check()?;
+        check_prediction(self.prediction_ticks, self.desync.images)
+    }
+}
+
+impl JoinConfig {
+    /// A player's settings with the defaults of the field.
+    #[must_use]
+    pub fn new(game: GameInfo, name: &str) -> Self {
+        Self {
+            game,
+            name: name.to_owned(),
+            role: Role::Player,
+            input_delay: InputDelay::default(),
+            prediction_ticks: 0,
+            catch_up_ticks: 8,
+            join_us: 10_000_000,
+            silence_us: 5_000_000,
+            secret: 0,
+        }
+    }
+
+    /// Whether these settings can be used.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.game.check()?;
+        check_name("name of the member", &self.name)?;
+        self.input_delay.check()?;
+        if self.role == Role::DedicatedHost {
+            return Err(ConfigError::Role);
+        }
+        check_prediction(self.prediction_ticks, u32::MAX)
+    }
+}
+
+fn check_name(what: &'static str, name: &str) -> Result<(), ConfigError> {
+    let bytes = name.len();
+    if bytes == 0 || bytes > NAME_BYTES_MAX {
+        return Err(ConfigError::Name { what, bytes });
+    }
+    Ok(())
+}
+
+fn check_prediction(prediction: u32, images: u32) -> Result<(), ConfigError> {
+    if prediction > PREDICTION_TICKS_MAX {
+        return Err(ConfigError::Prediction(prediction));
+    }
+    if prediction > 0 && prediction >= images {
+        return Err(ConfigError::Images { prediction, images });
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Control messages: what host and client tell each other now and then, in order, exactly once.
+
+use crate::session::roster::MemberRecord;
+use crate::wire::bytes::DecodeError;
+use crate::wire::codec::{self, Decode, Encode};
+
+/// Bytes of a control message, at most.
+pub const CONTROL_BYTES_MAX: usize = 640;
+
+/// Hashes that one control message carries, at most.
+pub const HASHES_MAX: usize = 64;
+
+/// A control message.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Control {
+    /// Host: this member is there, or changed.
+    Member(MemberRecord),
+    /// Host: this member is gone.
+    Gone(u16),
+    /// Host: tick 1 is due at this time of the host's clock, in microseconds.
+    Start(u64),
+    /// Host: the last tick of the session.
+    LastTick(u32),
+    /// Client: it has the state that it needed, has caught up, and can play.
+    Ready,
+    /// Host: the client's slot takes part from this tick on.
+    Activate(u32),
+    /// Host: a transfer begins: number, purpose, tick, bytes, digest.
+    Transfer {
+        /// Its number.
+        id: u16,
+        /// What it is for.
+        purpose: Purpose,
+        /// The tick of the state in it.
+        tick: u32,
+        /// Its bytes.
+        bytes: u32,
+        /// XXH3-64 of them.
+        digest: u64,
+    },
+    /// Either end: combined hashes of the ticks after `after`, oldest first; empty to ask for them
+    /// up to `upto`.
+    Hashes {
+        /// The tick before the first.
+        after: u32,
+        /// The last tick.
+        upto: u32,
+        /// The hashes.
+        hashes: Vec<u64>,
+    },
+    /// Host: the client's state differs from this tick on; it shall send its state at that tick.
+    Diverged {
+        /// First tick that differs, as far as known.
+        tick: u32,
+        /// Whether a state for healing follows.
+        heal: bool,
+    },
+    /// Host: a line of the desync report.
+    Difference(String),
+}
+
+/// What a transfer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Purpose {
+    /// The state that a client needs to take part.
+    Join,
+    /// The state of a diverged client, for the report.
+    Report,
+}
+
+impl Control {
+    /// Its bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        codec::encode(self, &mut bytes);
+        bytes
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// If the bytes are not exactly one.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode_within::<Self, CONTROL_BYTES_MAX>(bytes)
+    }
+}

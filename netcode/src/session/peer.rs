@@ -1,0 +1,366 @@
+//! One remote participant: sequence numbers, acks, round trips and carriers of one path.
+
+use crate::id::{MemberId, Path, Slot};
+use crate::limits::DATAGRAM_BYTES_MAX;
+use crate::session::clock::{Rtt, Samples};
+use crate::session::messages::{Messages, MessagesConfig};
+use crate::session::outbox::{Inbox, Outbox};
+use crate::session::statistics::{DropReason, PeerStatistics};
+use crate::tick::{Seq, Tick, TickRate};
+use crate::time::Time;
+use crate::wire::header::{ClockSection, HashSection, Prefix, TagKey, TickHeader};
+
+/// Datagrams that a peer remembers having sent.
+const SENT_MAX: usize = 256;
+/// Received numbers that a peer remembers, to drop duplicates.
+const SEEN: u32 = 64;
+/// Bytes before the input batch without control and message sections, at most.
+const HEADER_BYTES_MAX: usize = 54;
+/// Room for control messages, so that one whole input frame always fits behind them.
+const CONTROL_ROOM_BYTES: usize =
+    DATAGRAM_BYTES_MAX - HEADER_BYTES_MAX - crate::limits::INPUT_FRAME_BYTES_MAX;
+/// Ticks between clock sections on a steady link.
+const CLOCK_INTERVAL_TICKS: u32 = 60;
+/// Ticks after the start of a path with a clock section in each datagram.
+const CLOCK_WARMUP_TICKS: u32 = 30;
+
+/// What was in a datagram that was sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    seq: Seq,
+    at: Time,
+    /// The offset between tick and number that the datagram spelled out.
+    spelled: Option<i64>,
+}
+
+/// A datagram that was accepted.
+#[derive(Debug)]
+pub struct Accepted<'a> {
+    /// Tick of the newest input, if the datagram can tell.
+    pub tick: Option<Tick>,
+    /// State hash.
+    pub hash: Option<HashSection>,
+    /// The peer's clock.
+    pub clock: Option<ClockSection>,
+    /// The newest of our datagrams that the peer had accepted.
+    pub ack: Option<Seq>,
+    /// The same, if this datagram is the first to say so.
+    pub acked: Option<Seq>,
+    /// Control messages.
+    pub control: Option<&'a [u8]>,
+    /// A packet of the game's messages.
+    pub messages: Option<&'a [u8]>,
+    /// The input batch.
+    pub batch: &'a [u8],
+    seq: Seq,
+}
+
+/// One remote participant.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its route.
+    pub path: Path,
+    /// Its identity in the session.
+    pub member: MemberId,
+    /// The slot whose inputs come from it.
+    pub slot: Option<Slot>,
+    /// When it was last heard.
+    pub heard_at: Time,
+    /// Round trips.
+    pub rtt: Rtt,
+    /// How long before they were needed its inputs arrived, in 1/16 tick.
+    pub margins: Samples<64>,
+    /// Its clock minus ours, in microseconds, from its last clock section.
+    pub clock_offset_us: Option<i64>,
+    /// When tick 0 was due on its clock, in microseconds, from its last clock section.
+    pub zero_us: Option<u64>,
+    /// Control messages to it.
+    pub outbox: Outbox,
+    /// Control messages from it.
+    pub inbox: Inbox,
+    /// The game's messages.
+    pub messages: Messages,
+    /// Counters.
+    pub statistics: PeerStatistics,
+    /// A state hash to send with the next datagram.
+    pub hash_due: Option<HashSection>,
+    key: TagKey,
+    rate: TickRate,
+    next_seq: Seq,
+    sent: Vec<Sent>,
+    acked: Option<Seq>,
+    /// Offset spelled out last, and whether the peer has acked a datagram with it.
+    spelled: Option<(i64, Seq, bool)>,
+    received: Option<Seq>,
+    received_at: Time,
+    seen: u64,
+    /// Offset that the peer spelled out last, and in which datagram.
+    heard_offset: Option<(i64, Seq)>,
+    loss_window: (u32, u32),
+    loss: u8,
+    packed: u32,
+    clock_wanted: bool,
+    /// Working memory of the packer, kept for its capacity.
+    scratch: Vec<u8>,
+}
+
+impl Peer {
+    /// A peer on `path`, in the session and term of `key`.
+    #[must_use]
+    pub fn new(path: Path, member: MemberId, key: TagKey, rate: TickRate, now: Time) -> Self {
+        Self {
+            path,
+            member,
+            slot: None,
+            heard_at: now,
+            rtt: Rtt::default(),
+            margins: Samples::default(),
+            clock_offset_us: None,
+            zero_us: None,
+            outbox: Outbox::default(),
+            inbox: Inbox::default(),
+            messages: Messages::new(MessagesConfig::default()),
+            statistics: PeerStatistics::default(),
+            hash_due: None,
+            key,
+            rate,
+            next_seq: Seq::ZERO,
+            sent: vec![Sent::default(); SENT_MAX],
+            acked: None,
+            spelled: None,
+            received: None,
+            received_at: now,
+            seen: 0,
+            heard_offset: None,
+            loss_window: (0, 0),
+            loss: 0,
+            packed: 0,
+            clock_wanted: false,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The newest of our datagrams that the peer has acked.
+    #[must_use]
+    pub const fn acked(&self) -> Option<Seq> {
+        self.acked
+    }
+
+    /// Share of the peer's datagrams that did not arrive, in 1/256.
+    #[must_use]
+    pub const fn loss(&self) -> u8 {
+        self.loss
+    }
+
+    /// Asks for a clock section in the next datagram.
+    pub const fn want_clock(&mut self) {
+        self.clock_wanted = true;
+    }
+
+    /// Checks a tick datagram, and takes in what concerns the path: cheapest refusal first.
+    /// Its content counts as accepted only after [`Peer::accept`].
+    ///
+    /// # Errors
+    /// Why it is dropped. Nothing has changed then but a counter.
+    pub fn open<'a>(&mut self, now: Time, bytes: &'a [u8]) -> Result<Accepted<'a>, DropReason> {
+        let prefix = Prefix::read(bytes).ok_or(DropReason::Malformed)?;
+        let seq = self.restore_seq(now, prefix.tag, prefix.seq_low).ok_or(DropReason::WrongTag)?;
+        self.check_new(seq)?;
+        let newest_sent = self.next_seq.number().checked_sub(1).map(Seq::new);
+        let (header, batch) =
+            prefix.sections(newest_sent).map_err(|_error| DropReason::Malformed)?;
+        let tick = match (header.tick, self.heard_offset) {
+            (Some(tick), _) => Some(tick),
+            (None, Some((offset, since))) if seq > since => {
+                u32::try_from(i64::from(seq.number()) + offset).ok().map(Tick::new)
+            }
+            (None, _) => None,
+        };
+        if tick.is_none() && !batch.is_empty() {
+            return Err(DropReason::UnknownTick);
+        }
+        let acked = header.ack.filter(|&ack| self.acked.is_none_or(|acked| ack > acked));
+        Ok(Accepted {
+            tick,
+            hash: header.hash,
+            clock: header.clock,
+            ack: header.ack,
+            acked,
+            control: header.control,
+            messages: header.messages,
+            batch,
+            seq,
+        }
+        .with_spelled(header.tick, &mut self.heard_offset))
+    }
+
+    /// Takes in a datagram whose content was fine: windows, acks and clocks advance.
+    pub fn accept(&mut self, now: Time, datagram: &Accepted<'_>) {
+        self.mark_received(now, datagram.seq);
+        self.heard_at = now;
+        if let Some(ack) = datagram.acked {
+            self.take_ack(now, ack, datagram.clock);
+        }
+        if let Some(clock) = datagram.clock {
+            let one_way = self.rtt.min_us().unwrap_or(0) / 2;
+            let there = Time::from_micros(clock.sent_us).plus_micros(one_way);
+            self.clock_offset_us = Some(there.micros_from(now));
+            self.zero_us = Some(clock.zero_us);
+            self.statistics.loss_sent = clock.loss;
+        }
+    }
+
+    /// Appends the next datagram to `out`. `batch` appends the input batch, whose newest input has
+    /// `tick`, within the room that it is told; `zero` is when tick 0 was due.
+    pub fn pack(
+        &mut self,
+        now: Time,
+        zero: Time,
+        tick: Option<Tick>,
+        batch: impl FnOnce(Seq, usize, &mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) {
+        let seq = self.next_seq;
+        self.next_seq = seq.next();
+        self.packed = self.packed.saturating_add(1);
+        let spelled = tick.and_then(|tick| self.spell(seq, tick));
+        let due = self.packed <= CLOCK_WARMUP_TICKS
+            || self.clock_wanted
+            || self.packed.is_multiple_of(CLOCK_INTERVAL_TICKS);
+        let clock = due.then(|| self.clock_section(now, zero));
+        self.clock_wanted = false;
+        let mut scratch = core::mem::take(&mut self.scratch);
+        scratch.clear();
+        let resend_us = self.rtt.smoothed_us().unwrap_or(100_000) + 2 * self.rate.tick_us();
+        self.outbox.write(now, seq, CONTROL_ROOM_BYTES, resend_us, &mut scratch);
+        let control_end = scratch.len();
+        let mut room = DATAGRAM_BYTES_MAX - HEADER_BYTES_MAX - control_end;
+        batch(seq, room, &mut scratch);
+        let (control, inputs) = scratch.split_at(control_end);
+        room -= inputs.len();
+        let messages = self.messages.pump(now, room);
+        TickHeader {
+            ack: self.received,
+            tick: spelled.and(tick),
+            clock,
+            hash: self.hash_due.take(),
+            control: (!control.is_empty()).then_some(control),
+            messages: messages.as_deref(),
+        }
+        .encode(self.key, seq, out);
+        out.extend_from_slice(inputs);
+        self.scratch = scratch;
+        self.sent[seq.number() as usize % SENT_MAX] = Sent { seq, at: now, spelled };
+        self.statistics.datagrams_sent += 1;
+        self.statistics.bytes_sent += out.len() as u64;
+    }
+
+    /// Spells the tick out unless the peer can tell it from the number for certain.
+    fn spell(&mut self, seq: Seq, tick: Tick) -> Option<i64> {
+        let offset = i64::from(tick.number()) - i64::from(seq.number());
+        match self.spelled {
+            Some((known, _, true)) if known == offset => None,
+            Some((known, _, false)) if known == offset => Some(offset),
+            _ => {
+                self.spelled = Some((offset, seq, false));
+                Some(offset)
+            }
+        }
+    }
+
+    fn clock_section(&self, now: Time, zero: Time) -> ClockSection {
+        let waited = now.micros_since(self.received_at);
+        let margin = self.margins.min();
+        ClockSection {
+            sent_us: now.micros(),
+            zero_us: zero.micros(),
+            ack_delay_us: u32::try_from(waited).unwrap_or(u32::MAX),
+            margin: margin.map(|margin| {
+                i16::try_from(margin.clamp(-32_000, 32_000)).unwrap_or(0)
+            }),
+            loss: self.loss,
+        }
+    }
+
+    /// The whole number of a datagram, from its low bits and its tag.
+    ///
+    /// A gap of more than half a window shows in the tag; it is believed if the peer was silent for
+    /// at least half the time that so many datagrams take.
+    fn restore_seq(&self, now: Time, tag: u8, low: u8) -> Option<Seq> {
+        let near = self.received.unwrap_or_default().nearest(low);
+        let silent_us = now.micros_since(self.heard_at);
+        let gap_max = silent_us.saturating_mul(u64::from(self.rate.hz())) * 2 / 1_000_000 + 1;
+        let epochs_max = u32::try_from(gap_max / 256).unwrap_or(0).min(31);
+        (0..=epochs_max)
+            .map(|epoch| Seq::new(near.number().saturating_add(256 * epoch)))
+            .find(|&seq| self.key.tag(seq) == tag)
+    }
+
+    fn check_new(&self, seq: Seq) -> Result<(), DropReason> {
+        let Some(newest) = self.received else { return Ok(()) };
+        if seq > newest {
+            return Ok(());
+        }
+        let age = newest.number() - seq.number();
+        if age >= SEEN {
+            return Err(DropReason::TooOld);
+        }
+        if self.seen & (1 << age) != 0 { Err(DropReason::Duplicate) } else { Ok(()) }
+    }
+
+    fn mark_received(&mut self, now: Time, seq: Seq) {
+        let newest = self.received.unwrap_or_default();
+        if self.received.is_none() || seq > newest {
+            let ahead = if self.received.is_none() { 1 } else { seq.number() - newest.number() };
+            self.seen = if ahead >= SEEN { 0 } else { self.seen << ahead };
+            self.seen |= 1;
+            self.received = Some(seq);
+            self.received_at = now;
+            self.loss_window.0 += ahead;
+        } else {
+            self.seen |= 1 << (newest.number() - seq.number()).min(SEEN - 1);
+        }
+        self.loss_window.1 += 1;
+        if self.loss_window.0 >= 256 {
+            let lost = self.loss_window.0.saturating_sub(self.loss_window.1);
+            self.loss = u8::try_from(lost * 256 / self.loss_window.0).unwrap_or(u8::MAX);
+            self.loss_window = (0, 0);
+        }
+    }
+
+    fn take_ack(&mut self, now: Time, ack: Seq, clock: Option<ClockSection>) {
+        self.acked = Some(ack);
+        let sent = self.sent[ack.number() as usize % SENT_MAX];
+        if sent.seq == ack {
+            // Without the peer's word on its delay the sample is too long by up to a tick; then it
+            // only serves until there is a better one.
+            let waited = clock.map(|clock| u64::from(clock.ack_delay_us));
+            let trip = now.micros_since(sent.at);
+            if let Some(waited) = waited {
+                self.rtt.sample(trip.saturating_sub(waited));
+            } else if self.rtt.smoothed_us().is_none() {
+                self.rtt.sample(trip);
+            }
+            if let (Some(offset), Some((known, since, _))) = (sent.spelled, self.spelled)
+                && offset == known
+                && ack >= since
+            {
+                self.spelled = Some((known, since, true));
+            }
+        }
+        self.outbox.on_ack(ack);
+    }
+}
+
+impl<'a> Accepted<'a> {
+    /// Notes the offset that this datagram spelled out, unless a newer one did.
+    fn with_spelled(self, tick: Option<Tick>, heard: &mut Option<(i64, Seq)>) -> Accepted<'a> {
+        if let Some(tick) = tick
+            && heard.is_none_or(|(_, since)| self.seq > since)
+        {
+            let offset = i64::from(tick.number()) - i64::from(self.seq.number());
+            *heard = Some((offset, self.seq));
+        }
+        self
+    }
+}

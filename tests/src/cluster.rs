@@ -1,0 +1,314 @@
+//! A cluster of real nodes in virtual time.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use phalanx::netcode::driver::{Driver, Player};
+use phalanx::netcode::id::Path;
+use phalanx::netcode::input::InputFrame;
+use phalanx::netcode::link::conditioner::{Conditioner, Conditions};
+use phalanx::netcode::link::{Link, LinkEvent};
+use phalanx::netcode::node::{Event, Node, SessionInfo};
+use phalanx::netcode::prng::Prng;
+use phalanx::netcode::session::config::{HostConfig, JoinConfig};
+use phalanx::netcode::tick::Tick;
+use phalanx::netcode::time::Time;
+
+use crate::toy::Toy;
+
+/// Index of a node in its cluster. The host is 0.
+pub type Index = usize;
+
+/// A player whose 8-byte input flips one of 16 bits now and then.
+#[derive(Debug)]
+pub struct Bot {
+    prng: Prng,
+    input: u64,
+    /// Probability of a flip per tick, in millionths.
+    pub flips_per_million: u32,
+    /// What it submitted, by tick.
+    pub submitted: BTreeMap<Tick, u64>,
+    /// Whether to remember what was submitted; long runs switch it off.
+    pub remembers: bool,
+}
+
+impl Player for Bot {
+    type Simulation = Toy;
+
+    fn begin(&mut self, session: &SessionInfo) -> Toy {
+        Toy::new(session.seed, session.slots)
+    }
+
+    fn sample(&mut self, tick: Tick, _simulation: &Toy, input: &mut [u8]) {
+        if self.prng.chance_per_million(self.flips_per_million) {
+            self.input ^= 1 << self.prng.below(16);
+        }
+        if self.remembers {
+            self.submitted.insert(tick, self.input);
+        }
+        input.copy_from_slice(&self.input.to_le_bytes());
+    }
+
+    fn stepped(&mut self, _simulation: &Toy, _frame: &InputFrame) {}
+}
+
+/// A node with what arrived for it.
+#[derive(Debug)]
+pub struct Member {
+    /// Its driver.
+    pub driver: Driver<Bot>,
+    /// All events so far.
+    pub events: Vec<Event>,
+    link: SimLink,
+    /// Not pumped while paused.
+    pub paused: bool,
+    path: Path,
+}
+
+#[derive(Debug, Default)]
+struct SimLink {
+    inbox: VecDeque<(Path, Vec<u8>)>,
+    current: Vec<u8>,
+    outbox: Vec<(Path, Vec<u8>)>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Link for SimLink {
+    fn receive(&mut self) -> Option<LinkEvent<'_>> {
+        let (path, bytes) = self.inbox.pop_front()?;
+        self.spare.push(core::mem::replace(&mut self.current, bytes));
+        Some(LinkEvent::Datagram { path, bytes: &self.current })
+    }
+
+    fn send(&mut self, path: Path, bytes: &[u8]) {
+        let mut copy = self.spare.pop().unwrap_or_default();
+        copy.clear();
+        copy.extend_from_slice(bytes);
+        self.outbox.push((path, copy));
+    }
+
+    fn close(&mut self, _path: Path) {}
+}
+
+/// A host and its clients over conditioned paths.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The nodes; the host is the first.
+    pub members: Vec<Member>,
+    now: Time,
+    seed: u64,
+    network: Conditioner<(Index, Path)>,
+    conditions: BTreeMap<Index, Conditioner<(Index, Path)>>,
+    default_conditions: Conditions,
+    /// Directed routes that carry nothing: (from, to).
+    pub cut: Vec<(Index, Index)>,
+    /// Changes datagrams on their way: given sender, receiver and bytes.
+    pub mutate: Option<fn(&mut Prng, &mut Vec<u8>)>,
+    prng: Prng,
+    /// Datagrams and bytes of UDP payload sent so far, per directed route.
+    pub traffic: BTreeMap<(Index, Index), (u64, u64)>,
+}
+
+impl Cluster {
+    /// A cluster with a host; all depends on `seed`.
+    ///
+    /// # Panics
+    /// If the settings cannot be used.
+    #[must_use]
+    pub fn new(mut host: HostConfig, conditions: Conditions, seed: u64) -> Self {
+        host.secret = u128::from(seed) | 1 << 64;
+        host.seed = seed;
+        let game = host.game.clone();
+        // An epoch that is not zero, as in a real process.
+        let now = Time::from_millis(10_000);
+        let node = Node::host(host, now).expect("the host's settings can be used");
+        let member = member(Driver::new(node, game, bot(seed, 0)), Path(0));
+        Self {
+            members: vec![member],
+            now,
+            seed,
+            network: Conditioner::new(conditions, seed),
+            conditions: BTreeMap::new(),
+            default_conditions: conditions,
+            cut: Vec::new(),
+            mutate: None,
+            prng: Prng::with_stream(seed, 99),
+            traffic: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a client, which asks to join at once.
+    ///
+    /// # Panics
+    /// If the settings cannot be used.
+    pub fn join(&mut self, mut config: JoinConfig) -> Index {
+        let index = self.members.len();
+        config.secret = u128::from(self.seed) << 32 | index as u128;
+        let game = config.game.clone();
+        let node = Node::join(config, Path(0), self.now).expect("the settings can be used");
+        let path = Path(u32::try_from(index).expect("few members"));
+        self.members.push(member(Driver::new(node, game, bot(self.seed, index as u64)), path));
+        index
+    }
+
+    /// Gives everything that `index` sends other conditions than the rest.
+    pub fn set_conditions(&mut self, index: Index, conditions: Conditions) {
+        let seed = self.seed ^ index as u64;
+        self.conditions.insert(index, Conditioner::new(conditions, seed));
+    }
+
+    /// The conditions of those who have no other.
+    #[must_use]
+    pub fn default_conditions(&self) -> Conditions {
+        self.default_conditions
+    }
+
+    /// The present.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The driver of `index`.
+    pub fn driver(&mut self, index: Index) -> &mut Driver<Bot> {
+        &mut self.members[index].driver
+    }
+
+    /// The node of `index`.
+    #[must_use]
+    pub fn node(&self, index: Index) -> &Node {
+        self.members[index].driver.node()
+    }
+
+    /// Cuts all routes to and from `index`.
+    pub fn isolate(&mut self, index: Index) {
+        for other in 0..self.members.len() {
+            self.cut.push((index, other));
+            self.cut.push((other, index));
+        }
+    }
+
+    /// Hands `bytes` to `to` as if they came over the path of `from`.
+    pub fn inject(&mut self, from: Index, to: Index, bytes: &[u8]) {
+        let path = if to == 0 { self.members[from].path } else { Path(0) };
+        self.members[to].link.inbox.push_back((path, bytes.to_vec()));
+    }
+
+    /// Runs for `us` microseconds.
+    pub fn run_us(&mut self, us: u64) {
+        let end = self.now.plus_micros(us);
+        self.run_until(end, |_| false);
+    }
+
+    /// Runs until `done`, at most `us` microseconds; says whether it came true.
+    pub fn run_while_not(&mut self, us: u64, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now.plus_micros(us);
+        self.run_until(end, &mut done)
+    }
+
+    fn run_until(&mut self, end: Time, mut done: impl FnMut(&Self) -> bool) -> bool {
+        loop {
+            if done(self) {
+                return true;
+            }
+            let next = self.next_time();
+            if next > end {
+                self.now = end;
+                return false;
+            }
+            self.now = self.now.max(next);
+            self.step();
+        }
+    }
+
+    fn next_time(&self) -> Time {
+        let arrivals = self.conditions.values().chain([&self.network]);
+        let arrivals = arrivals.filter_map(Conditioner::next_time);
+        let timeouts = self.members.iter().filter(|member| !member.paused);
+        let timeouts = timeouts.map(|member| member.driver.poll_timeout());
+        let waiting = self.members.iter().any(|m| !m.paused && !m.link.inbox.is_empty());
+        let waiting = waiting.then_some(self.now);
+        arrivals.chain(timeouts).chain(waiting).min().unwrap_or(Time::FAR)
+    }
+
+    fn step(&mut self) {
+        for network in self.conditions.values_mut().chain([&mut self.network]) {
+            while let Some(((to, path), bytes)) = network.pop(self.now) {
+                let link = &mut self.members[to].link;
+                let mut copy = link.spare.pop().unwrap_or_default();
+                copy.clear();
+                copy.extend_from_slice(bytes);
+                link.inbox.push_back((path, copy));
+            }
+        }
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            let due = member.driver.poll_timeout() <= self.now || !member.link.inbox.is_empty();
+            if member.paused || !due {
+                continue;
+            }
+            member.driver.pump(self.now, &mut member.link);
+            while let Some(event) = member.driver.poll_event() {
+                member.events.push(event);
+            }
+            self.carry(index);
+        }
+    }
+
+    fn carry(&mut self, from: Index) {
+        let mut outbox = core::mem::take(&mut self.members[from].link.outbox);
+        for (path, bytes) in &mut outbox {
+            let to = if from == 0 { path.0 as usize } else { 0 };
+            let traffic = self.traffic.entry((from, to)).or_default();
+            traffic.0 += 1;
+            traffic.1 += bytes.len() as u64;
+            if let Some(mutate) = self.mutate {
+                mutate(&mut self.prng, bytes);
+            }
+            if !self.cut.contains(&(from, to)) {
+                let path = if from == 0 { Path(0) } else { self.members[from].path };
+                let network = self.conditions.get_mut(&from).unwrap_or(&mut self.network);
+                network.push(self.now, (to, path), bytes);
+            }
+        }
+        let link = &mut self.members[from].link;
+        link.spare.extend(outbox.drain(..).map(|(_, bytes)| bytes));
+        link.outbox = outbox;
+    }
+
+    /// Forgets the traffic so far.
+    pub fn reset_traffic(&mut self) {
+        self.traffic.clear();
+    }
+
+    /// The newest tick that all of `indices` have settled.
+    #[must_use]
+    pub fn settled(&self, indices: &[Index]) -> Tick {
+        indices.iter().map(|&index| self.node(index).settled_tick()).min().unwrap_or(Tick::ZERO)
+    }
+
+    /// Whether all of `indices` are at the same tick with the same state hash.
+    pub fn agree(&mut self, indices: &[Index]) -> bool {
+        let states: Vec<_> = indices
+            .iter()
+            .map(|&index| {
+                let tick = self.node(index).tick();
+                (tick, self.driver(index).state_hash())
+            })
+            .collect();
+        states.windows(2).all(|pair| pair[0] == pair[1])
+    }
+}
+
+fn member(driver: Driver<Bot>, path: Path) -> Member {
+    Member { driver, events: Vec::new(), link: SimLink::default(), paused: false, path }
+}
+
+fn bot(seed: u64, stream: u64) -> Bot {
+    Bot {
+        prng: Prng::with_stream(seed, stream),
+        input: 0,
+        flips_per_million: 100_000,
+        submitted: BTreeMap::new(),
+        remembers: true,
+    }
+}
