@@ -261,7 +261,9 @@ impl GameBuilder {
     ///
     /// Any storage works; `SparseSet` is slower to save. A restore writes values in place where
     /// it can, without change detection or hooks, and else inserts and removes the component, with
-    /// its hooks. Hooks and observers of registered components must therefore not touch the state.
+    /// its hooks. So hooks and observers of registered components may not spawn or despawn
+    /// networked entities, and may not insert or remove registered components; values that they
+    /// set in the state during a restore are overwritten.
     pub fn component<T>(mut self) -> Self
     where
         T: Component<Mutability = Mutable> + Networked + Clone,
@@ -323,7 +325,9 @@ impl GameBuilder {
     /// Adds a function that makes the initial state: entities by
     /// [`SpawnNetworked`](crate::SpawnNetworked), resources by `World::insert_resource`. It must
     /// depend on its arguments alone; random numbers come from the world's
-    /// [`TickRng`]. Several run in the order in which they were added.
+    /// [`TickRng`]. Several run in the order in which they were added. Entities may also be spawned
+    /// with a [`NetId`](crate::NetId) of the game's choice, for example from a level file; the
+    /// counter goes on above the largest.
     ///
     /// It also runs on nodes that join later, before they take over the host's state.
     pub fn setup(

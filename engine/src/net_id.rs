@@ -124,6 +124,11 @@ impl NetIdAllocator {
         id
     }
 
+    /// Never gives ids up to `newest`.
+    pub(crate) fn raise_above(&mut self, newest: NetId) {
+        self.next = self.next.max(newest.bits().saturating_add(1));
+    }
+
     /// Whether ids up to `newest` are never given again, and enough are left for any session.
     pub(crate) fn is_beyond(&self, newest: NetId) -> bool {
         (newest.bits().saturating_add(1)..1 << 63).contains(&self.next)
@@ -174,6 +179,13 @@ impl NetIndex {
         self.entries
             .iter()
             .filter_map(|&(id, entity)| Some((id, entity?)))
+    }
+
+    /// The largest id; [`NetId::NONE`] if there is no entity.
+    pub(crate) fn newest(&self) -> NetId {
+        let mut ids = self.entries.iter().rev();
+        let newest = ids.find(|entry| entry.1.is_some());
+        newest.map_or(NetId::NONE, |entry| entry.0)
     }
 
     pub(crate) fn changes(&self) -> u64 {

@@ -205,6 +205,9 @@ impl EcsSimulation {
             function(&mut world, &setup);
         }
         world.flush();
+        // A setup may choose ids by itself; the counter must not give them again.
+        let newest = world.resource::<NetIndex>().newest();
+        world.resource_mut::<NetIdAllocator>().raise_above(newest);
         derive_schedule.run(&mut world);
         Self {
             game: game.clone(),

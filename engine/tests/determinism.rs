@@ -1,6 +1,8 @@
 //! A game that keeps the rules stays the same over any history; one that breaks them is caught.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use bevy_ecs::lifecycle::HookContext;
+use bevy_ecs::world::DeferredWorld;
 use phalanx::prelude::*;
 
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq)]
@@ -292,6 +294,33 @@ fn state_that_is_not_registered_is_caught() {
 }
 
 #[test]
+fn a_rule_that_knows_of_rollbacks_is_caught() {
+    fn count(stepping: Res<Stepping>, mut score: ResMut<Score>) {
+        score.kills += u32::from(stepping.is_first());
+    }
+    let error = caught(skirmish().systems(|| count.after(measure)));
+    assert!(matches!(error, CheckError::Differs { .. }), "{error}");
+}
+
+#[test]
+fn a_hook_that_spawns_is_caught() {
+    #[derive(Component, Networked, Clone)]
+    #[component(on_insert = spawn_another)]
+    struct Hooked;
+    fn spawn_another(mut world: DeferredWorld<'_>, _context: HookContext) {
+        world.commands().spawn_networked(Health(1));
+    }
+    let game = skirmish().component::<Hooked>().setup(|world, _setup| {
+        world.spawn_networked(Hooked);
+    });
+    let error = caught(game);
+    let CheckError::Differs { step, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(step, CheckStep::Rebuild);
+}
+
+#[test]
 fn a_registered_component_on_presentation_is_caught() {
     fn decorate(mut commands: Commands) {
         commands.spawn(Health(1));
@@ -310,5 +339,5 @@ fn three_hundred_ticks_end_in_the_golden_state() {
     let game = skirmish().build().unwrap();
     let checker = Checker::new(&game).seed(42).ticks(300).inputs(play);
     let report = checker.run().unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(format!("{:016x}", report.hash), "e277d0eee408d81b");
+    assert_eq!(format!("{:016x}", report.hash), "6938b5cfda59e2fb");
 }

@@ -25,6 +25,10 @@ struct Armour(u8);
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
 struct Shield(u8);
 
+/// No bytes at all.
+#[derive(Component, Networked, Clone, Copy, Debug)]
+struct Frozen;
+
 #[derive(Resource, Networked, Clone, Debug, Default, PartialEq)]
 struct Score {
     names: Vec<String>,
@@ -41,6 +45,7 @@ fn game() -> Game {
         .component::<Burning>()
         .component::<Armour>()
         .component::<Shield>()
+        .component::<Frozen>()
         .resource::<Score>()
         .build()
         .unwrap()
@@ -65,7 +70,7 @@ fn change(world: &mut World, prng: &mut Prng) {
     let entity = pick(prng);
     let other = *world.get::<NetId>(pick(prng)).unwrap();
     let mut entity = world.entity_mut(entity);
-    match prng.below(14) {
+    match prng.below(16) {
         0 => {
             entity.despawn();
         }
@@ -98,6 +103,12 @@ fn change(world: &mut World, prng: &mut Prng) {
         }
         10 => {
             entity.insert(Sprite);
+        }
+        13 => {
+            entity.insert(Frozen);
+        }
+        14 => {
+            entity.remove::<Frozen>();
         }
         11 => {
             world.insert_resource(Score {
@@ -185,6 +196,36 @@ fn a_snapshot_carries_the_state_to_any_other_simulation() {
         assert_eq!(target.snapshot(), snapshot, "seed {seed}, round {round}");
         assert_eq!(target.tick(), origin.tick());
     }
+}
+
+/// Captures, changes, restores: the hash must be the captured one, and the change must show.
+fn undo(simulation: &mut EcsSimulation, change: impl FnOnce(&mut World)) {
+    let mut image = EcsImage::default();
+    simulation.capture(&mut image);
+    let before = simulation.state_hash();
+    change(simulation.world_mut());
+    assert_ne!(simulation.state_hash(), before);
+    simulation.restore(&image);
+    assert_eq!(simulation.state_hash(), before);
+}
+
+#[test]
+fn changes_that_keep_all_rows_are_undone() {
+    let mut simulation = game().simulation(1, 2);
+    let world = simulation.world_mut();
+    let first = world.spawn_networked(Position(Vec2::ONE)).id();
+    let second = world.spawn_networked(Position(Vec2::ZERO)).id();
+    world.entity_mut(first).insert(Burning { ticks: 3 });
+    undo(&mut simulation, |world| {
+        world.entity_mut(first).remove::<Burning>();
+        world.entity_mut(second).insert(Burning { ticks: 3 });
+    });
+    undo(&mut simulation, |world| {
+        world.entity_mut(first).insert(NetId::from_bits(77));
+    });
+    let world = simulation.world_mut();
+    assert_eq!(world.resource::<NetIndex>().get(NetId::from_bits(77)), None);
+    assert_eq!(world.resource::<NetIndex>().len(), 2);
 }
 
 #[test]

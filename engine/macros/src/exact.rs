@@ -184,13 +184,22 @@ fn refuse_exact_attributes(attributes: &[Attribute]) -> Result<()> {
     }
 }
 
-/// Whether `name` or `Self` occurs in `tokens`.
+/// Whether `name` or `Self` occurs in `tokens` as a type of its own: `id::NetId` in a `NetId` is
+/// another type.
 fn mentions(tokens: TokenStream, name: &Ident) -> bool {
-    tokens.into_iter().any(|token| match token {
-        TokenTree::Ident(ident) => ident == *name || ident == "Self",
-        TokenTree::Group(group) => mentions(group.stream(), name),
-        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
-    })
+    let mut qualified = false;
+    for token in tokens {
+        let found = match &token {
+            TokenTree::Ident(ident) => !qualified && (ident == name || ident == "Self"),
+            TokenTree::Group(group) => mentions(group.stream(), name),
+            TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+        };
+        if found {
+            return true;
+        }
+        qualified = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == ':');
+    }
+    false
 }
 
 /// A field's name as it stands in the schema: `r#type` is `type`.
@@ -315,6 +324,7 @@ mod tests {
         assert!(recursive.contains("recursive"), "{recursive}");
         let recursive = error(&parse_quote! { enum Tree { Leaf, Node(Option<(u8, Self)>) } });
         assert!(recursive.contains("recursive"), "{recursive}");
+        assert!(expand(&parse_quote! { struct NetId(id::NetId); }).is_ok());
         let union = error(&parse_quote! { union U { a: u8 } });
         assert!(union.contains("union"), "{union}");
         let empty = error(&parse_quote! { enum Never {} });

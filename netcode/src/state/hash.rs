@@ -36,8 +36,8 @@ impl StateHash {
         &self.kinds
     }
 
-    /// The hash with 0 for all kinds that snapshots lack, so that a simulation's hash compares
-    /// with [`Snapshot::hash`](super::Snapshot::hash).
+    /// The hash with [`KindHasher::NO_ROWS`] for all kinds that snapshots lack, so that a
+    /// simulation's hash compares with [`Snapshot::hash`](super::Snapshot::hash).
     #[must_use]
     pub fn without_derived(&self, schema: &Schema) -> Self {
         let kinds = self.kinds.iter().zip(schema.kinds());
@@ -47,7 +47,7 @@ impl StateHash {
                     if kind.visibility.in_snapshots() {
                         hash
                     } else {
-                        0
+                        KindHasher::NO_ROWS
                     }
                 })
                 .collect(),
@@ -77,6 +77,9 @@ pub struct KindHasher {
 }
 
 impl KindHasher {
+    /// The hash of a kind without rows; also of kinds that the hash does not cover.
+    pub const NO_ROWS: u64 = Self { sum: 0, rows: 0 }.finish();
+
     /// Takes the row of entity `id`, whose value hashes to `value`.
     #[inline]
     pub const fn row(&mut self, id: NetId, value: u64) {

@@ -38,7 +38,7 @@ impl Visibility {
         matches!(self, Self::Client | Self::HostOnly)
     }
 
-    /// Whether state hashes cover the values; the hash of other kinds is 0.
+    /// Whether state hashes cover the values. Other kinds hash as if they had no rows.
     #[must_use]
     pub const fn in_hashes(self) -> bool {
         !matches!(self, Self::Local)

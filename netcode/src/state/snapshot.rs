@@ -52,8 +52,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The state hash, equal to that of the simulation, but 0 for `Derived` kinds: snapshots lack
-    /// them. [`StateHash::without_derived`] makes a simulation's hash comparable.
+    /// The state hash, equal to that of the simulation but for `Derived` kinds, which have no rows
+    /// in snapshots. [`StateHash::without_derived`] makes a simulation's hash comparable.
     ///
     /// The snapshot is one of `schema`; see [`Snapshot::validate`].
     #[must_use]
@@ -61,9 +61,7 @@ impl Snapshot {
         let mut hash = StateHash::default();
         hash.reset(schema.kinds().len());
         for (index, (rows, kind)) in self.kinds.iter().zip(schema.kinds()).enumerate() {
-            if kind.visibility.in_snapshots() {
-                hash.set(index, rows.hash(kind));
-            }
+            hash.set(index, rows.hash(kind));
         }
         hash
     }

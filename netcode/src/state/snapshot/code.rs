@@ -419,7 +419,7 @@ mod tests {
         assert_eq!(schema.hash(), 6_017_040_848_701_193_820);
         assert_eq!(
             unit_snapshot().hash(&schema).combined(),
-            14_901_603_812_774_326_619
+            13_941_617_222_843_047_877
         );
     }
 
