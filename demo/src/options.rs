@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -59,6 +60,9 @@ pub struct Options {
     /// Ticks to run ahead on guessed inputs [default: 0]
     #[arg(long, value_name = "N")]
     pub predict: Option<u32>,
+    /// Seconds to wait for an answer, and of silence until a link is lost [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u16>,
     /// No join codes and no encryption: for development and trusted local networks
     #[arg(long)]
     pub insecure: bool,
@@ -115,9 +119,9 @@ impl FromStr for Delay {
         if text == "auto" {
             return Ok(Self::Auto);
         }
-        text.parse()
-            .map(Self::Ticks)
-            .map_err(|_not_a_number| format!("\"{text}\" is neither a number of ticks nor \"auto\""))
+        text.parse().map(Self::Ticks).map_err(|_not_a_number| {
+            format!("\"{text}\" is neither a number of ticks nor \"auto\"")
+        })
     }
 }
 
@@ -165,6 +169,8 @@ pub struct Settings {
     pub delay: InputDelay,
     /// Ticks to run ahead on guessed inputs.
     pub predict: u32,
+    /// Time to wait for an answer, and of silence until a link is lost.
+    pub timeout: Duration,
     /// Whether to do without join codes and encryption.
     pub insecure: bool,
     /// Whether to draw nothing.
@@ -189,6 +195,7 @@ impl Options {
             gate: self.gate.or(other.gate),
             delay: self.delay.or(other.delay),
             predict: self.predict.or(other.predict),
+            timeout: self.timeout.or(other.timeout),
             insecure: self.insecure || other.insecure,
             headless: self.headless || other.headless,
         }
@@ -215,6 +222,11 @@ impl Options {
         ensure!(
             predict <= PREDICTION_TICKS_MAX,
             "--predict must lie in 0 to {PREDICTION_TICKS_MAX}, it is {predict}"
+        );
+        let timeout_s = u64::from(self.timeout.unwrap_or(10));
+        ensure!(
+            (1..=60).contains(&timeout_s),
+            "--timeout must lie in 1 to 60 seconds, it is {timeout_s}"
         );
         let delay = match self.delay.unwrap_or_default() {
             Delay::Auto => InputDelay::default(),
@@ -247,6 +259,7 @@ impl Options {
             },
             delay,
             predict,
+            timeout: Duration::from_secs(timeout_s),
             insecure: self.insecure,
             headless: self.headless,
         })
@@ -255,8 +268,14 @@ impl Options {
 
 /// A network in one direction.
 fn conditions(rtt_ms: u32, jitter_ms: u32, loss_percent: f64) -> Result<Conditions> {
-    ensure!(rtt_ms <= 10_000, "--rtt must lie in 0 to 10000 ms, it is {rtt_ms}");
-    ensure!(jitter_ms <= 10_000, "--jitter must lie in 0 to 10000 ms, it is {jitter_ms}");
+    ensure!(
+        rtt_ms <= 10_000,
+        "--rtt must lie in 0 to 10000 ms, it is {rtt_ms}"
+    );
+    ensure!(
+        jitter_ms <= 10_000,
+        "--jitter must lie in 0 to 10000 ms, it is {jitter_ms}"
+    );
     ensure!(
         (0.0..=100.0).contains(&loss_percent),
         "--loss must lie in 0 to 100 percent, it is {loss_percent}"
@@ -349,7 +368,8 @@ mod tests {
 
     #[test]
     fn a_file_says_what_options_say_and_options_win() {
-        let text = "players = 3\nloss = 2\ndelay = \"auto\"\nbind = \"127.0.0.1:0\"\ngate = \"wait\"";
+        let text =
+            "players = 3\nloss = 2\ndelay = \"auto\"\nbind = \"127.0.0.1:0\"\ngate = \"wait\"";
         let (file, hosting) = parse_file(text).unwrap();
         assert_eq!(hosting.bind.unwrap().to_string(), "127.0.0.1:0");
         let given = Options {
@@ -365,7 +385,13 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_values_out_of_limits_are_refused() {
-        for text in ["playrs = 3", "delay = \"soon\"", "mode = \"magic\"", "bind = 7", "x"] {
+        for text in [
+            "playrs = 3",
+            "delay = \"soon\"",
+            "mode = \"magic\"",
+            "bind = 7",
+            "x",
+        ] {
             assert!(parse_file(text).is_err(), "{text}");
         }
         let bad: [fn(&mut Options); 7] = [

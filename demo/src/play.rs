@@ -137,9 +137,15 @@ mod tests {
         let east = typed(start, " e ").unwrap();
         assert_eq!(east.direction, [127, 0]);
         let strike = typed(east, "strike").unwrap();
-        assert_eq!((strike.direction, strike.buttons), ([127, 0], Buttons::STRIKE));
+        assert_eq!(
+            (strike.direction, strike.buttons),
+            ([127, 0], Buttons::STRIKE)
+        );
         let go = typed(strike, "go 100 50.5").unwrap();
-        assert_eq!(go, strike.ordering(ALL_SQUADS, Verb::Go, Vec2::new(100.0, 50.5)));
+        assert_eq!(
+            go,
+            strike.ordering(ALL_SQUADS, Verb::Go, Vec2::new(100.0, 50.5))
+        );
         for nonsense in ["", "go", "go 1", "go x y", "fly"] {
             assert_eq!(typed(start, nonsense), None, "{nonsense}");
         }

@@ -5,9 +5,9 @@ use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use phalanx::EcsSimulation;
 use phalanx::netcode::replay::{Player, Reader, VerifyReport};
 use phalanx::netcode::tick::Tick;
-use phalanx::prelude::*;
 
 use crate::arena;
 

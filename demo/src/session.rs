@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow};
 use phalanx::netcode::driver::Driver;
 use phalanx::netcode::hash::digest;
 use phalanx::netcode::id::Path;
+use phalanx::netcode::id::Slot;
 use phalanx::netcode::link::conditioned::ConditionedLink;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::link::udp::{JoinToken, UdpConfig, UdpLink, UdpStatistics};
@@ -25,9 +26,11 @@ use phalanx::netcode::session::config::{
     GameInfo, HostConfig, JoinConfig, Mode as SessionMode, Role, Start,
 };
 use phalanx::netcode::session::handshake::ByeReason;
+use phalanx::netcode::session::roster::Member;
 use phalanx::netcode::session::statistics::NodeStatistics;
+use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
-use phalanx::prelude::*;
+use phalanx::{EcsSimulation, Game};
 
 use crate::arena::{self, Standing, standings};
 use crate::options::Settings;
@@ -70,11 +73,14 @@ pub fn open_link(
     if settings.insecure {
         config = config.insecure();
     }
+    config.timeout = settings.timeout;
     let outgoing = match network {
         Network::BothWays => settings.conditions,
         Network::Incoming => Conditions::PERFECT,
     };
-    let seed = settings.seed.wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let seed = settings
+        .seed
+        .wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let udp = UdpLink::bind(config)?;
     Ok(Watched {
         inner: ConditionedLink::new(udp, outgoing, settings.conditions, seed),
@@ -292,6 +298,17 @@ struct Log {
     news: Vec<String>,
 }
 
+impl Log {
+    fn remember(&mut self, member: &Member) {
+        if let Some(slot) = member.slot {
+            if self.names.len() <= slot.index() {
+                self.names.resize(slot.index() + 1, String::new());
+            }
+            self.names[slot.index()].clone_from(&member.name);
+        }
+    }
+}
+
 /// Counters when the first tick had run.
 #[derive(Clone, Copy, Debug)]
 struct Baseline {
@@ -319,7 +336,13 @@ impl Session {
             ..HostConfig::new(info.clone(), settings.players)
         };
         let node = Node::host(config, Time::ZERO)?;
-        Ok(Self::new(node, info, Pilot::new(game, hands), settings, link))
+        Ok(Self::new(
+            node,
+            info,
+            Pilot::new(game, hands),
+            settings,
+            link,
+        ))
     }
 
     /// A node that joins the host at `to`; without hands it watches.
@@ -341,6 +364,7 @@ impl Session {
             },
             input_delay: settings.delay,
             prediction_ticks: settings.predict,
+            join_us: u64::try_from(settings.timeout.as_micros()).unwrap_or(u64::MAX),
             secret: secret()?,
             ..JoinConfig::new(info.clone(), name)
         };
@@ -467,14 +491,12 @@ impl Session {
                 log.end.get_or_insert(End::Failed(no_answer(self.host)));
             }
             Event::Member(member) => {
-                if let Some(slot) = member.slot {
-                    let index = slot.index();
-                    if log.names.len() <= index {
-                        log.names.resize(index + 1, String::new());
-                    }
-                    log.names[index].clone_from(&member.name);
-                }
-                let doing = if member.connected { "is here" } else { "is not connected" };
+                log.remember(&member);
+                let doing = if member.connected {
+                    "is here"
+                } else {
+                    "is not connected"
+                };
                 log.news.push(format!("{} {doing}", quoted(&member.name)));
             }
             Event::Left { member, reason } => {
@@ -482,7 +504,8 @@ impl Session {
             }
             Event::Started => log.news.push("the match begins".to_owned()),
             Event::Healed { tick } => {
-                log.news.push(format!("took over the host's state of tick {tick}"));
+                log.news
+                    .push(format!("took over the host's state of tick {tick}"));
             }
             Event::Desync(report) => {
                 log.news.push(format!(
@@ -496,7 +519,8 @@ impl Session {
             }
             Event::Disconnected { reason } => {
                 let closed = self.link.closed;
-                log.end.get_or_insert_with(|| end_of(reason, closed, self.host));
+                log.end
+                    .get_or_insert_with(|| end_of(reason, closed, self.host));
             }
             Event::Activated { .. }
             | Event::Stalled { .. }
@@ -535,13 +559,21 @@ impl Session {
     }
 
     fn rtt_us(&self) -> Option<u64> {
-        let trips: Vec<u64> = self.driver.node().links().filter_map(|link| link.rtt_us).collect();
+        let trips: Vec<u64> = self
+            .driver
+            .node()
+            .links()
+            .filter_map(|link| link.rtt_us)
+            .collect();
         let count = u64::try_from(trips.len()).unwrap_or(0);
         trips.iter().sum::<u64>().checked_div(count)
     }
 
     fn show(&mut self, board: &Board) {
         let node = self.driver.node();
+        for member in node.roster().members() {
+            self.log.remember(member);
+        }
         let statistics = *node.statistics();
         let rtt_us = self.rtt_us();
         let line = format!(
@@ -628,7 +660,10 @@ fn figures(
     rtt_us: Option<u64>,
     udp: &UdpStatistics,
 ) -> Vec<(&'static str, f64)> {
-    #[expect(clippy::cast_precision_loss, reason = "metrics are floats; 2^53 is enough")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "metrics are floats; 2^53 is enough"
+    )]
     let float = |count: u64| count as f64;
     let players = u64::try_from(node.roster().players()).unwrap_or(0);
     vec![
@@ -638,10 +673,16 @@ fn figures(
         ("stalls_total", float(statistics.stalls)),
         ("rollbacks_total", float(statistics.rollbacks)),
         ("desyncs_total", float(statistics.desyncs)),
-        ("inputs_late_total", float(node.links().map(|link| link.statistics.inputs_late).sum())),
+        (
+            "inputs_late_total",
+            float(node.links().map(|link| link.statistics.inputs_late).sum()),
+        ),
         ("udp_datagrams_sent_total", float(udp.datagrams_sent)),
         ("udp_bytes_sent_total", float(udp.bytes_sent)),
-        ("udp_datagrams_received_total", float(udp.datagrams_received)),
+        (
+            "udp_datagrams_received_total",
+            float(udp.datagrams_received),
+        ),
         ("udp_bytes_received_total", float(udp.bytes_received)),
         ("udp_datagrams_refused_total", float(udp.drops.total())),
         ("datagrams_dropped_total", float(statistics.drops.total())),

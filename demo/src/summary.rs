@@ -190,7 +190,11 @@ impl Summary {
             settings.mode.name(),
             first.players,
             settings.units,
-            if settings.insecure { "not encrypted" } else { "encrypted" },
+            if settings.insecure {
+                "not encrypted"
+            } else {
+                "encrypted"
+            },
         );
         let _ = writeln!(text, "{STANDINGS_HEAD}");
         for standing in &first.standings {
@@ -277,10 +281,11 @@ impl PerClient {
     fn of(traffic: &Traffic, at_host: bool) -> Self {
         let links = if at_host { traffic.links.max(1) } else { 1 };
         #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-        let per_tick = |count: u64| {
-            count as f64 / (f64::from(traffic.ticks.max(1)) * links as f64)
-        };
-        let (sent, received) = (per_tick(traffic.bytes_sent), per_tick(traffic.bytes_received));
+        let per_tick = |count: u64| count as f64 / (f64::from(traffic.ticks.max(1)) * links as f64);
+        let (sent, received) = (
+            per_tick(traffic.bytes_sent),
+            per_tick(traffic.bytes_received),
+        );
         if at_host {
             Self {
                 up: received,

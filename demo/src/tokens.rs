@@ -51,7 +51,9 @@ pub fn announce(
                 .context("cannot make a join code")?;
             if let Some(folder) = &hosting.token_dir {
                 let file = folder.join(format!("player-{number}.token"));
-                token.write_file(&file).with_context(|| format!("cannot write {}", file.display()))?;
+                token
+                    .write_file(&file)
+                    .with_context(|| format!("cannot write {}", file.display()))?;
                 writeln!(stdout, "token {}", file.display())?;
             } else {
                 writeln!(stdout, "join {}", token.to_text())?;
@@ -69,7 +71,10 @@ fn public_address(local: SocketAddr, public: Option<SocketAddr>) -> Result<Socke
         if public.port() == 0 {
             public.set_port(local.port());
         }
-        ensure!(!public.ip().is_unspecified(), "--public must name one address");
+        ensure!(
+            !public.ip().is_unspecified(),
+            "--public must name one address"
+        );
         return Ok(public);
     }
     if local.ip().is_unspecified() {

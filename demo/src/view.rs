@@ -78,7 +78,12 @@ pub fn standing_line(standing: &Standing, names: &[String], colours: bool) -> St
     let name = names.get(slot.index()).map_or("", String::as_str);
     let name: String = name.chars().filter(|letter| !letter.is_control()).collect();
     let mut text = String::new();
-    paint(&mut text, &slot_letter(slot).to_string(), Some(slot), colours);
+    paint(
+        &mut text,
+        &slot_letter(slot).to_string(),
+        Some(slot),
+        colours,
+    );
     let _ = write!(
         text,
         "  {name:<12.12} {:>6} {:>6} {:>6} {:>6} {:>6}  {}",
@@ -180,7 +185,10 @@ mod tests {
         let field: Vec<&str> = text.lines().take(22).collect();
         assert!(field.iter().all(|line| line.chars().count() == 62));
         for letter in ['a', 'b', 'c', '+'] {
-            assert!(field[1..21].iter().any(|line| line.contains(letter)), "{letter}\n{text}");
+            assert!(
+                field[1..21].iter().any(|line| line.contains(letter)),
+                "{letter}\n{text}"
+            );
         }
         assert_eq!(text.lines().count(), 22 + 3);
         assert!(!text.contains('\x1b'));

@@ -268,12 +268,16 @@ impl<P: Player> Driver<P> {
 
     /// Hashes the state at `tick` into `self.hash`, if it is there.
     fn hash_at(&mut self, tick: Tick) -> bool {
-        let Some(simulation) = &mut self.simulation else { return false };
+        let Some(simulation) = &mut self.simulation else {
+            return false;
+        };
         if simulation.tick() == tick {
             simulation.hash(&mut self.hash);
             return true;
         }
-        let Some(image) = ring(&self.images, tick) else { return false };
+        let Some(image) = ring(&self.images, tick) else {
+            return false;
+        };
         simulation.hash_image(image, &mut self.hash);
         true
     }
@@ -339,7 +343,10 @@ impl<P: Player> Driver<P> {
                 let mut image = <P::Simulation as Simulation>::Image::default();
                 simulation.capture(&mut image);
                 file.keyframe(simulation.export(&image));
-                Recording::On { file: Box::new(file), keyframe: None }
+                Recording::On {
+                    file: Box::new(file),
+                    keyframe: None,
+                }
             }
             Err(error) => Recording::Failed(error),
         };
@@ -348,13 +355,18 @@ impl<P: Player> Driver<P> {
 
 impl<P: Player> fmt::Debug for Driver<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("Driver")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
     }
 }
 
 impl<P: Player> Default for Image<P> {
     fn default() -> Self {
-        Self { tick: None, image: <P::Simulation as Simulation>::Image::default() }
+        Self {
+            tick: None,
+            image: <P::Simulation as Simulation>::Image::default(),
+        }
     }
 }
 
@@ -362,7 +374,9 @@ impl<P: Player> Recording<P> {
     /// Saves the state at `tick` if it shall become a keyframe. It may run again before it is
     /// final, and is saved again then.
     fn stepped(&mut self, tick: Tick, simulation: &mut P::Simulation) {
-        let Self::On { file, keyframe } = self else { return };
+        let Self::On { file, keyframe } = self else {
+            return;
+        };
         let wanted = match keyframe {
             Some(saved) => saved.tick == Some(tick),
             None => file.keyframe_due(tick),
@@ -375,7 +389,9 @@ impl<P: Player> Recording<P> {
     }
 
     fn confirmed(&mut self, frame: &InputFrame, simulation: Option<&P::Simulation>) {
-        let Self::On { file, keyframe } = self else { return };
+        let Self::On { file, keyframe } = self else {
+            return;
+        };
         file.frame(frame);
         if let Some(simulation) = simulation
             && let Some(saved) = keyframe.take_if(|saved| saved.tick == Some(frame.tick()))

@@ -101,7 +101,11 @@ impl Node {
     pub fn host(config: HostConfig, now: Time) -> Result<Self, ConfigError> {
         config.check()?;
         let (host, core) = Host::new(config, now);
-        Ok(Self { core, role: Role::Host(Box::new(host)), exporting: None })
+        Ok(Self {
+            core,
+            role: Role::Host(Box::new(host)),
+            exporting: None,
+        })
     }
 
     /// Asks the host behind `path` to join.
@@ -111,7 +115,11 @@ impl Node {
     pub fn join(config: JoinConfig, path: Path, now: Time) -> Result<Self, ConfigError> {
         config.check()?;
         let (client, core) = Client::new(config, path, now);
-        Ok(Self { core, role: Role::Client(Box::new(client)), exporting: None })
+        Ok(Self {
+            core,
+            role: Role::Client(Box::new(client)),
+            exporting: None,
+        })
     }
 
     // ---- getters ----
@@ -173,13 +181,17 @@ impl Node {
             Role::Host(host) => (Some(host.guests.values().map(|guest| &guest.peer)), None),
             Role::Client(client) => (None, Some(&client.peer)),
         };
-        guests.into_iter().flatten().chain(peer).map(|peer| LinkQuality {
-            member: peer.member,
-            rtt_us: peer.rtt.smoothed_us(),
-            jitter_us: peer.rtt.deviation_us(),
-            loss: peer.loss(),
-            statistics: peer.statistics,
-        })
+        guests
+            .into_iter()
+            .flatten()
+            .chain(peer)
+            .map(|peer| LinkQuality {
+                member: peer.member,
+                rtt_us: peer.rtt.smoothed_us(),
+                jitter_us: peer.rtt.deviation_us(),
+                loss: peer.loss(),
+                statistics: peer.statistics,
+            })
     }
 
     /// Whether this node has done all that it had to, and nothing is left to send.
@@ -227,7 +239,10 @@ impl Node {
     pub fn submit_input(&mut self, now: Time, input: &[u8]) -> Result<(), InputError> {
         let expected = self.core.info.input_bytes;
         if input.len() != usize::from(expected) {
-            return Err(InputError::Size { expected, found: input.len() });
+            return Err(InputError::Size {
+                expected,
+                found: input.len(),
+            });
         }
         let slot = self.own_slot().ok_or(InputError::NotAsked)?;
         self.core.submit(slot, input).ok_or(InputError::NotAsked)?;
@@ -240,7 +255,9 @@ impl Node {
 
     /// Answers [`Request::Hash`]; `None` if the state of that tick is known no more.
     pub fn commit_hash(&mut self, tick: Tick, hash: Option<&StateHash>) {
-        let Some(hash) = hash.map(StateHash::combined) else { return };
+        let Some(hash) = hash.map(StateHash::combined) else {
+            return;
+        };
         self.core.hashes.put(tick, hash);
         match &mut self.role {
             Role::Host(host) => host.doctor.own_hash(&mut self.core, &mut host.guests, tick),
@@ -286,11 +303,15 @@ impl Node {
         let peer = match &mut self.role {
             Role::Host(host) => {
                 let mut guests = host.guests.values_mut();
-                guests.find(|guest| guest.peer.member == to).map(|guest| &mut guest.peer)
+                guests
+                    .find(|guest| guest.peer.member == to)
+                    .map(|guest| &mut guest.peer)
             }
             Role::Client(client) => (to == MemberId::FIRST_HOST).then_some(&mut client.peer),
         };
-        peer.ok_or(MessageError::NoLink(to))?.messages.send(channel, bytes)?;
+        peer.ok_or(MessageError::NoLink(to))?
+            .messages
+            .send(channel, bytes)?;
         Ok(())
     }
 
@@ -333,7 +354,10 @@ impl Node {
         Some(match self.core.todo.pop_front()? {
             Todo::Begin => Request::Begin(&self.core.info),
             Todo::Sample(tick) => Request::Sample { tick },
-            Todo::Step(tick, kind) => Request::Step { frame: self.core.frame(tick, own), kind },
+            Todo::Step(tick, kind) => Request::Step {
+                frame: self.core.frame(tick, own),
+                kind,
+            },
             Todo::Capture(tick) => Request::Capture { tick },
             Todo::Restore(tick) => Request::Restore { tick },
             Todo::Hash(tick) => Request::Hash { tick },
@@ -346,7 +370,9 @@ impl Node {
                     Role::Host(host) => host.doctor.cure.as_deref(),
                     Role::Client(client) => client.state.as_ref().map(|(_, bytes)| &**bytes),
                 };
-                Request::Import { bytes: bytes.unwrap_or_default() }
+                Request::Import {
+                    bytes: bytes.unwrap_or_default(),
+                }
             }
         })
     }

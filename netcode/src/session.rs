@@ -4,11 +4,11 @@
 //! node asks each carrier for bytes that fit the room left in the tick's datagram, and hands over
 //! what arrived.
 
+pub mod bulk;
 pub mod clock;
 pub mod config;
 pub mod control;
 pub mod handshake;
-pub mod bulk;
 pub mod messages;
 pub mod outbox;
 pub mod peer;

@@ -75,8 +75,12 @@ struct SimLink {
 impl Link for SimLink {
     fn receive(&mut self) -> Option<LinkEvent<'_>> {
         let (path, bytes) = self.inbox.pop_front()?;
-        self.spare.push(core::mem::replace(&mut self.current, bytes));
-        Some(LinkEvent::Datagram { path, bytes: &self.current })
+        self.spare
+            .push(core::mem::replace(&mut self.current, bytes));
+        Some(LinkEvent::Datagram {
+            path,
+            bytes: &self.current,
+        })
     }
 
     fn send(&mut self, path: Path, bytes: &[u8]) {
@@ -146,14 +150,18 @@ impl Cluster {
         let game = config.game.clone();
         let node = Node::join(config, Path(0), self.now).expect("the settings can be used");
         let path = Path(u32::try_from(index).expect("few members"));
-        self.members.push(member(Driver::new(node, game, bot(self.seed, index as u64)), path));
+        self.members.push(member(
+            Driver::new(node, game, bot(self.seed, index as u64)),
+            path,
+        ));
         index
     }
 
     /// Gives everything that `index` sends other conditions than the rest.
     pub fn set_conditions(&mut self, index: Index, conditions: Conditions) {
         let seed = self.seed ^ index as u64;
-        self.conditions.insert(index, Conditioner::new(conditions, seed));
+        self.conditions
+            .insert(index, Conditioner::new(conditions, seed));
     }
 
     /// The conditions of those who have no other.
@@ -189,8 +197,15 @@ impl Cluster {
 
     /// Hands `bytes` to `to` as if they came over the path of `from`.
     pub fn inject(&mut self, from: Index, to: Index, bytes: &[u8]) {
-        let path = if to == 0 { self.members[from].path } else { Path(0) };
-        self.members[to].link.inbox.push_back((path, bytes.to_vec()));
+        let path = if to == 0 {
+            self.members[from].path
+        } else {
+            Path(0)
+        };
+        self.members[to]
+            .link
+            .inbox
+            .push_back((path, bytes.to_vec()));
     }
 
     /// Runs for `us` microseconds.
@@ -225,9 +240,16 @@ impl Cluster {
         let arrivals = arrivals.filter_map(Conditioner::next_time);
         let timeouts = self.members.iter().filter(|member| !member.paused);
         let timeouts = timeouts.map(|member| member.driver.poll_timeout());
-        let waiting = self.members.iter().any(|m| !m.paused && !m.link.inbox.is_empty());
+        let waiting = self
+            .members
+            .iter()
+            .any(|m| !m.paused && !m.link.inbox.is_empty());
         let waiting = waiting.then_some(self.now);
-        arrivals.chain(timeouts).chain(waiting).min().unwrap_or(Time::FAR)
+        arrivals
+            .chain(timeouts)
+            .chain(waiting)
+            .min()
+            .unwrap_or(Time::FAR)
     }
 
     fn step(&mut self) {
@@ -265,7 +287,11 @@ impl Cluster {
                 mutate(&mut self.prng, bytes);
             }
             if !self.cut.contains(&(from, to)) {
-                let path = if from == 0 { Path(0) } else { self.members[from].path };
+                let path = if from == 0 {
+                    Path(0)
+                } else {
+                    self.members[from].path
+                };
                 let network = self.conditions.get_mut(&from).unwrap_or(&mut self.network);
                 network.push(self.now, (to, path), bytes);
             }
@@ -283,7 +309,11 @@ impl Cluster {
     /// The newest tick that all of `indices` have settled.
     #[must_use]
     pub fn settled(&self, indices: &[Index]) -> Tick {
-        indices.iter().map(|&index| self.node(index).settled_tick()).min().unwrap_or(Tick::ZERO)
+        indices
+            .iter()
+            .map(|&index| self.node(index).settled_tick())
+            .min()
+            .unwrap_or(Tick::ZERO)
     }
 
     /// Whether all of `indices` are at the same tick with the same state hash.
@@ -300,7 +330,13 @@ impl Cluster {
 }
 
 fn member(driver: Driver<Bot>, path: Path) -> Member {
-    Member { driver, events: Vec::new(), link: SimLink::default(), paused: false, path }
+    Member {
+        driver,
+        events: Vec::new(),
+        link: SimLink::default(),
+        paused: false,
+        path,
+    }
 }
 
 fn bot(seed: u64, stream: u64) -> Bot {

@@ -77,9 +77,18 @@ impl Toy {
     #[must_use]
     pub fn new(seed: u64, slots: u8) -> Self {
         let traces = (0..u64::from(slots))
-            .map(|slot| Trace { sum: mix(seed, slot), present: 0 })
+            .map(|slot| Trace {
+                sum: mix(seed, slot),
+                present: 0,
+            })
             .collect();
-        Self { schema: game().schema, tick: Tick::ZERO, traces, wrong_from: None, steps: 0 }
+        Self {
+            schema: game().schema,
+            tick: Tick::ZERO,
+            traces,
+            wrong_from: None,
+            steps: 0,
+        }
     }
 
     /// The slots' traces.
@@ -89,7 +98,10 @@ impl Toy {
     }
 
     fn snapshot(&self, tick: Tick, traces: &[Trace]) -> Snapshot {
-        let mut snapshot = Snapshot { tick, kinds: vec![Default::default(); 2] };
+        let mut snapshot = Snapshot {
+            tick,
+            kinds: vec![Default::default(); 2],
+        };
         // By name: Clock, Trace.
         snapshot.kinds[0].push(NetId::NONE, |out| out.extend(tick.number().to_le_bytes()));
         for (index, trace) in (1..).zip(traces) {
@@ -168,7 +180,10 @@ impl Simulation for Toy {
             .map(|(_, row)| {
                 let (sum, present) = row.split_at(8);
                 let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |w, &b| w << 8 | u64::from(b));
-                Trace { sum: word(sum), present: u32::try_from(word(present)).unwrap_or(0) }
+                Trace {
+                    sum: word(sum),
+                    present: u32::try_from(word(present)).unwrap_or(0),
+                }
             })
             .collect();
         Ok(())

@@ -7,14 +7,16 @@ use phalanx_tests::cluster::Cluster;
 use phalanx_tests::toy;
 
 fn host(slots: u8, last: u32) -> HostConfig {
-    HostConfig { last_tick: Some(Tick::new(last)), ..HostConfig::new(toy::game(), slots) }
+    HostConfig {
+        last_tick: Some(Tick::new(last)),
+        ..HostConfig::new(toy::game(), slots)
+    }
 }
 
 #[test]
 fn four_paced_players_end_with_one_state() {
     for seed in 0..5 {
-        let mut cluster =
-            Cluster::new(host(4, 600), Conditions::from_rtt(100_000, 50_000), seed);
+        let mut cluster = Cluster::new(host(4, 600), Conditions::from_rtt(100_000, 50_000), seed);
         for player in 0..4 {
             cluster.join(JoinConfig::new(toy::game(), &format!("player {player}")));
         }
@@ -22,17 +24,26 @@ fn four_paced_players_end_with_one_state() {
             (0..5).all(|index| c.node(index).settled_tick() == Tick::new(600))
         });
         for i in 0..5 {
-            println!("{i}: {:?} {:?}", cluster.node(i).settled_tick(), cluster.node(i).statistics());
+            println!(
+                "{i}: {:?} {:?}",
+                cluster.node(i).settled_tick(),
+                cluster.node(i).statistics()
+            );
         }
         assert!(over, "seed {seed}");
-        assert!(cluster.agree(&[0, 1, 2, 3, 4]), "seed {seed}: states differ");
+        assert!(
+            cluster.agree(&[0, 1, 2, 3, 4]),
+            "seed {seed}: states differ"
+        );
     }
 }
 
 #[test]
 fn strict_two_players_never_stall() {
     let config = HostConfig {
-        gate: Gate::Wait { limit_us: 5_000_000 },
+        gate: Gate::Wait {
+            limit_us: 5_000_000,
+        },
         plays: true,
         input_delay: InputDelay::Fixed(4),
         ..host(2, 3000)
@@ -46,7 +57,11 @@ fn strict_two_players_never_stall() {
         (0..2).all(|index| c.node(index).settled_tick() == Tick::new(3000))
     });
     for i in 0..2 {
-        println!("{i}: {:?} {:?}", cluster.node(i).settled_tick(), cluster.node(i).statistics());
+        println!(
+            "{i}: {:?} {:?}",
+            cluster.node(i).settled_tick(),
+            cluster.node(i).statistics()
+        );
     }
     println!("{:?}", cluster.traffic);
     assert!(over);

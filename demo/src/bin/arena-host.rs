@@ -82,13 +82,12 @@ impl Metrics {
 
     /// Writes the file if it is time. A disk that fails later does not end the match.
     fn update(&mut self, status: &Status) {
-        let is_due = self.written_at.is_none_or(|at| at.elapsed() >= METRICS_PERIOD);
+        let is_due = self
+            .written_at
+            .is_none_or(|at| at.elapsed() >= METRICS_PERIOD);
         if is_due && let Err(error) = self.write(status) {
             // Said once per period, in the log of status lines.
-            let _ = std::io::Write::write_fmt(
-                &mut std::io::stderr(),
-                format_args!("{error:#}\n"),
-            );
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{error:#}\n"));
             self.written_at = Some(Instant::now());
         }
     }
@@ -114,8 +113,14 @@ fn partial_of(file: &Path) -> PathBuf {
 fn prometheus(figures: &[(&'static str, f64)]) -> String {
     let mut text = String::new();
     for (name, value) in figures {
-        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-        text.push_str(&format!("# TYPE arena_{name} {kind}\narena_{name} {value}\n"));
+        let kind = if name.ends_with("_total") {
+            "counter"
+        } else {
+            "gauge"
+        };
+        text.push_str(&format!(
+            "# TYPE arena_{name} {kind}\narena_{name} {value}\n"
+        ));
     }
     text
 }

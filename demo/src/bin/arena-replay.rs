@@ -122,7 +122,11 @@ fn play(file: &Path, speed: f64, from: Option<Tick>) -> Result<()> {
             let home = if terminal { "\x1b[H" } else { "" };
             let erase = if terminal { "\x1b[J" } else { "" };
             let field = view::draw(player.simulation().world(), canvas, &names);
-            writeln!(stdout, "{home}{field}tick {} of {last}{erase}", player.tick())?;
+            writeln!(
+                stdout,
+                "{home}{field}tick {} of {last}{erase}",
+                player.tick()
+            )?;
             stdout.flush()?;
         }
         if !player.step()? {

@@ -95,7 +95,12 @@ fn host(command: HostCommand) -> Result<ExitCode> {
         0,
     )?;
     tokens::announce(&link, &command.hosting, &settings, settings.players - 1)?;
-    let session = Session::host(&settings, &command.name, hands(&settings, command.bot), link)?;
+    let session = Session::host(
+        &settings,
+        &command.name,
+        hands(&settings, command.bot),
+        link,
+    )?;
     let outcome = show::run(session, &settings, |_status| {})?;
     Ok(Summary::new(settings, vec![outcome], true).report(PROGRAM)?)
 }
@@ -106,7 +111,10 @@ fn join(command: JoinCommand) -> Result<ExitCode> {
     let to = match (&command.to, &command.token) {
         (Some(to), _) => destination(to, &settings)?,
         (None, Some(file)) => {
-            ensure!(!settings.insecure, "--insecure goes with an address, not with a join code");
+            ensure!(
+                !settings.insecure,
+                "--insecure goes with an address, not with a join code"
+            );
             let token = JoinToken::read_file(file)
                 .with_context(|| format!("cannot use {}", file.display()))?;
             Destination::Token(Box::new(token))
@@ -174,7 +182,13 @@ fn play_here(options: Options) -> Result<ExitCode> {
 
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let clients = settings.players - 1;
-    let link = open_link(loopback, &settings, usize::from(clients), Network::Incoming, 0)?;
+    let link = open_link(
+        loopback,
+        &settings,
+        usize::from(clients),
+        Network::Incoming,
+        0,
+    )?;
     let mut destinations = Vec::new();
     for number in 1..=u64::from(clients) {
         let address = link.udp().local_addr();
@@ -217,7 +231,10 @@ fn play_here(options: Options) -> Result<ExitCode> {
     let over = || host.is_finished() && clients.iter().all(JoinHandle::is_finished);
     let shown = display.follow(&board, over, |_status| {
         // A client that cannot join would let the others wait for ever.
-        if clients.iter().any(JoinHandle::is_finished) && !host.is_finished() && board.look().tick == 0 {
+        if clients.iter().any(JoinHandle::is_finished)
+            && !host.is_finished()
+            && board.look().tick == 0
+        {
             board.stop();
         }
         if host.is_finished() {

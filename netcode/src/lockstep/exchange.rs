@@ -60,7 +60,9 @@ impl Exchange {
             held: vec![from; RING * count],
             acked: vec![from; count],
         };
-        (0..slots).map(Slot).for_each(|slot| exchange.start(slot, from));
+        (0..slots)
+            .map(Slot)
+            .for_each(|slot| exchange.start(slot, from));
         exchange
     }
 
@@ -110,8 +112,11 @@ impl Exchange {
         self.seqs[at] = Some(seq);
         for slot in 0..self.slots {
             let id = Slot(u8::try_from(slot).unwrap_or(u8::MAX));
-            self.held[at * self.slots + slot] =
-                if self.incoming & id.bit() == 0 { Tick::ZERO } else { theirs.newest(id) };
+            self.held[at * self.slots + slot] = if self.incoming & id.bit() == 0 {
+                Tick::ZERO
+            } else {
+                theirs.newest(id)
+            };
             self.sent[at * self.slots + slot] = self.encoder.base(id);
         }
         if self.outgoing == 0 {
@@ -127,7 +132,10 @@ impl Exchange {
         let span = self.encoder.encode(&plan, history, room, out)?;
         for slot in slots_of(self.outgoing) {
             let base = self.encoder.base(slot);
-            let newest = history.newest(slot).min(shape.reference).min(base.plus(span.ticks));
+            let newest = history
+                .newest(slot)
+                .min(shape.reference)
+                .min(base.plus(span.ticks));
             self.sent[at * self.slots + slot.index()] = newest.max(base);
         }
         Ok(())
@@ -137,7 +145,10 @@ impl Exchange {
     /// earlier one.
     #[must_use]
     pub fn newest_base(&self) -> Tick {
-        slots_of(self.outgoing).map(|slot| self.encoder.base(slot)).max().unwrap_or_default()
+        slots_of(self.outgoing)
+            .map(|slot| self.encoder.base(slot))
+            .max()
+            .unwrap_or_default()
     }
 
     /// Whether the peer has all inputs up to `reference`.

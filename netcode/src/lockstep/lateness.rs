@@ -30,7 +30,12 @@ impl DelayControl {
     /// Begins with the fewest ticks that are allowed.
     #[must_use]
     pub const fn new(limits: InputDelay) -> Self {
-        Self { limits, ticks: limits.min(), changed_at: None, calm_since: None }
+        Self {
+            limits,
+            ticks: limits.min(),
+            changed_at: None,
+            calm_since: None,
+        }
     }
 
     /// The delay in ticks.
@@ -49,9 +54,9 @@ impl DelayControl {
     /// Takes a report: the smallest margin of the last inputs, in 1/16 tick.
     pub fn report(&mut self, now: Time, rate: TickRate, rtt_us: u64, margin: i16) {
         let margin = i32::from(margin);
-        let settled = self.changed_at.is_none_or(|at| {
-            now.micros_since(at) > WINDOW_TICKS * rate.tick_us() + rtt_us
-        });
+        let settled = self
+            .changed_at
+            .is_none_or(|at| now.micros_since(at) > WINDOW_TICKS * rate.tick_us() + rtt_us);
         if margin < MARGIN_MIN {
             self.calm_since = None;
             // Before the change could show, more of the same says nothing new.
@@ -91,13 +96,29 @@ mod tests {
             control.report(Time::from_millis(ms), TickRate::DEFAULT, 100_000, margin);
             control.ticks()
         };
-        assert_eq!(report(&mut control, 1000, 8), 3, "half a tick early is fine");
-        assert_eq!(report(&mut control, 1100, -20), 5, "1.25 ticks late, plus the margin");
-        assert_eq!(report(&mut control, 1200, -20), 5, "still the inputs of before");
+        assert_eq!(
+            report(&mut control, 1000, 8),
+            3,
+            "half a tick early is fine"
+        );
+        assert_eq!(
+            report(&mut control, 1100, -20),
+            5,
+            "1.25 ticks late, plus the margin"
+        );
+        assert_eq!(
+            report(&mut control, 1200, -20),
+            5,
+            "still the inputs of before"
+        );
         assert_eq!(report(&mut control, 3000, -1), 6);
         assert_eq!(report(&mut control, 5000, 40), 6);
         assert_eq!(report(&mut control, 12_900, 40), 6);
         assert_eq!(report(&mut control, 13_100, 40), 5);
-        assert_eq!(report(&mut control, 60_000, -2000), 10, "never beyond the limit");
+        assert_eq!(
+            report(&mut control, 60_000, -2000),
+            10,
+            "never beyond the limit"
+        );
     }
 }

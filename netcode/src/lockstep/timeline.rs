@@ -32,9 +32,18 @@ impl Timeline {
     /// A timeline that begins with the state at `tick`.
     #[must_use]
     pub fn new(slots: u8, input_bytes: u8, prediction: u32, tick: Tick) -> Self {
-        let ring = if prediction == 0 { 0 } else { PREDICTION_TICKS_MAX as usize + 1 };
+        let ring = if prediction == 0 {
+            0
+        } else {
+            PREDICTION_TICKS_MAX as usize + 1
+        };
         let guesses = vec![InputFrame::empty(Tick::ZERO, slots, input_bytes); ring];
-        Self { simulated: tick, settled: tick, guesses, prediction }
+        Self {
+            simulated: tick,
+            settled: tick,
+            guesses,
+            prediction,
+        }
     }
 
     /// The newest tick that ran.
@@ -124,7 +133,9 @@ impl Timeline {
         let at = tick.number() as usize % self.guesses.len().max(1);
         self.guesses.get(at).is_some_and(|frame| {
             frame.tick() == tick
-                && (0..frame.slots()).map(Slot).all(|slot| inputs.at(slot, tick) == frame.input(slot))
+                && (0..frame.slots())
+                    .map(Slot)
+                    .all(|slot| inputs.at(slot, tick) == frame.input(slot))
         })
     }
 }
@@ -186,7 +197,10 @@ mod tests {
         let mut timeline = Timeline::new(2, 1, 8, Tick::ZERO);
         for tick in 1..=5 {
             push(&mut own, 0, tick, 10);
-            let inputs = Inputs { known: &known, own: Some((Slot(0), &own)) };
+            let inputs = Inputs {
+                known: &known,
+                own: Some((Slot(0), &own)),
+            };
             assert!(timeline.may_step(Tick::ZERO));
             timeline.step(Tick::ZERO, &inputs);
         }
@@ -195,7 +209,10 @@ mod tests {
             push(&mut known, 0, tick, 10);
             known.push(Slot(1), Tick::new(tick), (tick >= 3).then_some(&[7][..]));
         }
-        let inputs = Inputs { known: &known, own: Some((Slot(0), &own)) };
+        let inputs = Inputs {
+            known: &known,
+            own: Some((Slot(0), &own)),
+        };
         let mut works = Vec::new();
         timeline.settle(Tick::new(4), &inputs, |work| works.push(work));
         assert_eq!(
@@ -207,10 +224,17 @@ mod tests {
                 Work::Step(Tick::new(5), StepKind::Again),
             ]
         );
-        assert_eq!((timeline.simulated(), timeline.settled()), (Tick::new(5), Tick::new(4)));
+        assert_eq!(
+            (timeline.simulated(), timeline.settled()),
+            (Tick::new(5), Tick::new(4))
+        );
         let mut frame = InputFrame::empty(Tick::ZERO, 2, 1);
         timeline.frame(Tick::new(5), &inputs, &mut frame);
-        assert_eq!(frame.input(Slot(1)), Some(&[7][..]), "the guess repeats the newest input");
+        assert_eq!(
+            frame.input(Slot(1)),
+            Some(&[7][..]),
+            "the guess repeats the newest input"
+        );
     }
 
     #[test]
@@ -219,11 +243,20 @@ mod tests {
         push(&mut known, 0, 1, 5);
         let mut timeline = Timeline::new(1, 1, 4, Tick::ZERO);
         for _ in 0..4 {
-            timeline.step(Tick::new(1), &Inputs { known: &known, own: None });
+            timeline.step(
+                Tick::new(1),
+                &Inputs {
+                    known: &known,
+                    own: None,
+                },
+            );
         }
         assert!(!timeline.may_step(Tick::ZERO));
         (2..=4).for_each(|tick| push(&mut known, 0, tick, 5));
-        let inputs = Inputs { known: &known, own: None };
+        let inputs = Inputs {
+            known: &known,
+            own: None,
+        };
         timeline.settle(Tick::new(4), &inputs, |work| panic!("needless {work:?}"));
         assert_eq!(timeline.settled(), Tick::new(4));
     }

@@ -91,7 +91,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(config: JoinConfig, path: Path, now: Time) -> (Self, Core) {
-        let placeholder = SessionInfo::placeholder(config.game.tick_rate, 1, config.game.input_bytes);
+        let placeholder =
+            SessionInfo::placeholder(config.game.tick_rate, 1, config.game.input_bytes);
         let core = Core::new(placeholder, 0, now);
         let key = TagKey::new(SessionId(0), Term(0), 0);
         let peer = Peer::new(path, MemberId(0), key, config.game.tick_rate, now);
@@ -144,7 +145,10 @@ impl Client {
         self.hello.nonce = keyed(self.config.secret, &seed).max(1);
         self.hello.resume = self.resume.map_or(0, |token| token.0);
         self.hello.confirmed = confirmed.number();
-        self.phase = Phase::Asking { since: now, next_at: now };
+        self.phase = Phase::Asking {
+            since: now,
+            next_at: now,
+        };
     }
 
     pub(super) fn own_slot(&self) -> Option<Slot> {
@@ -162,7 +166,11 @@ impl Client {
 
     /// A path that the link should close, once what was to be said over it is said.
     pub(super) fn poll_close(&mut self) -> Option<Path> {
-        if self.outgoing.is_empty() { self.closing.pop_front() } else { None }
+        if self.outgoing.is_empty() {
+            self.closing.pop_front()
+        } else {
+            None
+        }
     }
 
     /// Takes the session up again over `path`.
@@ -180,7 +188,10 @@ impl Client {
     }
 
     fn say_bye(&mut self, core: &Core, reason: ByeReason) {
-        let bye = Bye { session_low: session_low(core), reason };
+        let bye = Bye {
+            session_low: session_low(core),
+            reason,
+        };
         for _ in 0..BYE_COPIES {
             let mut bytes = Vec::new();
             handshake::write(kind::BYE, &bye, &mut bytes);
@@ -272,7 +283,9 @@ impl Client {
         let key = TagKey::new(info.session, info.term, welcome.nonce);
         self.peer = Peer::new(self.path, info.member, key, info.tick_rate, now);
         self.peer.slot = slot;
-        let all = (0..info.slots).map(Slot).fold(0, |mask, slot| mask | slot.bit());
+        let all = (0..info.slots)
+            .map(Slot)
+            .fold(0, |mask, slot| mask | slot.bit());
         self.exchange = Exchange::new(info.slots, input_bytes, 0, all, from);
         self.resume = Some(ResumeToken(welcome.resume));
         self.waits = welcome.gate != 0;
@@ -292,7 +305,10 @@ impl Client {
             core.awaited = None;
             self.running = self.start_at_us.is_some();
         } else {
-            let prediction = self.config.prediction_ticks.min(info.images.saturating_sub(1));
+            let prediction = self
+                .config
+                .prediction_ticks
+                .min(info.images.saturating_sub(1));
             *core = Core::new(info.clone(), prediction, now);
             core.begin_after(from);
             core.jump(from);
@@ -341,7 +357,10 @@ impl Client {
     fn refused(&mut self, core: &mut Core, reason: String, differences: Vec<String>) {
         self.phase = Phase::Over;
         self.closing.push_back(self.path);
-        core.events.push_back(Event::Refused { reason, differences });
+        core.events.push_back(Event::Refused {
+            reason,
+            differences,
+        });
     }
 
     fn handle_schema_part(&mut self, core: &mut Core, body: &[u8]) -> Result<(), DropReason> {
@@ -355,7 +374,13 @@ impl Client {
         if self.schema_parts.iter().any(Option::is_none) {
             return Ok(());
         }
-        let block: Vec<u8> = self.schema_parts.iter().flatten().flatten().copied().collect();
+        let block: Vec<u8> = self
+            .schema_parts
+            .iter()
+            .flatten()
+            .flatten()
+            .copied()
+            .collect();
         let host = crate::wire::compress::decompress(&block, SCHEMA_BYTES_MAX)
             .and_then(|bytes| Schema::decode(&mut Reader::new(&bytes)));
         let differences = match host {
@@ -381,7 +406,9 @@ impl Client {
 
     fn handle_chunk(&mut self, core: &mut Core, now: Time, body: &[u8]) -> Result<(), DropReason> {
         let (tick, receiver) = self.receiver.as_mut().ok_or(DropReason::Unexpected)?;
-        receiver.handle_chunk(now, body).map_err(|_error| DropReason::Malformed)?;
+        receiver
+            .handle_chunk(now, body)
+            .map_err(|_error| DropReason::Malformed)?;
         self.peer.heard_at = now;
         if !receiver.is_complete() || self.state.is_some() {
             return Ok(());
@@ -411,7 +438,9 @@ impl Client {
 
     /// The driver has imported the state, or could not.
     pub(super) fn commit_import(&mut self, core: &mut Core, now: Time, found: Option<Tick>) {
-        let Some((tick, _)) = self.state.take() else { return };
+        let Some((tick, _)) = self.state.take() else {
+            return;
+        };
         if found != Some(tick) {
             self.say_bye(core, ByeReason::Fault);
             self.end(core, DisconnectReason::BadState);
@@ -433,7 +462,9 @@ impl Client {
 
     fn handle_bulk_ack(&mut self, now: Time, body: &[u8]) -> Result<(), DropReason> {
         let report = self.report.as_mut().ok_or(DropReason::Unexpected)?;
-        report.handle_ack(now, body).map_err(|_error| DropReason::Malformed)?;
+        report
+            .handle_ack(now, body)
+            .map_err(|_error| DropReason::Malformed)?;
         if report.is_complete() {
             self.report = None;
         }
@@ -447,11 +478,21 @@ impl Client {
         let datagram = self.peer.open(now, bytes)?;
         if let Some(reference) = datagram.tick {
             let own = self.peer.slot.map(|slot| (slot, &core.submitted));
-            let shape = Shape { reference, uneven: self.waits, own };
+            let shape = Shape {
+                reference,
+                uneven: self.waits,
+                own,
+            };
             // Frames wait here until the state is there and the ticks before have run.
             let newest_max = core.timeline.settled().plus(INPUT_HISTORY_TICKS_MAX - 64);
             self.exchange
-                .read(datagram.ack, shape, newest_max, datagram.batch, &mut core.known)
+                .read(
+                    datagram.ack,
+                    shape,
+                    newest_max,
+                    datagram.batch,
+                    &mut core.known,
+                )
                 .map_err(|_error| DropReason::BadBatch)?;
         } else if !datagram.batch.is_empty() {
             return Err(DropReason::UnknownTick);
@@ -460,11 +501,16 @@ impl Client {
         if let Some(control) = datagram.control {
             self.peer
                 .inbox
-                .read(control, |message| controls.push(Control::from_bytes(message)))
+                .read(control, |message| {
+                    controls.push(Control::from_bytes(message))
+                })
                 .map_err(|_error| DropReason::BadSection)?;
         }
         if let Some(messages) = datagram.messages {
-            self.peer.messages.handle(messages).map_err(|_fault| DropReason::BadSection)?;
+            self.peer
+                .messages
+                .handle(messages)
+                .map_err(|_fault| DropReason::BadSection)?;
         }
         self.peer.accept(now, &datagram);
         self.peer.statistics.datagrams_received += 1;
@@ -481,12 +527,20 @@ impl Client {
         {
             let rtt_us = self.peer.rtt.smoothed_us().unwrap_or(0);
             // Where all wait for all, prediction lets the host run ahead of late inputs.
-            let spare = if self.waits { 16 * core.timeline.prediction() } else { 0 };
+            let spare = if self.waits {
+                16 * core.timeline.prediction()
+            } else {
+                0
+            };
             let margin = margin.saturating_add(i16::try_from(spare).unwrap_or(0));
             self.delay.report(now, core.rate, rtt_us, margin);
         }
         while let Some((channel, bytes)) = self.peer.messages.receive() {
-            core.events.push_back(Event::Message { from: MemberId::FIRST_HOST, channel, bytes });
+            core.events.push_back(Event::Message {
+                from: MemberId::FIRST_HOST,
+                channel,
+                bytes,
+            });
         }
         for control in controls {
             match control {
@@ -505,7 +559,11 @@ impl Client {
     /// Notes when frames became known, and how early.
     fn note_arrivals(&mut self, core: &mut Core, now: Time) {
         let known = self.confirmed_by_others(core);
-        let first = self.frames_upto.number().max(known.number().saturating_sub(16)) + 1;
+        let first = self
+            .frames_upto
+            .number()
+            .max(known.number().saturating_sub(16))
+            + 1;
         for number in first..=known.number() {
             let tick = Tick::new(number);
             self.arrivals.push(offset_of(core.rate, tick, now));
@@ -524,7 +582,9 @@ impl Client {
 
     /// Tells the game of own inputs that others acted in place of.
     fn find_replaced(&mut self, core: &mut Core) {
-        let (Some(slot), Some(from)) = (self.peer.slot, self.active_from) else { return };
+        let (Some(slot), Some(from)) = (self.peer.slot, self.active_from) else {
+            return;
+        };
         let newest = core.known.newest(slot);
         self.checked_own = self.checked_own.max(from.previous());
         while self.checked_own < newest {
@@ -546,7 +606,9 @@ impl Client {
     ) -> Result<(), DropReason> {
         match control {
             Control::Member(record) => {
-                let member = record.member(core.info.slots).ok_or(DropReason::BadSection)?;
+                let member = record
+                    .member(core.info.slots)
+                    .ok_or(DropReason::BadSection)?;
                 if core.roster.members().len() >= crate::limits::MEMBERS_MAX
                     && core.roster.member(member.id).is_none()
                 {
@@ -557,13 +619,22 @@ impl Client {
             }
             Control::Gone(id) => {
                 if let Some(member) = core.roster.remove(MemberId(id)) {
-                    core.events.push_back(Event::Left { member, reason: ByeReason::Left });
+                    core.events.push_back(Event::Left {
+                        member,
+                        reason: ByeReason::Left,
+                    });
                 }
             }
             Control::Start(at_us) => self.start_at_us = Some(at_us),
             Control::LastTick(tick) => core.last_tick = Some(Tick::new(tick)),
             Control::Activate(tick) => self.activate(core, now, Tick::new(tick))?,
-            Control::Transfer { id, purpose: Purpose::Join, tick, bytes, digest } => {
+            Control::Transfer {
+                id,
+                purpose: Purpose::Join,
+                tick,
+                bytes,
+                digest,
+            } => {
                 let wanted = self.needs_state || self.healing;
                 if !wanted {
                     return Err(DropReason::Unexpected);
@@ -572,7 +643,11 @@ impl Client {
                     .map_err(|_too_large| DropReason::BadSection)?;
                 self.receiver = Some((Tick::new(tick), receiver));
             }
-            Control::Hashes { after, upto, hashes } => {
+            Control::Hashes {
+                after,
+                upto,
+                hashes,
+            } => {
                 let span = upto.saturating_sub(after) as usize;
                 if !hashes.is_empty() || span > HASHES_MAX || self.hashes_wanted.is_some() {
                     return Err(DropReason::Unexpected);
@@ -588,15 +663,22 @@ impl Client {
                 core.statistics.desyncs += 1;
                 self.diverged = Some((Tick::new(tick), Vec::new()));
                 self.healing = heal && self.heal;
-                core.todo.push_back(Todo::Export(Tick::new(tick), ExportFor::Report));
+                core.todo
+                    .push_back(Todo::Export(Tick::new(tick), ExportFor::Report));
             }
             Control::Difference(line) => {
-                let Some((_, lines)) = &mut self.diverged else { return Ok(()) };
+                let Some((_, lines)) = &mut self.diverged else {
+                    return Ok(());
+                };
                 if lines.len() < 64 {
                     lines.push(line);
                 }
             }
-            Control::Ready | Control::Transfer { purpose: Purpose::Report, .. } => {
+            Control::Ready
+            | Control::Transfer {
+                purpose: Purpose::Report,
+                ..
+            } => {
                 return Err(DropReason::Unexpected);
             }
         }
@@ -616,9 +698,19 @@ impl Client {
         let jitter_us = 2 * self.peer.rtt.deviation_us();
         let ticks = |us| core.rate.ticks_in_us_ceil(us);
         if self.waits {
-            let way_us = if core.roster.players() > 2 { rtt_us } else { rtt_us / 2 };
+            let way_us = if core.roster.players() > 2 {
+                rtt_us
+            } else {
+                rtt_us / 2
+            };
             self.delay.guess(ticks(way_us + jitter_us) + 1);
-            core.prefill(slot, core.clock.tick().plus(self.delay.ticks()).min(from.plus(64)));
+            core.prefill(
+                slot,
+                core.clock
+                    .tick()
+                    .plus(self.delay.ticks())
+                    .min(from.plus(64)),
+            );
         } else {
             self.delay.guess(ticks(rtt_us + jitter_us) + 2);
         }
@@ -638,16 +730,25 @@ impl Client {
             return;
         };
         let to_local = |us: u64| {
-            let local = i64::try_from(us).unwrap_or(i64::MAX).saturating_sub(ahead_us);
+            let local = i64::try_from(us)
+                .unwrap_or(i64::MAX)
+                .saturating_sub(ahead_us);
             Time::from_micros(u64::try_from(local).unwrap_or(0))
         };
         if core.timeline.simulated() == Tick::ZERO && core.clock.tick() == Tick::ZERO {
             let trip_us = self.peer.rtt.min_us().unwrap_or(0);
             let first = to_local(at_us);
-            let wait_us = if self.waits { 0 } else { trip_us / 2 + core.rate.tick_us() / 4 };
+            let wait_us = if self.waits {
+                0
+            } else {
+                trip_us / 2 + core.rate.tick_us() / 4
+            };
             let ahead_us = u64::from(self.ahead(core.timeline.prediction())) * core.rate.tick_us();
             let tick_us = core.rate.tick_us();
-            let zero = first.micros().saturating_add(wait_us).saturating_sub(tick_us + ahead_us);
+            let zero = first
+                .micros()
+                .saturating_add(wait_us)
+                .saturating_sub(tick_us + ahead_us);
             core.clock.jump(Tick::ZERO, Time::from_micros(zero));
             core.events.push_back(Event::Started);
         } else if let Some(offset) = self.target(core) {
@@ -690,7 +791,8 @@ impl Client {
             return 0;
         }
         let lead = self.delay.ticks();
-        lead.saturating_sub(self.config.input_delay.min()).min(prediction)
+        lead.saturating_sub(self.config.input_delay.min())
+            .min(prediction)
     }
 
     pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Time) {
@@ -775,7 +877,10 @@ impl Client {
                 let first = core.stalled_since.is_none();
                 core.stall(now, now);
                 if first {
-                    core.events.push_back(Event::Stalled { tick: confirmed.next(), slots: 0 });
+                    core.events.push_back(Event::Stalled {
+                        tick: confirmed.next(),
+                        slots: 0,
+                    });
                 }
             }
         }
@@ -793,7 +898,9 @@ impl Client {
         core.settle(confirmed, own);
         for _ in 0..budget {
             let tick = core.timeline.simulated().next();
-            if tick > core.clock.tick() || !core.is_within(tick) || !core.timeline.may_step(confirmed)
+            if tick > core.clock.tick()
+                || !core.is_within(tick)
+                || !core.timeline.may_step(confirmed)
             {
                 break;
             }
@@ -803,7 +910,9 @@ impl Client {
             && let Some(since) = core.stalled_since
         {
             core.unstall(now);
-            core.events.push_back(Event::Resumed { stalled_us: now.micros_since(since) });
+            core.events.push_back(Event::Resumed {
+                stalled_us: now.micros_since(since),
+            });
         }
     }
 
@@ -858,7 +967,9 @@ impl Client {
     }
 
     fn asks_for_input(&self, core: &mut Core, tick: Tick) -> bool {
-        let (Some(slot), Some(from)) = (self.peer.slot, self.active_from) else { return false };
+        let (Some(slot), Some(from)) = (self.peer.slot, self.active_from) else {
+            return false;
+        };
         let tick = core.last_tick.map_or(tick, |last| tick.min(last));
         if core.submitted.newest(slot) >= tick || tick < from {
             return false;
@@ -870,12 +981,19 @@ impl Client {
 
     /// The tick up to which all inputs are final, or this node's own.
     fn confirmed(&self, core: &Core) -> Tick {
-        let own = self.peer.slot.filter(|_| self.waits && self.active_from.is_some());
+        let own = self
+            .peer
+            .slot
+            .filter(|_| self.waits && self.active_from.is_some());
         core.slots()
             .map(|slot| {
                 let known = core.known.newest(slot);
                 // Where all wait for all, nobody replaces what this node has submitted.
-                if Some(slot) == own { known.max(core.submitted.newest(slot)) } else { known }
+                if Some(slot) == own {
+                    known.max(core.submitted.newest(slot))
+                } else {
+                    known
+                }
             })
             .min()
             .unwrap_or(Tick::ZERO)
@@ -883,8 +1001,13 @@ impl Client {
 
     /// The tick up to which the inputs of the others are known.
     fn confirmed_by_others(&self, core: &Core) -> Tick {
-        let others = core.slots().filter(|&slot| !self.waits || Some(slot) != self.peer.slot);
-        others.map(|slot| core.known.newest(slot)).min().unwrap_or(Tick::ZERO)
+        let others = core
+            .slots()
+            .filter(|&slot| !self.waits || Some(slot) != self.peer.slot);
+        others
+            .map(|slot| core.known.newest(slot))
+            .min()
+            .unwrap_or(Tick::ZERO)
     }
 
     fn say_ready(&mut self, core: &Core) {
@@ -914,15 +1037,23 @@ impl Client {
     }
 
     fn answer_hashes(&mut self, core: &Core) {
-        let Some((after, upto)) = self.hashes_wanted else { return };
+        let Some((after, upto)) = self.hashes_wanted else {
+            return;
+        };
         if core.todo.iter().any(|todo| matches!(todo, Todo::Hash(_))) {
             return;
         }
         self.hashes_wanted = None;
         let ticks = after.number() + 1..=upto.number();
-        let hashes = ticks.map(|number| core.hashes.at(Tick::new(number)).unwrap_or(0)).collect();
+        let hashes = ticks
+            .map(|number| core.hashes.at(Tick::new(number)).unwrap_or(0))
+            .collect();
         let (after, upto) = (after.number(), upto.number());
-        self.tell(&Control::Hashes { after, upto, hashes });
+        self.tell(&Control::Hashes {
+            after,
+            upto,
+            hashes,
+        });
     }
 
     /// The state that the host wants to compare is there, or known no more.
@@ -944,7 +1075,11 @@ impl Client {
             && let Some((tick, differences)) = self.diverged.take_if(|(_, lines)| !lines.is_empty())
         {
             let member = core.info.member;
-            core.events.push_back(Event::Desync(DesyncReport { tick, member, differences }));
+            core.events.push_back(Event::Desync(DesyncReport {
+                tick,
+                member,
+                differences,
+            }));
         }
     }
 
@@ -1004,7 +1139,11 @@ impl Client {
         let slot = self.peer.slot.filter(|_| self.active_from.is_some());
         let newest = slot.map(|slot| core.submitted.newest(slot));
         let reference = newest.unwrap_or_default();
-        let shape = Shape { reference, uneven: false, own: None };
+        let shape = Shape {
+            reference,
+            uneven: false,
+            own: None,
+        };
         let exchange = &mut self.exchange;
         let mut is_forgotten = false;
         self.peer.pack(
@@ -1012,8 +1151,7 @@ impl Client {
             core.clock.due(Tick::ZERO),
             newest,
             |seq, room, out| {
-                let result =
-                    exchange.write(seq, shape, &core.submitted, &core.known, room, out);
+                let result = exchange.write(seq, shape, &core.submitted, &core.known, room, out);
                 is_forgotten = result.is_err();
             },
             out,
@@ -1027,7 +1165,11 @@ impl Client {
 
     fn pause_us(&self, core: &Core) -> u64 {
         let tick_us = core.rate.tick_us();
-        if !self.running || self.ended_at.is_some() { tick_us } else { tick_us + tick_us / 2 }
+        if !self.running || self.ended_at.is_some() {
+            tick_us
+        } else {
+            tick_us + tick_us / 2
+        }
     }
 
     pub(super) fn poll_timeout(&self, core: &Core) -> Time {
@@ -1060,7 +1202,10 @@ impl Client {
 /// The lead is steered within these limits: what prediction covers, and the input delay.
 fn lead_limits(config: &JoinConfig) -> InputDelay {
     let delay = config.input_delay;
-    InputDelay::Adaptive { min: delay.min(), max: delay.max() + config.prediction_ticks }
+    InputDelay::Adaptive {
+        min: delay.min(),
+        max: delay.max() + config.prediction_ticks,
+    }
 }
 
 fn session_low(core: &Core) -> u64 {

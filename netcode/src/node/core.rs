@@ -129,18 +129,23 @@ impl Core {
 
     /// Runs the next tick.
     pub(super) fn step(&mut self, confirmed: Tick, own: Option<Slot>) {
-        let inputs =
-            Inputs { known: &self.known, own: own.map(|slot| (slot, &self.submitted)) };
+        let inputs = Inputs {
+            known: &self.known,
+            own: own.map(|slot| (slot, &self.submitted)),
+        };
         let work = self.timeline.step(confirmed, &inputs);
         self.work(work);
     }
 
     /// Compares guesses with what became final, and queues what must run again.
     pub(super) fn settle(&mut self, confirmed: Tick, own: Option<Slot>) {
-        let inputs =
-            Inputs { known: &self.known, own: own.map(|slot| (slot, &self.submitted)) };
+        let inputs = Inputs {
+            known: &self.known,
+            own: own.map(|slot| (slot, &self.submitted)),
+        };
         let mut works = Vec::new();
-        self.timeline.settle(confirmed, &inputs, |work| works.push(work));
+        self.timeline
+            .settle(confirmed, &inputs, |work| works.push(work));
         for work in works {
             self.work(work);
         }
@@ -155,8 +160,10 @@ impl Core {
 
     /// The frame on which `tick` runs.
     pub(super) fn frame(&mut self, tick: Tick, own: Option<Slot>) -> &InputFrame {
-        let inputs =
-            Inputs { known: &self.known, own: own.map(|slot| (slot, &self.submitted)) };
+        let inputs = Inputs {
+            known: &self.known,
+            own: own.map(|slot| (slot, &self.submitted)),
+        };
         self.timeline.frame(tick, &inputs, &mut self.frame);
         &self.frame
     }
@@ -168,8 +175,10 @@ impl Core {
             return None;
         }
         self.reported = tick;
-        let inputs =
-            Inputs { known: &self.known, own: own.map(|slot| (slot, &self.submitted)) };
+        let inputs = Inputs {
+            known: &self.known,
+            own: own.map(|slot| (slot, &self.submitted)),
+        };
         inputs.fill(tick, &mut self.frame);
         Some(&self.frame)
     }
@@ -184,15 +193,21 @@ impl Core {
 
     /// Notes that ticks run again.
     pub(super) fn unstall(&mut self, now: Time) -> bool {
-        let Some(since) = self.stalled_since.take() else { return false };
-        let longest = self.statistics.longest_stall_us.max(now.micros_since(since));
+        let Some(since) = self.stalled_since.take() else {
+            return false;
+        };
+        let longest = self
+            .statistics
+            .longest_stall_us
+            .max(now.micros_since(since));
         self.statistics.longest_stall_us = longest;
         true
     }
 
     /// Whether the last tick has run on final inputs.
     pub(super) fn is_over(&self) -> bool {
-        self.last_tick.is_some_and(|last| self.timeline.settled() >= last)
+        self.last_tick
+            .is_some_and(|last| self.timeline.settled() >= last)
     }
 
     /// Whether `tick` lies within the session.
@@ -224,7 +239,11 @@ impl Core {
             filler.copy_from_slice(last);
         }
         for number in newest.number() + 1..=tick.number() {
-            let value = if number == tick.number() { bytes } else { &*filler };
+            let value = if number == tick.number() {
+                bytes
+            } else {
+                &*filler
+            };
             self.submitted.push(slot, Tick::new(number), Some(value));
         }
         Some(tick)

@@ -16,7 +16,11 @@ pub(super) struct HashRing {
 
 impl HashRing {
     pub(super) fn new(interval: u32) -> Self {
-        Self { interval, asked: Tick::ZERO, ring: vec![None; RING] }
+        Self {
+            interval,
+            asked: Tick::ZERO,
+            ring: vec![None; RING],
+        }
     }
 
     /// The next tick to hash once all up to `settled` are final.
@@ -58,5 +62,8 @@ impl HashRing {
 /// A hash as it travels: the halves of the combined hash, folded.
 pub(super) fn fold(tick: Tick, hash: u64) -> HashSection {
     let [a, b, c, d, e, f, g, h] = hash.to_le_bytes();
-    HashSection { tick, hash: u32::from_le_bytes([a ^ e, b ^ f, c ^ g, d ^ h]) }
+    HashSection {
+        tick,
+        hash: u32::from_le_bytes([a ^ e, b ^ f, c ^ g, d ^ h]),
+    }
 }

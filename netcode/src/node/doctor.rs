@@ -98,14 +98,20 @@ impl Doctor {
     }
 
     fn check(&mut self, core: &mut Core, guests: &mut BTreeMap<Path, Guest>, path: Path) {
-        let Some(chart) = self.charts.get_mut(&path) else { return };
+        let Some(chart) = self.charts.get_mut(&path) else {
+            return;
+        };
         let Some(theirs) = chart.newest else { return };
-        let Some(own) = core.hashes.at(theirs.tick) else { return };
+        let Some(own) = core.hashes.at(theirs.tick) else {
+            return;
+        };
         if fold(theirs.tick, own) == theirs {
             chart.agreed = theirs.tick;
             return;
         }
-        let Some(guest) = guests.get_mut(&path) else { return };
+        let Some(guest) = guests.get_mut(&path) else {
+            return;
+        };
         // What was sent before a cure arrived differs still.
         if self.case.is_some() || guest.transfer.is_some() || guest.wants_state {
             return;
@@ -115,7 +121,9 @@ impl Doctor {
         }
         chart.quiet_until = guest.peer.heard_at.plus_micros(PAUSE_US);
         core.statistics.desyncs += 1;
-        let span = u32::try_from(HASHES_MAX).unwrap_or(u32::MAX).min(core.info.images);
+        let span = u32::try_from(HASHES_MAX)
+            .unwrap_or(u32::MAX)
+            .min(core.info.images);
         let upto = theirs.tick;
         let after = chart.agreed.max(upto.minus(span));
         guest.tell(&Control::Hashes {
@@ -160,14 +168,20 @@ impl Doctor {
         let first = pairs
             .filter(|&(_, &theirs)| theirs != 0)
             .find(|&(number, &theirs)| {
-                core.hashes.at(Tick::new(number)).is_some_and(|own| own != theirs)
+                core.hashes
+                    .at(Tick::new(number))
+                    .is_some_and(|own| own != theirs)
             })
             .map(|(number, _)| Tick::new(number));
         case.tick = first.unwrap_or(case.tick);
         case.asked = true;
-        core.todo.push_back(Todo::Export(case.tick, ExportFor::Report));
+        core.todo
+            .push_back(Todo::Export(case.tick, ExportFor::Report));
         if let Some(guest) = guests.get_mut(&path) {
-            guest.tell(&Control::Diverged { tick: case.tick.number(), heal: true });
+            guest.tell(&Control::Diverged {
+                tick: case.tick.number(),
+                heal: true,
+            });
         }
     }
 
@@ -189,7 +203,10 @@ impl Doctor {
         bytes: u32,
         digest: u64,
     ) -> Result<(), DropReason> {
-        let case = self.case.as_mut().filter(|case| case.path == path && case.tick == tick);
+        let case = self
+            .case
+            .as_mut()
+            .filter(|case| case.path == path && case.tick == tick);
         let case = case.ok_or(DropReason::Unexpected)?;
         if case.receiver.is_none() {
             let receiver = BulkReceiver::new(id, u64::from(bytes), digest, SNAPSHOT_BYTES_MAX)
@@ -210,7 +227,9 @@ impl Doctor {
             && case.path == path
             && let Some(receiver) = &mut case.receiver
         {
-            receiver.handle_chunk(now, body).map_err(|_error| DropReason::Malformed)?;
+            receiver
+                .handle_chunk(now, body)
+                .map_err(|_error| DropReason::Malformed)?;
             if receiver.is_complete() && case.theirs.is_none() {
                 case.theirs = Some(receiver.finish().unwrap_or_default());
             }
@@ -218,7 +237,9 @@ impl Doctor {
         }
         let late = self.acks.iter_mut().find(|(of, _)| *of == path);
         let (_, receiver) = late.ok_or(DropReason::Unexpected)?;
-        receiver.handle_chunk(now, body).map_err(|_error| DropReason::Malformed)?;
+        receiver
+            .handle_chunk(now, body)
+            .map_err(|_error| DropReason::Malformed)?;
         Ok(())
     }
 
@@ -228,7 +249,10 @@ impl Doctor {
             let path = case.path;
             case.receiver.as_mut().map(|receiver| (path, receiver))
         });
-        let done = self.acks.iter_mut().map(|(path, receiver)| (*path, receiver));
+        let done = self
+            .acks
+            .iter_mut()
+            .map(|(path, receiver)| (*path, receiver));
         for (path, receiver) in open.chain(done) {
             out.push(kind::BULK_ACK);
             if receiver.write_ack(now, out) {
@@ -247,15 +271,23 @@ impl Doctor {
         if !is_complete && now.micros_since(opened_at) < PATIENCE_US {
             return;
         }
-        let Some(mut case) = self.case.take() else { return };
+        let Some(mut case) = self.case.take() else {
+            return;
+        };
         if let Some(receiver) = case.receiver.take() {
             self.acks.push_back((case.path, receiver));
             if self.acks.len() > 8 {
                 self.acks.pop_front();
             }
         }
-        let own = case.own.as_deref().and_then(|bytes| Snapshot::decode(bytes, schema).ok());
-        let theirs = case.theirs.as_deref().and_then(|bytes| Snapshot::decode(bytes, schema).ok());
+        let own = case
+            .own
+            .as_deref()
+            .and_then(|bytes| Snapshot::decode(bytes, schema).ok());
+        let theirs = case
+            .theirs
+            .as_deref()
+            .and_then(|bytes| Snapshot::decode(bytes, schema).ok());
         let differences: Vec<String> = match (&own, &theirs) {
             (Some(own), Some(theirs)) => {
                 let found = own.differences(theirs, schema, DIFFERENCES_MAX);
@@ -292,9 +324,19 @@ impl Doctor {
             .filter(|hash| hash.tick == theirs.tick)
             .collect();
         let with_them = at_that_tick.iter().filter(|&&hash| hash == theirs).count();
-        let own = core.hashes.at(theirs.tick).map(|own| fold(theirs.tick, own));
-        let with_host = 1 + at_that_tick.iter().filter(|&&hash| Some(hash) == own).count();
-        if with_them > with_host { core.info.member } else { member }
+        let own = core
+            .hashes
+            .at(theirs.tick)
+            .map(|own| fold(theirs.tick, own));
+        let with_host = 1 + at_that_tick
+            .iter()
+            .filter(|&&hash| Some(hash) == own)
+            .count();
+        if with_them > with_host {
+            core.info.member
+        } else {
+            member
+        }
     }
 
     /// Lines for diverged members.
@@ -318,6 +360,8 @@ impl Doctor {
 }
 
 fn shortened(line: &str) -> String {
-    let end = (0..=LINE_BYTES_MAX.min(line.len())).rev().find(|&end| line.is_char_boundary(end));
+    let end = (0..=LINE_BYTES_MAX.min(line.len()))
+        .rev()
+        .find(|&end| line.is_char_boundary(end));
     line[..end.unwrap_or(0)].to_owned()
 }

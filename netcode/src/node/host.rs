@@ -14,7 +14,9 @@ use crate::node::seat::{Holder, Seat, Source};
 use crate::session::bulk::{BulkConfig, BulkSender};
 use crate::session::config::{Gate, HostConfig, Role, Start};
 use crate::session::control::{Control, Purpose};
-use crate::session::handshake::{self, Bye, ByeReason, Hello, Refusal, Refuse, SchemaPart, Welcome};
+use crate::session::handshake::{
+    self, Bye, ByeReason, Hello, Refusal, Refuse, SchemaPart, Welcome,
+};
 use crate::session::peer::Peer;
 use crate::session::roster::{Member, MemberRecord};
 use crate::session::statistics::DropReason;
@@ -106,7 +108,11 @@ impl Host {
         if core.info.images > 0 {
             core.todo.push_back(Todo::Capture(Tick::ZERO));
         }
-        let role = if config.plays { Role::Player } else { Role::DedicatedHost };
+        let role = if config.plays {
+            Role::Player
+        } else {
+            Role::DedicatedHost
+        };
         core.roster.set(Member {
             id: MemberId::FIRST_HOST,
             role,
@@ -151,7 +157,11 @@ impl Host {
     }
 
     pub(super) fn input_delay(&self) -> u32 {
-        if self.is_paced() { 0 } else { self.delay.ticks() }
+        if self.is_paced() {
+            0
+        } else {
+            self.delay.ticks()
+        }
     }
 
     /// A path that the link should close, once what was to be said over it is said.
@@ -164,10 +174,19 @@ impl Host {
     }
 
     pub(super) fn end_at(&mut self, core: &mut Core, tick: Tick) {
-        let newest = core.slots().map(|slot| core.known.newest(slot)).max().unwrap_or_default();
+        let newest = core
+            .slots()
+            .map(|slot| core.known.newest(slot))
+            .max()
+            .unwrap_or_default();
         // Others hear of it a round trip later, when they may be that much further.
-        let trips = self.guests.values().filter_map(|guest| guest.peer.rtt.smoothed_us());
-        let lead = core.rate.ticks_in_us_ceil(2 * trips.max().unwrap_or(0) + 300_000);
+        let trips = self
+            .guests
+            .values()
+            .filter_map(|guest| guest.peer.rtt.smoothed_us());
+        let lead = core
+            .rate
+            .ticks_in_us_ceil(2 * trips.max().unwrap_or(0) + 300_000);
         let last = tick.max(newest.plus(lead));
         core.last_tick = Some(core.last_tick.map_or(last, |known| known.min(last)));
         if let Some(last) = core.last_tick {
@@ -232,7 +251,14 @@ impl Host {
             Ok(()) => {}
             Err(Refusal::Schema { host, .. }) => self.refuse_schema(path, &hello, host),
             Err(refusal) => {
-                self.answer(path, kind::REFUSE, &Refuse { nonce: hello.nonce, refusal });
+                self.answer(
+                    path,
+                    kind::REFUSE,
+                    &Refuse {
+                        nonce: hello.nonce,
+                        refusal,
+                    },
+                );
             }
         }
         Ok(())
@@ -243,16 +269,30 @@ impl Host {
             let (mut schema, mut block) = (Vec::new(), Vec::new());
             self.config.game.schema.encode(&mut schema);
             crate::wire::compress::compress(&schema, &mut block);
-            self.schema_parts =
-                block.chunks(SCHEMA_PART_BYTES).take(SCHEMA_PARTS_MAX).map(<[u8]>::to_vec).collect();
+            self.schema_parts = block
+                .chunks(SCHEMA_PART_BYTES)
+                .take(SCHEMA_PARTS_MAX)
+                .map(<[u8]>::to_vec)
+                .collect();
         }
         let parts = u8::try_from(self.schema_parts.len()).unwrap_or(u8::MAX);
         let refusal = Refusal::Schema { host, parts };
-        self.answer(path, kind::REFUSE, &Refuse { nonce: hello.nonce, refusal });
+        self.answer(
+            path,
+            kind::REFUSE,
+            &Refuse {
+                nonce: hello.nonce,
+                refusal,
+            },
+        );
         for part in 0..parts {
             if hello.schema_parts_wanted & (1 << part) != 0 {
                 let bytes = self.schema_parts[usize::from(part)].clone();
-                let part = SchemaPart { nonce: hello.nonce, part, bytes };
+                let part = SchemaPart {
+                    nonce: hello.nonce,
+                    part,
+                    bytes,
+                };
                 self.answer(path, kind::SCHEMA_PART, &part);
             }
         }
@@ -280,21 +320,34 @@ impl Host {
             return Err(Refusal::Ended);
         }
         let resumes = self.seat_to_resume(hello);
-        let slot = if hello.spectator { None } else { Some(resumes.or(self.free_slot())) };
+        let slot = if hello.spectator {
+            None
+        } else {
+            Some(resumes.or(self.free_slot()))
+        };
         let slot = match slot {
             None => {
-                let watching = self.guests.values().filter(|guest| guest.role == Role::Spectator);
+                let watching = self
+                    .guests
+                    .values()
+                    .filter(|guest| guest.role == Role::Spectator);
                 let limit = self.config.spectators;
                 if watching.count() >= usize::from(limit) {
                     return Err(Refusal::SpectatorsFull { limit });
                 }
                 None
             }
-            Some(None) => return Err(Refusal::Full { slots: self.config.slots }),
+            Some(None) => {
+                return Err(Refusal::Full {
+                    slots: self.config.slots,
+                });
+            }
             Some(slot) => slot,
         };
         if self.guests.len() >= MEMBERS_MAX {
-            return Err(Refusal::Full { slots: self.config.slots });
+            return Err(Refusal::Full {
+                slots: self.config.slots,
+            });
         }
         // Whoever was on this path before is another attempt.
         if self.guests.contains_key(&path) {
@@ -322,7 +375,9 @@ impl Host {
 
     fn seat_to_resume(&self, hello: &Hello) -> Option<Slot> {
         let is_its = |seat: &Seat| {
-            seat.holder.as_ref().is_some_and(|h| h.resume == hello.resume && h.resume != 0)
+            seat.holder
+                .as_ref()
+                .is_some_and(|h| h.resume == hello.resume && h.resume != 0)
         };
         let index = self.seats.iter().position(is_its)?;
         u8::try_from(index).ok().map(Slot)
@@ -352,11 +407,17 @@ impl Host {
         let confirmed = Tick::new(hello.confirmed);
         let settled = core.timeline.settled();
         let holds_frames = confirmed <= settled
-            && core.slots().all(|slot| core.known.oldest(slot) <= confirmed)
+            && core
+                .slots()
+                .all(|slot| core.known.oldest(slot) <= confirmed)
             && settled.since(confirmed) < INPUT_HISTORY_TICKS_MAX / 2;
         let resumed = hello.resume != 0 && slot.is_some() && hello.confirmed > 0 && holds_frames;
         let from = if resumed { confirmed } else { settled };
-        let role = if slot.is_some() { Role::Player } else { Role::Spectator };
+        let role = if slot.is_some() {
+            Role::Player
+        } else {
+            Role::Spectator
+        };
         let body = Welcome {
             nonce: hello.nonce,
             protocol,
@@ -383,7 +444,11 @@ impl Host {
         peer.slot = slot;
         let (slots, input_bytes) = (core.info.slots, core.info.input_bytes);
         let all = core.slots().fold(0, |mask, slot| mask | slot.bit());
-        let behind = if slot.is_none() { self.config.spectator_delay_ticks } else { 0 };
+        let behind = if slot.is_none() {
+            self.config.spectator_delay_ticks
+        } else {
+            0
+        };
         let wants_state = from > Tick::ZERO && !resumed;
         let mut guest = Guest {
             peer,
@@ -422,7 +487,13 @@ impl Host {
                 replaced: 0,
             });
         }
-        let joined = Member { id: member, role, slot, name: hello.name.clone(), connected: true };
+        let joined = Member {
+            id: member,
+            role,
+            slot,
+            name: hello.name.clone(),
+            connected: true,
+        };
         self.set_member(core, joined);
         if wants_state {
             self.want_export(core);
@@ -454,17 +525,14 @@ impl Host {
         }
     }
 
-    fn handle_bye(
-        &mut self,
-        core: &mut Core,
-        path: Path,
-        body: &[u8],
-    ) -> Result<(), DropReason> {
+    fn handle_bye(&mut self, core: &mut Core, path: Path, body: &[u8]) -> Result<(), DropReason> {
         let bye: Bye = handshake::read(body).map_err(|_error| DropReason::Malformed)?;
         if bye.session_low != session_low(core) {
             return Err(DropReason::Unexpected);
         }
-        let Some(guest) = self.guests.remove(&path) else { return Err(DropReason::UnknownPath) };
+        let Some(guest) = self.guests.remove(&path) else {
+            return Err(DropReason::UnknownPath);
+        };
         self.closing.push_back(path);
         let reason = if bye.reason == ByeReason::Ended && core.is_over() {
             ByeReason::Ended
@@ -478,7 +546,9 @@ impl Host {
     fn handle_bulk_ack(&mut self, now: Time, path: Path, body: &[u8]) -> Result<(), DropReason> {
         let guest = self.guests.get_mut(&path).ok_or(DropReason::UnknownPath)?;
         let transfer = guest.transfer.as_mut().ok_or(DropReason::Unexpected)?;
-        transfer.handle_ack(now, body).map_err(|_error| DropReason::Malformed)?;
+        transfer
+            .handle_ack(now, body)
+            .map_err(|_error| DropReason::Malformed)?;
         guest.peer.heard_at = now;
         if transfer.is_complete() {
             guest.transfer = None;
@@ -496,7 +566,8 @@ impl Host {
         let guest = self.guests.get_mut(&path).ok_or(DropReason::UnknownPath)?;
         guest.peer.heard_at = now;
         self.doctor.handle_chunk(now, path, body)?;
-        self.doctor.handle_timeout(core, &self.config.game.schema, now);
+        self.doctor
+            .handle_timeout(core, &self.config.game.schema, now);
         self.follow_doctor(core);
         Ok(())
     }
@@ -518,10 +589,20 @@ impl Host {
             let before = core.submitted.newest(slot);
             // No honest node is further ahead than the longest delay and a half second.
             let newest_max = core.clock.tick().plus(INPUT_HISTORY_TICKS_MAX / 4);
-            let shape = Shape { reference: tick, uneven: false, own: None };
+            let shape = Shape {
+                reference: tick,
+                uneven: false,
+                own: None,
+            };
             guest
                 .exchange
-                .read(datagram.ack, shape, newest_max, datagram.batch, &mut core.submitted)
+                .read(
+                    datagram.ack,
+                    shape,
+                    newest_max,
+                    datagram.batch,
+                    &mut core.submitted,
+                )
                 .map_err(|_error| DropReason::BadBatch)?;
             grown = Some((slot, before));
         } else if !datagram.batch.is_empty() {
@@ -532,11 +613,17 @@ impl Host {
             guest
                 .peer
                 .inbox
-                .read(control, |message| controls.push(Control::from_bytes(message)))
+                .read(control, |message| {
+                    controls.push(Control::from_bytes(message))
+                })
                 .map_err(|_error| DropReason::BadSection)?;
         }
         if let Some(messages) = datagram.messages {
-            guest.peer.messages.handle(messages).map_err(|_fault| DropReason::BadSection)?;
+            guest
+                .peer
+                .messages
+                .handle(messages)
+                .map_err(|_fault| DropReason::BadSection)?;
         }
         guest.peer.accept(now, &datagram);
         guest.peer.statistics.datagrams_received += 1;
@@ -549,11 +636,16 @@ impl Host {
         if let Some(margin) = datagram.clock.and_then(|clock| clock.margin) {
             let rtt_us = guest.peer.rtt.smoothed_us().unwrap_or(0);
             let spare = i16::try_from(16 * core.timeline.prediction()).unwrap_or(0);
-            self.delay.report(now, core.rate, rtt_us, margin.saturating_add(spare));
+            self.delay
+                .report(now, core.rate, rtt_us, margin.saturating_add(spare));
         }
         let member = guest.peer.member;
         while let Some((channel, bytes)) = guest.peer.messages.receive() {
-            core.events.push_back(Event::Message { from: member, channel, bytes });
+            core.events.push_back(Event::Message {
+                from: member,
+                channel,
+                bytes,
+            });
         }
         if let Some((slot, before)) = grown {
             self.measure_margins(core, now, path, slot, before);
@@ -581,9 +673,15 @@ impl Host {
             0
         } else {
             let others = self.guests.iter().filter(|(other, _)| **other != path);
-            others.filter_map(|(_, guest)| guest.peer.rtt.min_us()).max().unwrap_or(0) / 2
+            others
+                .filter_map(|(_, guest)| guest.peer.rtt.min_us())
+                .max()
+                .unwrap_or(0)
+                / 2
         };
-        let Some(guest) = self.guests.get_mut(&path) else { return };
+        let Some(guest) = self.guests.get_mut(&path) else {
+            return;
+        };
         let newest = core.submitted.newest(slot);
         let first = before.number().max(newest.number().saturating_sub(16)) + 1;
         for number in first..=newest.number() {
@@ -599,11 +697,14 @@ impl Host {
 
     /// Where all wait for all, a received input is final.
     fn adopt(&self, core: &mut Core, slot: Slot) {
-        let Some(holder) = &self.seats[slot.index()].holder else { return };
+        let Some(holder) = &self.seats[slot.index()].holder else {
+            return;
+        };
         let Some(from) = holder.from else { return };
         let mut tick = core.known.newest(slot).next();
         while tick <= core.submitted.newest(slot) && tick >= from {
-            core.known.push(slot, tick, core.submitted.get(slot, tick).bytes());
+            core.known
+                .push(slot, tick, core.submitted.get(slot, tick).bytes());
             tick = tick.next();
         }
     }
@@ -621,14 +722,28 @@ impl Host {
                 }
                 Ok(())
             }
-            Control::Hashes { after, upto, hashes } => {
-                self.doctor.take_hashes(core, &mut self.guests, path, after, upto, &hashes);
+            Control::Hashes {
+                after,
+                upto,
+                hashes,
+            } => {
+                self.doctor
+                    .take_hashes(core, &mut self.guests, path, after, upto, &hashes);
                 Ok(())
             }
-            Control::Transfer { id, purpose: Purpose::Report, tick, bytes, digest } => {
-                self.doctor.expect_report(path, id, Tick::new(tick), bytes, digest)
+            Control::Transfer {
+                id,
+                purpose: Purpose::Report,
+                tick,
+                bytes,
+                digest,
+            } => self
+                .doctor
+                .expect_report(path, id, Tick::new(tick), bytes, digest),
+            Control::Transfer {
+                purpose: Purpose::Join,
+                ..
             }
-            Control::Transfer { purpose: Purpose::Join, .. }
             | Control::Member(_)
             | Control::Gone(_)
             | Control::Start(_)
@@ -641,17 +756,25 @@ impl Host {
 
     /// Lets the slot of a member that has caught up take part.
     fn activate(&mut self, core: &mut Core, path: Path) {
-        let Some(guest) = self.guests.get_mut(&path) else { return };
+        let Some(guest) = self.guests.get_mut(&path) else {
+            return;
+        };
         let Some(slot) = guest.peer.slot else { return };
         if guest.exchange.expects(slot) {
             return;
         }
-        let Some(holder) = &mut self.seats[slot.index()].holder else { return };
+        let Some(holder) = &mut self.seats[slot.index()].holder else {
+            return;
+        };
         // Late enough that the member hears of it in time, also when one datagram is lost.
         let rtt_us = guest.peer.rtt.smoothed_us().unwrap_or(200_000);
         let lead = core.rate.ticks_in_us_ceil(2 * rtt_us + 100_000);
         let at = core.clock.tick().max(core.known.newest(slot)).plus(lead);
-        let first = if core.clock.tick() == Tick::ZERO { Tick::new(1) } else { at };
+        let first = if core.clock.tick() == Tick::ZERO {
+            Tick::new(1)
+        } else {
+            at
+        };
         if holder.from.is_none() {
             holder.from = Some(first);
         }
@@ -669,12 +792,17 @@ impl Host {
 
     /// The link of a member is gone; its slot is kept for a while.
     fn lose(&mut self, core: &mut Core, now: Time, path: Path) {
-        let Some(guest) = self.guests.remove(&path) else { return };
+        let Some(guest) = self.guests.remove(&path) else {
+            return;
+        };
         self.doctor.forget(path);
         self.closing.push_back(path);
         let member = guest.peer.member;
         let keeps = self.config.resume_us > 0 && !core.is_over();
-        let seat = guest.peer.slot.and_then(|slot| self.seats[slot.index()].holder.as_mut());
+        let seat = guest
+            .peer
+            .slot
+            .and_then(|slot| self.seats[slot.index()].holder.as_mut());
         match seat {
             Some(holder) if keeps && self.started => {
                 holder.lose(now, self.config.gate);
@@ -690,7 +818,11 @@ impl Host {
     /// A member is gone for good.
     fn depart(&mut self, core: &mut Core, member: MemberId, reason: ByeReason) {
         for seat in &mut self.seats {
-            if seat.holder.as_ref().is_some_and(|holder| holder.member == member) {
+            if seat
+                .holder
+                .as_ref()
+                .is_some_and(|holder| holder.member == member)
+            {
                 seat.holder = None;
             }
         }
@@ -703,7 +835,10 @@ impl Host {
     }
 
     fn say_bye(&mut self, core: &Core, path: Path, reason: ByeReason) {
-        let bye = Bye { session_low: session_low(core), reason };
+        let bye = Bye {
+            session_low: session_low(core),
+            reason,
+        };
         for _ in 0..BYE_COPIES {
             self.answer(path, kind::BYE, &bye);
         }
@@ -725,7 +860,8 @@ impl Host {
         self.watch_links(core, now);
         self.try_start(core, now);
         self.advance(core, now);
-        self.doctor.handle_timeout(core, &self.config.game.schema, now);
+        self.doctor
+            .handle_timeout(core, &self.config.game.schema, now);
         self.follow_doctor(core);
         self.say_farewell(core, now);
     }
@@ -753,7 +889,9 @@ impl Host {
         }
         let resume_us = self.config.resume_us;
         let expired = |holder: &Holder| {
-            holder.lost_at.is_some_and(|at| now.micros_since(at) > resume_us)
+            holder
+                .lost_at
+                .is_some_and(|at| now.micros_since(at) > resume_us)
         };
         let gone: Vec<MemberId> = self
             .seats
@@ -776,16 +914,23 @@ impl Host {
                 Start::Manual => self.manual_start,
             };
             // Round trips must be known, so that everyone's first inputs are in time.
-            let measured = self.guests.values().all(|guest| guest.peer.rtt.smoothed_us().is_some());
+            let measured = self
+                .guests
+                .values()
+                .all(|guest| guest.peer.rtt.smoothed_us().is_some());
             if is_complete && measured {
-                let trips = self.guests.values().filter_map(|guest| guest.peer.rtt.smoothed_us());
+                let trips = self
+                    .guests
+                    .values()
+                    .filter_map(|guest| guest.peer.rtt.smoothed_us());
                 let lead = START_LEAD_US + 2 * trips.max().unwrap_or(0);
                 let at = now.plus_micros(lead);
                 self.start_at = Some(at);
                 for guest in self.guests.values_mut() {
                     guest.tell(&Control::Start(at.micros()));
                 }
-                core.clock.jump(Tick::ZERO, at_before(at, core.rate.tick_us()));
+                core.clock
+                    .jump(Tick::ZERO, at_before(at, core.rate.tick_us()));
                 self.begin(core);
             }
             return;
@@ -806,7 +951,10 @@ impl Host {
             }
             core.submitted.start(slot, Tick::ZERO);
             if !self.is_paced() {
-                let trips = self.guests.values().filter_map(|guest| guest.peer.rtt.smoothed_us());
+                let trips = self
+                    .guests
+                    .values()
+                    .filter_map(|guest| guest.peer.rtt.smoothed_us());
                 let one_way = trips.max().unwrap_or(0) / 2;
                 self.delay.guess(core.rate.ticks_in_us_ceil(one_way) + 1);
                 core.prefill(slot, Tick::new(self.delay.ticks()));
@@ -824,7 +972,11 @@ impl Host {
 
     /// Runs what may run.
     pub(super) fn advance(&mut self, core: &mut Core, now: Time) {
-        if self.is_paced() { self.advance_paced(core, now) } else { self.advance_waiting(core, now) }
+        if self.is_paced() {
+            self.advance_paced(core, now)
+        } else {
+            self.advance_waiting(core, now)
+        }
     }
 
     fn advance_paced(&mut self, core: &mut Core, now: Time) {
@@ -836,8 +988,7 @@ impl Host {
             for slot in core.slots() {
                 let seat = &mut self.seats[slot.index()];
                 let policy = self.config.late_policy;
-                let source =
-                    seat.finalize(slot, tick, policy, &core.submitted, &mut core.known);
+                let source = seat.finalize(slot, tick, policy, &core.submitted, &mut core.known);
                 if source == Source::Replaced
                     && let Some(path) = seat.holder.as_ref().and_then(|holder| holder.path)
                     && let Some(guest) = self.guests.get_mut(&path)
@@ -881,7 +1032,9 @@ impl Host {
                 let stalled_us = now.micros_since(since);
                 core.events.push_back(Event::Resumed { stalled_us });
                 // The others follow this clock.
-                self.guests.values_mut().for_each(|guest| guest.peer.want_clock());
+                self.guests
+                    .values_mut()
+                    .for_each(|guest| guest.peer.want_clock());
             }
             core.step(confirmed, own);
             self.tick_done(core, now);
@@ -901,7 +1054,9 @@ impl Host {
 
     /// Asks for the host's own inputs up to `tick`; true if it must wait for the answer.
     fn asks_for_input(&self, core: &mut Core, tick: Tick) -> bool {
-        let Some(slot) = self.own_slot else { return false };
+        let Some(slot) = self.own_slot else {
+            return false;
+        };
         if core.submitted.newest(slot) >= tick {
             return false;
         }
@@ -925,7 +1080,10 @@ impl Host {
 
     /// The tick up to which all inputs are final.
     fn confirmed(&self, core: &Core) -> Tick {
-        core.slots().map(|slot| core.known.newest(slot)).min().unwrap_or(Tick::ZERO)
+        core.slots()
+            .map(|slot| core.known.newest(slot))
+            .min()
+            .unwrap_or(Tick::ZERO)
     }
 
     fn missing(&self, core: &Core, tick: Tick) -> u64 {
@@ -951,8 +1109,12 @@ impl Host {
 
     /// Lets go of members for whom all have waited too long.
     fn drop_slowest(&mut self, core: &mut Core, now: Time, tick: Tick) {
-        let Gate::Wait { limit_us } = self.config.gate else { return };
-        let Some(since) = core.stalled_since else { return };
+        let Gate::Wait { limit_us } = self.config.gate else {
+            return;
+        };
+        let Some(since) = core.stalled_since else {
+            return;
+        };
         if now.micros_since(since) <= limit_us {
             return;
         }
@@ -1002,7 +1164,11 @@ impl Host {
                 guest.due = true;
             }
         }
-        let newest = core.slots().map(|slot| core.known.newest(slot)).max().unwrap_or_default();
+        let newest = core
+            .slots()
+            .map(|slot| core.known.newest(slot))
+            .max()
+            .unwrap_or_default();
         let uneven = !self.is_paced();
         for (path, guest) in &mut self.guests {
             if core::mem::take(&mut guest.due) {
@@ -1025,7 +1191,11 @@ impl Host {
     /// Longest time between two datagrams: a tick, or a little more where ticks themselves send.
     fn pause_us(&self, core: &Core) -> u64 {
         let tick_us = core.rate.tick_us();
-        if !self.started || core.is_over() { tick_us } else { tick_us + tick_us / 2 }
+        if !self.started || core.is_over() {
+            tick_us
+        } else {
+            tick_us + tick_us / 2
+        }
     }
 
     pub(super) fn poll_timeout(&self, core: &Core) -> Time {
@@ -1108,14 +1278,21 @@ impl Guest {
         let reference = newest.minus(self.behind).max(self.exchange.newest_base());
         let (exchange, known, theirs) = (&mut self.exchange, &core.known, &core.submitted);
         let own = self.peer.slot.map(|slot| (slot, theirs));
-        let shape = Shape { reference, uneven, own };
+        let shape = Shape {
+            reference,
+            uneven,
+            own,
+        };
         let too_far = &mut self.is_too_far_behind;
         self.peer.pack(
             now,
             core.clock.due(Tick::ZERO),
             Some(reference),
             |seq, room, out| {
-                if exchange.write(seq, shape, known, theirs, room, out).is_err() {
+                if exchange
+                    .write(seq, shape, known, theirs, room, out)
+                    .is_err()
+                {
                     *too_far = true;
                 }
             },

@@ -1,8 +1,8 @@
 //! Seats: who plays in which slot, on the host.
 
+use crate::id::Slot;
 use crate::id::{MemberId, Path};
 use crate::input::{InputHistory, SlotInput};
-use crate::id::Slot;
 use crate::limits::INPUT_BYTES_MAX;
 use crate::session::config::{Gate, LatePolicy};
 use crate::tick::Tick;

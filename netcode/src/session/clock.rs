@@ -16,7 +16,11 @@ pub struct Samples<const N: usize> {
 
 impl<const N: usize> Default for Samples<N> {
     fn default() -> Self {
-        Self { ring: [0; N], len: 0, next: 0 }
+        Self {
+            ring: [0; N],
+            len: 0,
+            next: 0,
+        }
     }
 }
 
@@ -129,7 +133,12 @@ impl TickClock {
     #[must_use]
     pub fn new(rate: TickRate, tick: Tick, at: Time) -> Self {
         let offset_us = offset_of(rate, tick, at);
-        Self { rate, offset_us, target_us: offset_us, tick }
+        Self {
+            rate,
+            offset_us,
+            target_us: offset_us,
+            tick,
+        }
     }
 
     /// The newest tick that was due.
@@ -160,7 +169,9 @@ impl TickClock {
     /// Counts the next tick as begun, and moves the offset a little towards where it should be.
     pub fn advance(&mut self) {
         self.tick = self.tick.next();
-        let slew = i64::try_from(self.rate.tick_us() / SLEW_DIVISOR).unwrap_or(1).max(1);
+        let slew = i64::try_from(self.rate.tick_us() / SLEW_DIVISOR)
+            .unwrap_or(1)
+            .max(1);
         let off = self.target_us - self.offset_us;
         self.offset_us += off.clamp(-slew, slew);
     }
@@ -191,7 +202,9 @@ impl TickClock {
     #[must_use]
     pub fn dilation_ppm(&self) -> i64 {
         let tick_us = i64::try_from(self.rate.tick_us()).unwrap_or(1).max(1);
-        let slew = i64::try_from(self.rate.tick_us() / SLEW_DIVISOR).unwrap_or(1).max(1);
+        let slew = i64::try_from(self.rate.tick_us() / SLEW_DIVISOR)
+            .unwrap_or(1)
+            .max(1);
         -(self.target_us - self.offset_us).clamp(-slew, slew) * 1_000_000 / tick_us
     }
 }

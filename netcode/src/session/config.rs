@@ -101,7 +101,11 @@ pub struct DesyncPolicy {
 
 impl Default for DesyncPolicy {
     fn default() -> Self {
-        Self { interval_ticks: 32, images: 64, heal: true }
+        Self {
+            interval_ticks: 32,
+            images: 64,
+            heal: true,
+        }
     }
 }
 
@@ -262,7 +266,11 @@ impl InputDelay {
 
     fn check(self) -> Result<(), ConfigError> {
         let fits = self.min() <= self.max() && self.max() <= INPUT_DELAY_TICKS_MAX;
-        if fits { Ok(()) } else { Err(ConfigError::InputDelay) }
+        if fits {
+            Ok(())
+        } else {
+            Err(ConfigError::InputDelay)
+        }
     }
 }
 
@@ -303,7 +311,10 @@ impl HostConfig {
         }
         if usize::from(self.slots) * usize::from(self.game.input_bytes) > INPUT_FRAME_BYTES_MAX {
             let input_bytes = self.game.input_bytes;
-            return Err(ConfigError::FrameBytes { slots: self.slots, input_bytes });
+            return Err(ConfigError::FrameBytes {
+                slots: self.slots,
+                input_bytes,
+            });
         }
         self.input_delay.check()?;
         check_prediction(self.prediction_ticks, self.desync.images)

@@ -6,10 +6,10 @@
 
 use core::fmt;
 
-use crate::session::config::{GameInfo, Mode, Role};
-use crate::wire::codec::{self, Decode, Encode};
-use crate::wire::bytes::DecodeError;
 use crate::limits::NAME_BYTES_MAX;
+use crate::session::config::{GameInfo, Mode, Role};
+use crate::wire::bytes::DecodeError;
+use crate::wire::codec::{self, Decode, Encode};
 
 /// The oldest protocol that this build speaks.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
@@ -254,28 +254,44 @@ impl Hello {
     pub fn compare(&self, game: &GameInfo) -> Result<u16, Refusal> {
         let protocol = self.protocol_max.min(PROTOCOL_VERSION);
         if protocol < self.protocol_min.max(PROTOCOL_VERSION_MIN) {
-            return Err(Refusal::Protocol { min: PROTOCOL_VERSION_MIN, max: PROTOCOL_VERSION });
+            return Err(Refusal::Protocol {
+                min: PROTOCOL_VERSION_MIN,
+                max: PROTOCOL_VERSION,
+            });
         }
         if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX {
             return Err(Refusal::Name);
         }
         if self.game != game.game {
-            return Err(Refusal::Game { host: game.game.clone() });
+            return Err(Refusal::Game {
+                host: game.game.clone(),
+            });
         }
         if self.build != game.build {
-            return Err(Refusal::Build { host: game.build.clone() });
+            return Err(Refusal::Build {
+                host: game.build.clone(),
+            });
         }
         if self.mode != game.mode.number() {
-            return Err(Refusal::Mode { host: game.mode.number() });
+            return Err(Refusal::Mode {
+                host: game.mode.number(),
+            });
         }
         if self.tick_hz != game.tick_rate.hz() {
-            return Err(Refusal::TickRate { host: game.tick_rate.hz() });
+            return Err(Refusal::TickRate {
+                host: game.tick_rate.hz(),
+            });
         }
         if self.input_bytes != game.input_bytes {
-            return Err(Refusal::InputBytes { host: game.input_bytes });
+            return Err(Refusal::InputBytes {
+                host: game.input_bytes,
+            });
         }
         if self.schema_hash != game.schema.hash() {
-            return Err(Refusal::Schema { host: game.schema.hash(), parts: 0 });
+            return Err(Refusal::Schema {
+                host: game.schema.hash(),
+                parts: 0,
+            });
         }
         Ok(protocol)
     }
@@ -302,10 +318,16 @@ impl Refusal {
                 Mode::name_of(you.mode.number())
             ),
             Self::TickRate { host } => {
-                format!("the host runs {host} ticks per second, you {}", you.tick_rate.hz())
+                format!(
+                    "the host runs {host} ticks per second, you {}",
+                    you.tick_rate.hz()
+                )
             }
             Self::InputBytes { host } => {
-                format!("an input has {host} bytes on the host, {} on yours", you.input_bytes)
+                format!(
+                    "an input has {host} bytes on the host, {} on yours",
+                    you.input_bytes
+                )
             }
             Self::Full { slots } => format!("all {slots} slots are taken"),
             Self::SpectatorsFull { limit } => format!("{limit} spectators are watching already"),

@@ -164,22 +164,29 @@ impl Peer {
     /// Why it is dropped. Nothing has changed then but a counter.
     pub fn open<'a>(&mut self, now: Time, bytes: &'a [u8]) -> Result<Accepted<'a>, DropReason> {
         let prefix = Prefix::read(bytes).ok_or(DropReason::Malformed)?;
-        let seq = self.restore_seq(now, prefix.tag, prefix.seq_low).ok_or(DropReason::WrongTag)?;
+        let seq = self
+            .restore_seq(now, prefix.tag, prefix.seq_low)
+            .ok_or(DropReason::WrongTag)?;
         self.check_new(seq)?;
         let newest_sent = self.next_seq.number().checked_sub(1).map(Seq::new);
-        let (header, batch) =
-            prefix.sections(newest_sent).map_err(|_error| DropReason::Malformed)?;
+        let (header, batch) = prefix
+            .sections(newest_sent)
+            .map_err(|_error| DropReason::Malformed)?;
         let tick = match (header.tick, self.heard_offset) {
             (Some(tick), _) => Some(tick),
             (None, Some((offset, since))) if seq > since => {
-                u32::try_from(i64::from(seq.number()) + offset).ok().map(Tick::new)
+                u32::try_from(i64::from(seq.number()) + offset)
+                    .ok()
+                    .map(Tick::new)
             }
             (None, _) => None,
         };
         if tick.is_none() && !batch.is_empty() {
             return Err(DropReason::UnknownTick);
         }
-        let acked = header.ack.filter(|&ack| self.acked.is_none_or(|acked| ack > acked));
+        let acked = header
+            .ack
+            .filter(|&ack| self.acked.is_none_or(|acked| ack > acked));
         Ok(Accepted {
             tick,
             hash: header.hash,
@@ -232,7 +239,8 @@ impl Peer {
         let mut scratch = core::mem::take(&mut self.scratch);
         scratch.clear();
         let resend_us = self.rtt.smoothed_us().unwrap_or(100_000) + 2 * self.rate.tick_us();
-        self.outbox.write(now, seq, CONTROL_ROOM_BYTES, resend_us, &mut scratch);
+        self.outbox
+            .write(now, seq, CONTROL_ROOM_BYTES, resend_us, &mut scratch);
         let control_end = scratch.len();
         let mut room = DATAGRAM_BYTES_MAX - HEADER_BYTES_MAX - control_end;
         batch(seq, room, &mut scratch);
@@ -250,7 +258,11 @@ impl Peer {
         .encode(self.key, seq, out);
         out.extend_from_slice(inputs);
         self.scratch = scratch;
-        self.sent[seq.number() as usize % SENT_MAX] = Sent { seq, at: now, spelled };
+        self.sent[seq.number() as usize % SENT_MAX] = Sent {
+            seq,
+            at: now,
+            spelled,
+        };
         self.statistics.datagrams_sent += 1;
         self.statistics.bytes_sent += out.len() as u64;
     }
@@ -275,9 +287,7 @@ impl Peer {
             sent_us: now.micros(),
             zero_us: zero.micros(),
             ack_delay_us: u32::try_from(waited).unwrap_or(u32::MAX),
-            margin: margin.map(|margin| {
-                i16::try_from(margin.clamp(-32_000, 32_000)).unwrap_or(0)
-            }),
+            margin: margin.map(|margin| i16::try_from(margin.clamp(-32_000, 32_000)).unwrap_or(0)),
             loss: self.loss,
         }
     }
@@ -297,7 +307,9 @@ impl Peer {
     }
 
     fn check_new(&self, seq: Seq) -> Result<(), DropReason> {
-        let Some(newest) = self.received else { return Ok(()) };
+        let Some(newest) = self.received else {
+            return Ok(());
+        };
         if seq > newest {
             return Ok(());
         }
@@ -305,13 +317,21 @@ impl Peer {
         if age >= SEEN {
             return Err(DropReason::TooOld);
         }
-        if self.seen & (1 << age) != 0 { Err(DropReason::Duplicate) } else { Ok(()) }
+        if self.seen & (1 << age) != 0 {
+            Err(DropReason::Duplicate)
+        } else {
+            Ok(())
+        }
     }
 
     fn mark_received(&mut self, now: Time, seq: Seq) {
         let newest = self.received.unwrap_or_default();
         if self.received.is_none() || seq > newest {
-            let ahead = if self.received.is_none() { 1 } else { seq.number() - newest.number() };
+            let ahead = if self.received.is_none() {
+                1
+            } else {
+                seq.number() - newest.number()
+            };
             self.seen = if ahead >= SEEN { 0 } else { self.seen << ahead };
             self.seen |= 1;
             self.received = Some(seq);

@@ -47,12 +47,18 @@ impl Roster {
     /// Number of members with a slot.
     #[must_use]
     pub fn players(&self) -> usize {
-        self.members.iter().filter(|member| member.slot.is_some()).count()
+        self.members
+            .iter()
+            .filter(|member| member.slot.is_some())
+            .count()
     }
 
     /// Adds a member, or replaces what is known of it.
     pub fn set(&mut self, member: Member) {
-        match self.members.binary_search_by_key(&member.id, |known| known.id) {
+        match self
+            .members
+            .binary_search_by_key(&member.id, |known| known.id)
+        {
             Ok(index) => self.members[index] = member,
             Err(index) => self.members.insert(index, member),
         }
@@ -60,7 +66,10 @@ impl Roster {
 
     /// Removes a member.
     pub fn remove(&mut self, id: MemberId) -> Option<Member> {
-        let index = self.members.binary_search_by_key(&id, |known| known.id).ok()?;
+        let index = self
+            .members
+            .binary_search_by_key(&id, |known| known.id)
+            .ok()?;
         Some(self.members.remove(index))
     }
 
@@ -117,6 +126,12 @@ impl MemberRecord {
             _ => return None,
         };
         let id = MemberId(self.id);
-        Some(Member { id, role, slot, name: self.name, connected: self.connected })
+        Some(Member {
+            id,
+            role,
+            slot,
+            name: self.name,
+            connected: self.connected,
+        })
     }
 }

@@ -196,7 +196,13 @@ impl<'a> Prefix<'a> {
             _ => return None,
         };
         let tag = first & !kind::MASK;
-        Some(Self { tag, seq_low: *seq_low, ack_low: *ack_low, extended, rest })
+        Some(Self {
+            tag,
+            seq_low: *seq_low,
+            ack_low: *ack_low,
+            extended,
+            rest,
+        })
     }
 
     /// Reads the rest: the sections, and the bytes of the input batch behind them.
@@ -230,11 +236,20 @@ impl<'a> Prefix<'a> {
             let ack_delay_us = reader.varint_u32()?;
             let margin = i16::from_le_bytes(reader.array()?);
             let margin = (margin != i16::MIN).then_some(margin);
-            header.clock = Some(ClockSection { sent_us, zero_us, ack_delay_us, margin, loss: reader.u8()? });
+            header.clock = Some(ClockSection {
+                sent_us,
+                zero_us,
+                ack_delay_us,
+                margin,
+                loss: reader.u8()?,
+            });
         }
         if flags & flag::HASH != 0 {
             let tick = Tick::new(reader.varint_u32()?);
-            header.hash = Some(HashSection { tick, hash: reader.u32()? });
+            header.hash = Some(HashSection {
+                tick,
+                hash: reader.u32()?,
+            });
         }
         if flags & flag::CONTROL != 0 {
             header.control = Some(reader.counted(crate::limits::DATAGRAM_BYTES_MAX)?);
@@ -267,7 +282,10 @@ mod tests {
     #[test]
     fn a_steady_datagram_has_three_bytes_before_its_batch() {
         let mut bytes = Vec::new();
-        let header = TickHeader { ack: Some(Seq::new(300)), ..TickHeader::default() };
+        let header = TickHeader {
+            ack: Some(Seq::new(300)),
+            ..TickHeader::default()
+        };
         header.encode(key(), Seq::new(513), &mut bytes);
         assert_eq!(bytes.len(), PLAIN_BYTES);
         let prefix = Prefix::read(&bytes).unwrap();
@@ -291,14 +309,20 @@ mod tests {
                     margin: has(1).then_some(-3),
                     loss: 9,
                 }),
-                hash: has(8).then_some(HashSection { tick: Tick::new(64), hash: 0xdead_beef }),
+                hash: has(8).then_some(HashSection {
+                    tick: Tick::new(64),
+                    hash: 0xdead_beef,
+                }),
                 control: has(16).then_some(&[1, 2, 3]),
                 messages: has(32).then_some(&[4]),
             };
             let mut bytes = Vec::new();
             header.encode(key(), Seq::new(9), &mut bytes);
             bytes.extend_from_slice(&[0xaa, 0xbb]);
-            let (read, batch) = Prefix::read(&bytes).unwrap().sections(Some(Seq::new(41))).unwrap();
+            let (read, batch) = Prefix::read(&bytes)
+                .unwrap()
+                .sections(Some(Seq::new(41)))
+                .unwrap();
             assert_eq!((read, batch), (header, &[0xaa, 0xbb][..]));
         }
     }
