@@ -42,7 +42,8 @@ pub struct Cost {
     pub us_per_client_tick: f64,
     /// The part of it that runs on the game's thread.
     pub us_on_game_thread: f64,
-    /// Payloads that the host received, of those it should have: 1 if all arrived.
+    /// Payloads that the host received, of those that were sent; what is under way at either end
+    /// of the measurement may move it by a tick's worth.
     pub received: f64,
     /// Bytes that the host sent per client and tick, as UDP payload.
     pub bytes_sent: f64,

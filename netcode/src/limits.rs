@@ -106,10 +106,10 @@ const _: () = {
     assert!(INPUT_DELAY_TICKS_MAX + PREDICTION_TICKS_MAX < INPUT_HISTORY_TICKS_MAX);
     // The newest input of every slot fits a datagram even where coding makes it grow by half...
     // only up to this many bytes; a session with more slots times bytes is refused at creation.
-    assert!(INPUT_FRAME_BYTES_MAX * 3 / 2 + 454 <= DATAGRAM_BYTES_MAX);
+    assert!(INPUT_FRAME_BYTES_MAX * 3 / 2 + 16 + 300 <= DATAGRAM_BYTES_MAX);
     assert!(SLOTS_MAX <= 64);
 };
 
 /// Slots times input size of a session, in bytes, so that one whole input frame always fits one
 /// datagram. A session with more is refused when it is opened.
-pub const INPUT_FRAME_BYTES_MAX: usize = 480;
+pub const INPUT_FRAME_BYTES_MAX: usize = 576;

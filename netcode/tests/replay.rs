@@ -828,14 +828,14 @@ fn a_recorded_file_verifies_and_a_dropped_one_is_complete() {
         }
         if finish {
             let summary = file.finish().unwrap();
-            assert_eq!((summary.last.number(), summary.keyframes), (1300, 3));
+            assert_eq!((summary.last.number(), summary.keyframes), (1300, 5));
         } else {
             drop(file);
         }
         let reader = Reader::open(std::fs::File::open(&path).unwrap()).unwrap();
         let mut player = Player::new(Toy::new(0, 0, Tick::ZERO), reader).unwrap();
         let report = player.verify(|_, _| ()).unwrap();
-        assert_eq!((report.hashes, report.keyframes), (1300, 2));
+        assert_eq!((report.hashes, report.keyframes), (1300, 4));
         assert_eq!(report.completeness, Completeness::Complete);
         drop(player);
         std::fs::remove_file(&path).unwrap();

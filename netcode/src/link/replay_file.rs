@@ -23,6 +23,9 @@ use crate::tick::Tick;
 /// Batches and keyframes that may wait for the disk: about a minute of play.
 const QUEUE_LENGTH_MAX: usize = 32;
 
+/// Seconds between keyframes, unless the game has a policy.
+const KEYFRAME_SECONDS: u32 = 5;
+
 /// Why a recording is not whole.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -113,7 +116,7 @@ impl ReplayFile {
             .spawn(move || write_all(writer, &commands))?;
         Ok(Self {
             pending: Pending::new(header, chunk_ticks(header.tick_rate)),
-            policy: KeyframePolicy::every_ten_seconds(header.tick_rate),
+            policy: KeyframePolicy::every_seconds(header.tick_rate, KEYFRAME_SECONDS),
             start: header.start,
             newest_keyframe: None,
             tick: header.start,
@@ -123,7 +126,7 @@ impl ReplayFile {
         })
     }
 
-    /// Sets when keyframes are due; every ten seconds until then.
+    /// Sets when keyframes are due; every five seconds until then.
     pub fn set_keyframe_policy(&mut self, policy: KeyframePolicy) {
         self.policy = policy;
     }

@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 pub use endpoint::ConnectError;
 pub use guard::{DropCause, Drops};
@@ -35,7 +35,7 @@ use self::plain::{PlainConfig, PlainEndpoint};
 use self::secure::{SecureConfig, SecureEndpoint};
 use self::thread::{Endpoint, Event, Outbox, Shared};
 use self::token::TokenMint;
-use super::{Link, LinkEvent};
+use super::{CloseReason, Link, LinkEvent};
 use crate::id::Path;
 use crate::limits::MEMBERS_MAX;
 
@@ -167,6 +167,9 @@ pub struct UdpLink {
     lent: Option<Vec<u8>>,
     /// What the endpoint wants to send, filled under its lock and sent after it.
     outbox: Outbox,
+    /// Whether the IO thread was found dead, and the paths whose end is not reported yet.
+    orphaned: bool,
+    orphans: Vec<Path>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -195,6 +198,8 @@ impl UdpLink {
             spares,
             lent: None,
             outbox: Outbox::default(),
+            orphaned: false,
+            orphans: Vec::new(),
             thread: Some(thread),
         })
     }
@@ -203,6 +208,19 @@ impl UdpLink {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.local
+    }
+
+    /// Where others in this network probably reach the socket. A socket that listens on every
+    /// address of the machine does not know which one others use; this is the one from which the
+    /// machine would send to the internet, or the loopback address if it has no route there.
+    /// Nothing is sent to find out.
+    #[must_use]
+    pub fn likely_addr(&self) -> SocketAddr {
+        let local = self.local_addr();
+        if !local.ip().is_unspecified() {
+            return local;
+        }
+        SocketAddr::new(thread::outgoing_ip(local.is_ipv6()), local.port())
     }
 
     /// Connects an insecure link to the host at `address`. The path may be used once
@@ -254,6 +272,15 @@ impl UdpLink {
         }
     }
 
+    /// Address of the other end of `path`, as this end sees it; `None` if the path is gone.
+    #[must_use]
+    pub fn remote_addr(&self, path: Path) -> Option<SocketAddr> {
+        match &*self.shared.lock() {
+            Endpoint::Secure(secure) => secure.remote(path),
+            Endpoint::Plain(plain) => plain.remote(path),
+        }
+    }
+
     /// What has happened so far.
     #[must_use]
     pub fn statistics(&self) -> UdpStatistics {
@@ -294,6 +321,30 @@ impl UdpLink {
         }
     }
 
+    fn next_event(&mut self) -> Option<Event> {
+        match self.events.try_recv() {
+            Ok(event) => Some(event),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                // The IO thread has given up. It said why paths ended, unless it died at once.
+                if !self.orphaned {
+                    self.orphaned = true;
+                    self.orphans = self.close_all();
+                }
+                let reason = CloseReason::Socket;
+                let path = self.orphans.pop()?;
+                Some(Event::Closed { path, reason })
+            }
+        }
+    }
+
+    fn close_all(&mut self) -> Vec<Path> {
+        self.with_endpoint(|_now, endpoint, outbox| match endpoint {
+            Endpoint::Secure(secure) => secure.close_all(outbox),
+            Endpoint::Plain(plain) => plain.close_all(outbox),
+        })
+    }
+
     /// Runs `act` under the lock, then sends what it wants sent.
     fn with_endpoint<R>(
         &mut self,
@@ -312,7 +363,7 @@ impl Link for UdpLink {
             // A thread without room for its buffers has enough of them.
             let _kept = self.spares.try_send(buffer);
         }
-        match self.events.try_recv().ok()? {
+        match self.next_event()? {
             Event::Opened { path, client_id } => Some(LinkEvent::Opened { path, client_id }),
             Event::Datagram { path, bytes } => {
                 let bytes = self.lent.insert(bytes);
@@ -340,10 +391,7 @@ impl Link for UdpLink {
 impl Drop for UdpLink {
     /// Ends all paths and stops the IO thread; takes up to 50 ms.
     fn drop(&mut self) {
-        self.with_endpoint(|_now, endpoint, outbox| match endpoint {
-            Endpoint::Secure(secure) => secure.close_all(outbox),
-            Endpoint::Plain(plain) => plain.close_all(outbox),
-        });
+        self.close_all();
         self.shared.stop();
         if let Some(thread) = self.thread.take() {
             // It has nothing left to say, and a panic of its own was printed.

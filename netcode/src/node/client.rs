@@ -1046,7 +1046,8 @@ impl Client {
         self.hashes_wanted = None;
         let ticks = after.number() + 1..=upto.number();
         let hashes = ticks
-            .map(|number| core.hashes.at(Tick::new(number)).unwrap_or(0))
+            .map(Tick::new)
+            .map(|tick| core.hashes.at(tick).map_or(0, |hash| fold(tick, hash).hash))
             .collect();
         let (after, upto) = (after.number(), upto.number());
         self.tell(&Control::Hashes {

@@ -27,7 +27,7 @@ const PATIENCE_US: u64 = 5_000_000;
 /// Differences in a report.
 const DIFFERENCES_MAX: usize = 32;
 /// Bytes of one line that is told to the diverged member.
-const LINE_BYTES_MAX: usize = 500;
+const LINE_BYTES_MAX: usize = 200;
 
 /// What the host knows of a member's hashes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -158,7 +158,7 @@ impl Doctor {
         path: Path,
         after: u32,
         upto: u32,
-        hashes: &[u64],
+        hashes: &[u32],
     ) {
         let Some(case) = &mut self.case else { return };
         if case.path != path || case.asked || case.after.number() != after {
@@ -168,9 +168,10 @@ impl Doctor {
         let first = pairs
             .filter(|&(_, &theirs)| theirs != 0)
             .find(|&(number, &theirs)| {
+                let tick = Tick::new(number);
                 core.hashes
-                    .at(Tick::new(number))
-                    .is_some_and(|own| own != theirs)
+                    .at(tick)
+                    .is_some_and(|own| fold(tick, own).hash != theirs)
             })
             .map(|(number, _)| Tick::new(number));
         case.tick = first.unwrap_or(case.tick);

@@ -71,7 +71,7 @@ impl ChunkKind {
     /// The most that a payload of this kind decodes to, in bytes.
     pub(super) const fn decoded_bytes_max(self) -> usize {
         match self {
-            // Per tick at most 720 B of values, and 64 slots x 11 bits of gaps.
+            // Per tick at most 576 B of values, and 64 slots x 11 bits of gaps.
             Self::Inputs => REPLAY_CHUNK_TICKS_MAX as usize * 1024,
             Self::Hashes => REPLAY_CHUNK_TICKS_MAX as usize * 18 + 32,
             Self::TermChanged => 64,

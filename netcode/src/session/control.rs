@@ -5,10 +5,10 @@ use crate::wire::bytes::DecodeError;
 use crate::wire::codec::{self, Decode, Encode};
 
 /// Bytes of a control message, at most.
-pub const CONTROL_BYTES_MAX: usize = 640;
+pub const CONTROL_BYTES_MAX: usize = 240;
 
 /// Hashes that one control message carries, at most.
-pub const HASHES_MAX: usize = 64;
+pub const HASHES_MAX: usize = 40;
 
 /// A control message.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -38,15 +38,15 @@ pub enum Control {
         /// XXH3-64 of them.
         digest: u64,
     },
-    /// Either end: combined hashes of the ticks after `after`, oldest first; empty to ask for them
-    /// up to `upto`.
+    /// Either end: folded hashes of the ticks after `after`, oldest first, 0 where one is not
+    /// known; empty to ask for them up to `upto`.
     Hashes {
         /// The tick before the first.
         after: u32,
         /// The last tick.
         upto: u32,
         /// The hashes.
-        hashes: Vec<u64>,
+        hashes: Vec<u32>,
     },
     /// Host: the client's state differs from this tick on; it shall send its state at that tick.
     Diverged {

@@ -16,9 +16,10 @@ const SENT_MAX: usize = 256;
 const SEEN: u32 = 64;
 /// Bytes before the input batch without control and message sections, at most.
 const HEADER_BYTES_MAX: usize = 54;
-/// Room for control messages, so that one whole input frame always fits behind them.
+/// Room for control messages: one whole input frame always fits behind them, even where its coding
+/// makes it half as long again.
 const CONTROL_ROOM_BYTES: usize =
-    DATAGRAM_BYTES_MAX - HEADER_BYTES_MAX - crate::limits::INPUT_FRAME_BYTES_MAX;
+    DATAGRAM_BYTES_MAX - HEADER_BYTES_MAX - crate::limits::INPUT_FRAME_BYTES_MAX * 3 / 2 - 16;
 /// Ticks between clock sections on a steady link.
 const CLOCK_INTERVAL_TICKS: u32 = 60;
 /// Ticks after the start of a path with a clock section in each datagram.

@@ -670,8 +670,8 @@ fn a_sender_knows_whom_it_cannot_serve() {
 
 #[test]
 fn a_whole_frame_fits_a_datagram_whatever_was_learned() {
-    // 64 slots of 11 bytes, and 11 of 64: after long silence everything changes at once.
-    for (slots, bytes) in [(64, 11), (11, 64), (64, 1), (1, 64)] {
+    // 64 slots of 9 bytes, and 9 of 64: after long silence everything changes at once.
+    for (slots, bytes) in [(64, 9), (9, 64), (64, 1), (1, 64)] {
         assert!(usize::from(slots) * usize::from(bytes) <= INPUT_FRAME_BYTES_MAX);
         let mut prng = Prng::new(9);
         let mut history = InputHistory::new(slots, bytes);

@@ -266,6 +266,11 @@ impl PlainEndpoint {
         Ok(())
     }
 
+    /// Where the other end of a path is.
+    pub(super) fn remote(&self, path: Path) -> Option<SocketAddr> {
+        self.routes.get(&path).copied()
+    }
+
     /// Sends a payload over an open path.
     pub(super) fn send(&mut self, now: Time, path: Path, bytes: &[u8], sink: &mut impl Sink) {
         let reserved = bytes

@@ -40,6 +40,10 @@ const CHALLENGES_PER_TOKEN_MAX: usize = 128;
 /// forged ones takes a tenth of a core at most.
 const STRANGERS_PER_S_MAX: u64 = 5000;
 
+/// How wrong a player's clock may be, in seconds. A token is thrown away unasked only if it expired
+/// longer ago than this; otherwise the host is asked, whose clock counts.
+const CLOCK_ERROR_S_MAX: u64 = 24 * 3600;
+
 /// Outgoing connections of one endpoint.
 pub(super) const CLIENTS_MAX: usize = 64;
 
@@ -128,7 +132,8 @@ impl SecureEndpoint {
             return Err(ConnectError::OtherGame);
         }
         let unix = self.unix(now);
-        if token.expires_unix_s() <= unix.as_secs() {
+        let surely_expired = unix.as_secs().saturating_sub(CLOCK_ERROR_S_MAX);
+        if token.expires_unix_s() <= surely_expired {
             return Err(ConnectError::TokenExpired);
         }
         if self.tokens_spent.contains_key(&token.tag()) {
@@ -138,7 +143,7 @@ impl SecureEndpoint {
             return Err(ConnectError::AlreadyConnected);
         }
         self.tokens_spent
-            .retain(|_tag, expires| *expires > unix.as_secs());
+            .retain(|_tag, expires| *expires > surely_expired);
         if self.clients.len() >= CLIENTS_MAX || self.tokens_spent.len() >= TOKENS_REMEMBERED_MAX {
             return Err(ConnectError::Full);
         }
@@ -203,6 +208,13 @@ impl SecureEndpoint {
                     Err(cause) => Err(cause),
                 }
             }
+        }
+    }
+
+    /// Where the other end of a path is.
+    pub(super) fn remote(&self, path: Path) -> Option<SocketAddr> {
+        match *self.routes.get(&path)? {
+            Route::ToHost(address) | Route::ToClient(address) => Some(address),
         }
     }
 
@@ -396,6 +408,47 @@ impl SecureEndpoint {
             ServerResult::PacketToSend { .. } | ServerResult::ClientConnected { .. } => {
                 Err(DropCause::NotAuthentic)
             }
+        }
+    }
+
+    /// Tables that describe the same sessions agree.
+    #[cfg(test)]
+    fn invariants(&self) {
+        let (mut to_hosts, mut to_clients) = (0, 0);
+        for (path, route) in &self.routes {
+            assert!(path.0 < self.path_next);
+            match route {
+                Route::ToHost(address) => {
+                    to_hosts += 1;
+                    assert_eq!(self.clients[address].path, *path);
+                }
+                Route::ToClient(address) => {
+                    to_clients += 1;
+                    let server = self.server.as_ref().expect("a client has a server");
+                    assert_eq!(server.peers[address].path, Some(*path));
+                }
+            }
+        }
+        assert_eq!(to_hosts, self.clients.len());
+        assert!(self.clients.len() <= CLIENTS_MAX);
+        let Some(server) = &self.server else {
+            assert_eq!(to_clients, 0);
+            return;
+        };
+        let heard = server.peers.values().filter(|peer| peer.path.is_some());
+        assert_eq!(to_clients, heard.count());
+        assert_eq!(server.netcode.connected_clients(), server.peers.len());
+        for (address, peer) in &server.peers {
+            assert_eq!(server.netcode.client_addr(peer.client_id), Some(*address));
+            assert!(peer.challenges.is_sorted());
+        }
+        for (address, tag) in &server.pending {
+            assert_eq!(server.tokens[tag].address, *address);
+            assert!(!server.peers.contains_key(address));
+        }
+        assert!(server.tokens.len() <= TOKENS_REMEMBERED_MAX);
+        for token in server.tokens.values() {
+            assert!(token.challenges.len() <= CHALLENGES_PER_TOKEN_MAX + 1);
         }
     }
 

@@ -5,7 +5,7 @@
 )]
 //! The IO thread and what it shares with the game's thread: socket, endpoint, clock, counters.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -110,7 +110,7 @@ impl Shared {
         let mut to = self.local;
         if to.ip().is_unspecified() {
             to.set_ip(match to {
-                SocketAddr::V4(_) => core::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
                 SocketAddr::V6(_) => core::net::Ipv6Addr::LOCALHOST.into(),
             });
         }
@@ -347,6 +347,23 @@ fn is_harmless(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     )
+}
+
+/// Address from which this machine would send to the internet. IPv4 is preferred: a socket for all
+/// addresses serves both.
+pub(super) fn outgoing_ip(socket_is_ipv6: bool) -> IpAddr {
+    // Addresses reserved for documentation; connecting a UDP socket sends nothing.
+    let probe = |from: &str, to: &str| -> io::Result<IpAddr> {
+        let socket = UdpSocket::bind(from)?;
+        socket.connect(to)?;
+        Ok(socket.local_addr()?.ip())
+    };
+    let v4 = probe("0.0.0.0:0", "192.0.2.1:9");
+    let found = match v4 {
+        Err(_) if socket_is_ipv6 => probe("[::]:0", "[2001:db8::1]:9"),
+        other => other,
+    };
+    found.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 /// A bound socket with its buffers and waits set.

@@ -136,14 +136,20 @@ impl JoinToken {
         Self::from_bytes(&decode_base64(code).ok_or(TokenError::Damaged)?)
     }
 
-    /// Writes the join code into a file.
+    /// Writes the join code into a new file, which only this user may read where the system knows
+    /// such rights.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// If the file exists or cannot be written.
     pub fn write_file(&self, path: &path::Path) -> Result<(), TokenError> {
+        use io::Write as _;
         let mut text = self.to_text();
         text.push('\n');
-        Ok(std::fs::write(path, text)?)
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Ok(options.open(path)?.write_all(text.as_bytes())?)
     }
 
     /// Reads a join code from a file.
@@ -510,6 +516,7 @@ mod tests {
     fn files_hold_join_codes() {
         let file = std::env::temp_dir().join(format!("phalanx-token-{}", std::process::id()));
         token().write_file(&file).unwrap();
+        assert!(token().write_file(&file).is_err(), "nothing is overwritten");
         let read = JoinToken::read_file(&file);
         std::fs::remove_file(&file).unwrap();
         let read = read.unwrap();
