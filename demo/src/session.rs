@@ -488,7 +488,8 @@ impl Session {
                 log.end.get_or_insert(End::Failed(sentence));
             }
             Event::NoAnswer => {
-                log.end.get_or_insert(End::Failed(no_answer(self.host)));
+                let sentence = why_closed(self.link.closed, self.host);
+                log.end.get_or_insert(End::Failed(sentence));
             }
             Event::Member(member) => {
                 log.remember(&member);
@@ -634,23 +635,21 @@ fn end_of(reason: DisconnectReason, closed: Option<CloseReason>, host: Option<So
         DisconnectReason::Left => End::Left,
         DisconnectReason::Bye(ByeReason::Ended) => End::Finished,
         DisconnectReason::Bye(ByeReason::HostStops) => End::HostStopped,
-        DisconnectReason::PathClosed => End::Failed(match closed {
-            Some(CloseReason::NoAnswer) => no_answer(host),
-            Some(reason) => reason.to_string(),
-            None => reason.to_string(),
-        }),
+        DisconnectReason::PathClosed => End::Failed(why_closed(closed, host)),
         DisconnectReason::Bye(_) | DisconnectReason::Silence | DisconnectReason::BadState => {
             End::Failed(reason.to_string())
         }
     }
 }
 
-fn no_answer(host: Option<SocketAddr>) -> String {
-    match host {
-        Some(address) => format!(
+/// Why there is no path to the host any more, or never was one.
+fn why_closed(closed: Option<CloseReason>, host: Option<SocketAddr>) -> String {
+    match (closed, host) {
+        (Some(CloseReason::NoAnswer) | None, Some(address)) => format!(
             "the host at {address} does not answer; check the address, its firewall and that it runs"
         ),
-        None => "the host does not answer".to_owned(),
+        (Some(reason), _) => reason.to_string(),
+        (None, None) => CloseReason::NoAnswer.to_string(),
     }
 }
 

@@ -267,7 +267,7 @@ fn separate_processes_end_in_one_state_and_its_replay_verifies() {
     }
     fs::write(&changed, &good[..40]).unwrap();
     replay(&["verify", changed_name]).fail();
-    fs::write(&changed, b"").unwrap();
+    fs::write(&changed, b"dear diary, today").unwrap();
     assert!(
         replay(&["info", changed_name])
             .fail()
