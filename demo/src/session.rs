@@ -3,6 +3,7 @@
 //! A [`Session`] owns a driver and a link and runs on a thread of its own; a [`Board`] shows others
 //! how it stands and takes their wish to stop. Everything that happens ends up in an [`Outcome`].
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -336,13 +337,7 @@ impl Session {
             ..HostConfig::new(info.clone(), settings.players)
         };
         let node = Node::host(config, Time::ZERO)?;
-        Ok(Self::new(
-            node,
-            info,
-            Pilot::new(game, hands),
-            settings,
-            link,
-        ))
+        Self::new(node, info, Pilot::new(game, hands), settings, link)
     }
 
     /// A node that joins the host at `to`; without hands it watches.
@@ -370,18 +365,26 @@ impl Session {
         };
         let path = link.connect(to)?;
         let node = Node::join(config, path, Time::ZERO)?;
-        let mut session = Self::new(node, info, Pilot::new(game, hands), settings, link);
+        let mut session = Self::new(node, info, Pilot::new(game, hands), settings, link)?;
         session.host = Some(to.address());
         session.leave_at = settings.ticks;
         Ok(session)
     }
 
-    fn new(node: Node, info: GameInfo, pilot: Pilot, settings: &Settings, link: GameLink) -> Self {
+    fn new(
+        node: Node,
+        info: GameInfo,
+        pilot: Pilot,
+        settings: &Settings,
+        link: GameLink,
+    ) -> Result<Self> {
         let mut driver = Driver::new(node, info, pilot);
         if let Some(file) = &settings.record {
+            // Whoever wants a replay shall not learn after the match that there is none.
+            File::create(file).with_context(|| format!("cannot record to {}", file.display()))?;
             driver.record(file);
         }
-        Self {
+        Ok(Self {
             driver,
             link,
             epoch: Instant::now(),
@@ -389,7 +392,7 @@ impl Session {
             leave_at: None,
             draws: None,
             log: Log::default(),
-        }
+        })
     }
 
     /// The same, which draws the field for its board.
