@@ -68,6 +68,8 @@ pub struct Toy {
     traces: Vec<Trace>,
     /// From this tick on every step computes something wrong, to provoke a desync.
     pub wrong_from: Option<Tick>,
+    /// The last tick that computes something wrong; for ever without one.
+    pub wrong_until: Option<Tick>,
     /// Every frame that was stepped for good, folded, by tick: for tests that compare runs.
     pub steps: u64,
 }
@@ -87,6 +89,7 @@ impl Toy {
             tick: Tick::ZERO,
             traces,
             wrong_from: None,
+            wrong_until: None,
             steps: 0,
         }
     }
@@ -145,7 +148,8 @@ impl Simulation for Toy {
                 trace.present += 1;
             }
         }
-        if self.wrong_from.is_some_and(|from| self.tick >= from) {
+        let from = self.wrong_from.is_some_and(|from| self.tick >= from);
+        if from && self.wrong_until.is_none_or(|until| self.tick <= until) {
             self.traces[0].sum ^= 1;
         }
     }

@@ -31,6 +31,8 @@ pub struct Exchange {
     held: Vec<Tick>,
     /// Per slot: newest input in the datagram that the peer's newest datagram acks.
     acked: Vec<Tick>,
+    /// Per slot: the tick after which it begins.
+    begin: Vec<Tick>,
 }
 
 /// Whose inputs a batch holds, and how they lie.
@@ -59,6 +61,7 @@ impl Exchange {
             sent: vec![from; RING * count],
             held: vec![from; RING * count],
             acked: vec![from; count],
+            begin: vec![from; count],
         };
         (0..slots)
             .map(Slot)
@@ -92,6 +95,7 @@ impl Exchange {
             self.held[at * self.slots + slot.index()] = from;
         }
         self.acked[slot.index()] = from;
+        self.begin[slot.index()] = from;
     }
 
     /// Appends the batch of datagram `seq` with inputs of `history`, at most `room` bytes, and
@@ -191,11 +195,16 @@ impl Exchange {
         if self.incoming == 0 {
             return Ok(BatchReport::default());
         }
-        let at = ack.map_or(0, |ack| ack.number() as usize % RING);
-        if ack.is_some() && self.seqs[at] != ack {
-            return Err(DecodeError::Invalid("an ack of a forgotten datagram"));
-        }
-        let held = &self.held[at * self.slots..][..self.slots];
+        let held = match ack {
+            None => &self.begin[..],
+            Some(ack) => {
+                let at = ack.number() as usize % RING;
+                if self.seqs[at] != Some(ack) {
+                    return Err(DecodeError::Invalid("an ack of a forgotten datagram"));
+                }
+                &self.held[at * self.slots..][..self.slots]
+            }
+        };
         let plan = BatchPlan {
             slots: self.incoming,
             reference: shape.reference,

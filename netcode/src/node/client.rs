@@ -493,7 +493,13 @@ impl Client {
                     datagram.batch,
                     &mut core.known,
                 )
-                .map_err(|_error| DropReason::BadBatch)?;
+                .map_err(|error| {
+                    eprintln!(
+                        "DBGc {error:?} now {now:?} ref {reference} settled {} ",
+                        core.timeline.settled()
+                    );
+                    DropReason::BadBatch
+                })?;
         } else if !datagram.batch.is_empty() {
             return Err(DropReason::UnknownTick);
         }
