@@ -63,39 +63,37 @@ impl Exchange {
             acked: vec![from; count],
             begin: vec![from; count],
         };
-        (0..slots)
-            .map(Slot)
-            .for_each(|slot| exchange.start(slot, from));
+        for slot in (0..slots).map(Slot) {
+            exchange.encoder.start(slot, from);
+            exchange.decoder.start(slot, from);
+        }
         exchange
     }
 
     /// Adds `slot` to what comes in, beginning after `from`.
     pub fn expect(&mut self, slot: Slot, from: Tick) {
         self.incoming |= slot.bit();
-        self.start(slot, from);
+        self.decoder.start(slot, from);
+        for at in 0..RING {
+            self.held[at * self.slots + slot.index()] = from;
+        }
+        self.begin[slot.index()] = from;
     }
 
     /// Adds `slot` to what goes out, beginning after `from`.
     pub fn offer(&mut self, slot: Slot, from: Tick) {
         self.outgoing |= slot.bit();
-        self.start(slot, from);
+        self.encoder.start(slot, from);
+        for at in 0..RING {
+            self.sent[at * self.slots + slot.index()] = from;
+        }
+        self.acked[slot.index()] = from;
     }
 
     /// Whether batches of `slot` come in.
     #[must_use]
     pub const fn expects(&self, slot: Slot) -> bool {
         self.incoming & slot.bit() != 0
-    }
-
-    fn start(&mut self, slot: Slot, from: Tick) {
-        self.encoder.start(slot, from);
-        self.decoder.start(slot, from);
-        for at in 0..RING {
-            self.sent[at * self.slots + slot.index()] = from;
-            self.held[at * self.slots + slot.index()] = from;
-        }
-        self.acked[slot.index()] = from;
-        self.begin[slot.index()] = from;
     }
 
     /// Appends the batch of datagram `seq` with inputs of `history`, at most `room` bytes, and

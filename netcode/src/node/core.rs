@@ -106,27 +106,6 @@ impl Core {
         self.reported = tick;
     }
 
-    /// Queues what the timeline asks for, with captures and hashes where they are due.
-    pub(super) fn work(&mut self, work: Work) {
-        match work {
-            Work::Restore(tick) => {
-                self.statistics.rollbacks += 1;
-                self.todo.push_back(Todo::Restore(tick));
-            }
-            Work::Step(tick, kind) => {
-                match kind {
-                    StepKind::First => self.statistics.ticks += 1,
-                    StepKind::Again => self.statistics.ticks_again += 1,
-                }
-                self.todo.push_back(Todo::Step(tick, kind));
-                if self.info.images > 0 {
-                    self.todo.push_back(Todo::Capture(tick));
-                }
-            }
-        }
-        self.hash_settled();
-    }
-
     /// Runs the next tick.
     pub(super) fn step(&mut self, confirmed: Tick, own: Option<Slot>) {
         let inputs = Inputs {
@@ -134,7 +113,8 @@ impl Core {
             own: own.map(|slot| (slot, &self.submitted)),
         };
         let work = self.timeline.step(confirmed, &inputs);
-        self.work(work);
+        self.obligations().add(work);
+        self.hash_settled();
     }
 
     /// Compares guesses with what became final, and queues what must run again.
@@ -143,13 +123,23 @@ impl Core {
             known: &self.known,
             own: own.map(|slot| (slot, &self.submitted)),
         };
-        let mut works = Vec::new();
+        let mut obligations = Obligations {
+            todo: &mut self.todo,
+            statistics: &mut self.statistics,
+            captures: self.info.images > 0,
+        };
         self.timeline
-            .settle(confirmed, &inputs, |work| works.push(work));
-        for work in works {
-            self.work(work);
-        }
+            .settle(confirmed, &inputs, |work| obligations.add(work));
+        // Only now: the state at a settled tick may be one that runs again above.
         self.hash_settled();
+    }
+
+    fn obligations(&mut self) -> Obligations<'_> {
+        Obligations {
+            todo: &mut self.todo,
+            statistics: &mut self.statistics,
+            captures: self.info.images > 0,
+        }
     }
 
     fn hash_settled(&mut self) {
@@ -247,6 +237,34 @@ impl Core {
             self.submitted.push(slot, Tick::new(number), Some(value));
         }
         Some(tick)
+    }
+}
+
+/// Turns what a timeline asks for into requests.
+struct Obligations<'a> {
+    todo: &'a mut VecDeque<Todo>,
+    statistics: &'a mut NodeStatistics,
+    captures: bool,
+}
+
+impl Obligations<'_> {
+    fn add(&mut self, work: Work) {
+        match work {
+            Work::Restore(tick) => {
+                self.statistics.rollbacks += 1;
+                self.todo.push_back(Todo::Restore(tick));
+            }
+            Work::Step(tick, kind) => {
+                match kind {
+                    StepKind::First => self.statistics.ticks += 1,
+                    StepKind::Again => self.statistics.ticks_again += 1,
+                }
+                self.todo.push_back(Todo::Step(tick, kind));
+                if self.captures {
+                    self.todo.push_back(Todo::Capture(tick));
+                }
+            }
+        }
     }
 }
 
