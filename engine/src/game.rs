@@ -200,6 +200,9 @@ impl Game {
     }
 
     /// A simulation at tick 0 of a session with this seed and number of slots.
+    ///
+    /// # Panics
+    /// If `slots` exceeds [`SLOTS_MAX`](phalanx_netcode::limits::SLOTS_MAX).
     #[must_use]
     pub fn simulation(&self, seed: u64, slots: u8) -> EcsSimulation {
         EcsSimulation::new(self, SessionSetup { seed, slots })

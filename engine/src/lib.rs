@@ -50,6 +50,9 @@
 //! # }
 //! ```
 //!
+//! A game also depends on `bevy_ecs` 0.20, the version that [`bevy_ecs`] is here: its derives
+//! name that crate.
+//!
 //! # Rules of a deterministic game
 //! The next state may depend on the state and the inputs, on nothing else:
 //! - State is what is registered, on entities with a [`NetId`]. Entities without one, and types
@@ -78,6 +81,7 @@ mod rng;
 mod schedule;
 mod simulation;
 
+pub use bevy_ecs;
 pub use phalanx_macros::{Exact, Networked};
 pub use phalanx_netcode as netcode;
 pub use phalanx_netcode::state::{Exact, Networked};

@@ -16,7 +16,8 @@ use crate::net_id::{NetId, NetIndex};
 /// numbers, adding up floats, "the first one wins"), use this instead; it visits the same
 /// entities in the same order on every node.
 ///
-/// It costs a few nanoseconds per entity more than a `Query`.
+/// A pass costs a third of a microsecond and about 5 ns per entity more than with a `Query`; up to
+/// 20 ns per entity where rows lie in random order.
 ///
 /// ```
 /// # use phalanx::prelude::*;

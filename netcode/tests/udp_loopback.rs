@@ -195,3 +195,39 @@ fn failures_are_sentences() {
     let path = plain.connect(nobody).unwrap();
     assert_eq!(wait(&mut plain), News::Closed(path, CloseReason::NoAnswer));
 }
+
+#[test]
+fn the_likely_address_of_a_link_on_every_address_works() {
+    let mut host = bind(UdpConfig::new(7));
+    assert!(host.local_addr().ip().is_unspecified());
+    let mut client = bind(UdpConfig::new(7));
+    let life = Duration::from_secs(60);
+    let token = host.mint_token(1, host.likely_addr(), life).unwrap();
+    let path = client.join(&token).unwrap();
+    assert_eq!(opened(&mut client), (path, 1));
+    assert_eq!(client.remote_addr(path), Some(host.likely_addr()));
+    client.send(path, &[0x40]);
+    let (at_host, _) = opened(&mut host);
+    assert!(host.remote_addr(at_host).is_some());
+}
+
+#[test]
+fn both_address_families_meet_on_one_socket() {
+    let any = "[::]:0".parse().unwrap();
+    let Ok(mut host) = UdpLink::bind(UdpConfig::new(7).insecure().with_bind(any)) else {
+        return; // a machine without IPv6
+    };
+    let port = host.local_addr().port();
+    let mut client = bind(config().insecure());
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let to_host = client.connect(address).unwrap();
+    assert_eq!(opened(&mut client), (to_host, 0));
+    let (to_client, _) = opened(&mut host);
+    talk(&mut host, to_client, &mut client, to_host, 3);
+    let v6 = "[2001:db8::1]:9".parse().unwrap();
+    assert_eq!(client.connect(v6), Err(ConnectError::AddressFamily));
+    assert_eq!(
+        host.connect(client.local_addr()),
+        Err(ConnectError::AlreadyConnected)
+    );
+}

@@ -22,7 +22,7 @@ use renetcode::{
     ServerConfig, ServerResult,
 };
 
-use super::endpoint::{ConnectError, Counts, RateLimit, Sink};
+use super::endpoint::{ConnectError, Counts, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink};
 use super::guard::{self, DropCause, Kind, Refusal, Request, TokenTag};
 use super::token::{self, JoinToken, TokenError, TokenMint};
 use crate::id::Path;
@@ -161,6 +161,7 @@ impl SecureEndpoint {
             client_id: token.client_id(),
             opened: false,
             refused: None,
+            payloads: RateLimit::new(SESSION_PAYLOADS_PER_S_MAX),
         };
         client.advance(unix, sink);
         self.clients.insert(address, client);
@@ -313,6 +314,9 @@ impl SecureEndpoint {
         }
         client.advance(unix, sink);
         if let Some(payload) = client.netcode.process_packet(bytes) {
+            if !client.payloads.allow(now) {
+                return Err(DropCause::Flood);
+            }
             if !payload.is_empty() {
                 sink.datagram(client.path, payload);
             }
@@ -379,6 +383,9 @@ impl SecureEndpoint {
         match server.netcode.process_packet(from, bytes) {
             ServerResult::Payload { payload, .. } => {
                 let path = peer.hear(from, &mut self.path_next, &mut self.routes, sink);
+                if !peer.payloads.allow(now) {
+                    return Err(DropCause::Flood);
+                }
                 if !payload.is_empty() {
                     sink.datagram(path, payload);
                 }
@@ -408,6 +415,47 @@ impl SecureEndpoint {
             ServerResult::PacketToSend { .. } | ServerResult::ClientConnected { .. } => {
                 Err(DropCause::NotAuthentic)
             }
+        }
+    }
+
+    /// Tables that describe the same sessions agree.
+    #[cfg(test)]
+    fn invariants(&self) {
+        let (mut to_hosts, mut to_clients) = (0, 0);
+        for (path, route) in &self.routes {
+            assert!(path.0 < self.path_next);
+            match route {
+                Route::ToHost(address) => {
+                    to_hosts += 1;
+                    assert_eq!(self.clients[address].path, *path);
+                }
+                Route::ToClient(address) => {
+                    to_clients += 1;
+                    let server = self.server.as_ref().expect("a client has a server");
+                    assert_eq!(server.peers[address].path, Some(*path));
+                }
+            }
+        }
+        assert_eq!(to_hosts, self.clients.len());
+        assert!(self.clients.len() <= CLIENTS_MAX);
+        let Some(server) = &self.server else {
+            assert_eq!(to_clients, 0);
+            return;
+        };
+        let heard = server.peers.values().filter(|peer| peer.path.is_some());
+        assert_eq!(to_clients, heard.count());
+        assert_eq!(server.netcode.connected_clients(), server.peers.len());
+        for (address, peer) in &server.peers {
+            assert_eq!(server.netcode.client_addr(peer.client_id), Some(*address));
+            assert!(peer.challenges.is_sorted());
+        }
+        for (address, tag) in &server.pending {
+            assert_eq!(server.tokens[tag].address, *address);
+            assert!(!server.peers.contains_key(address));
+        }
+        assert!(server.tokens.len() <= TOKENS_REMEMBERED_MAX);
+        for token in server.tokens.values() {
+            assert!(token.challenges.len() <= CHALLENGES_PER_TOKEN_MAX + 1);
         }
     }
 
@@ -442,6 +490,7 @@ struct Client {
     opened: bool,
     /// What the host said about the token, and when first.
     refused: Option<(Refusal, Duration)>,
+    payloads: RateLimit,
 }
 
 impl Client {
@@ -630,6 +679,7 @@ impl Server {
                     path: None,
                     sequence_next: 0,
                     challenges,
+                    payloads: RateLimit::new(SESSION_PAYLOADS_PER_S_MAX),
                 };
                 let bound = *user_data == token::user_data(client_id);
                 if bound && peer.may_emit(payload, counts) {
@@ -781,6 +831,7 @@ struct Peer {
     sequence_next: u64,
     /// Nonces that challenges of this session have used, ascending.
     challenges: Vec<u64>,
+    payloads: RateLimit,
 }
 
 impl Peer {

@@ -5,7 +5,7 @@
 )]
 //! The IO thread and what it shares with the game's thread: socket, endpoint, clock, counters.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -110,7 +110,7 @@ impl Shared {
         let mut to = self.local;
         if to.ip().is_unspecified() {
             to.set_ip(match to {
-                SocketAddr::V4(_) => core::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
                 SocketAddr::V6(_) => core::net::Ipv6Addr::LOCALHOST.into(),
             });
         }
@@ -349,6 +349,23 @@ fn is_harmless(error: &io::Error) -> bool {
     )
 }
 
+/// Address from which this machine would send to the internet. IPv4 is preferred: a socket for all
+/// addresses serves both.
+pub(super) fn outgoing_ip(socket_is_ipv6: bool) -> IpAddr {
+    // Addresses reserved for documentation; connecting a UDP socket sends nothing.
+    let probe = |from: &str, to: &str| -> io::Result<IpAddr> {
+        let socket = UdpSocket::bind(from)?;
+        socket.connect(to)?;
+        Ok(socket.local_addr()?.ip())
+    };
+    let v4 = probe("0.0.0.0:0", "192.0.2.1:9");
+    let found = match v4 {
+        Err(_) if socket_is_ipv6 => probe("[::]:0", "[2001:db8::1]:9"),
+        other => other,
+    };
+    found.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
 /// A bound socket with its buffers and waits set.
 pub(super) fn open_socket(bind: SocketAddr) -> Result<UdpSocket, BindError> {
     let fail = |error: io::Error| {
@@ -377,4 +394,65 @@ pub(super) fn open_socket(bind: SocketAddr) -> Result<UdpSocket, BindError> {
     socket.set_read_timeout(Some(HOUSEKEEPING)).map_err(fail)?;
     socket.set_write_timeout(Some(SEND_WAIT)).map_err(fail)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::link::udp::{Security, UdpConfig, new_endpoint};
+
+    #[test]
+    fn a_full_queue_drops_payloads_and_keeps_openings_and_closings() {
+        let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let config = UdpConfig {
+            security: Security::Insecure,
+            ..UdpConfig::new(1).with_bind(bind)
+        };
+        let socket = open_socket(bind).unwrap();
+        let endpoint = new_endpoint(&config).unwrap();
+        let shared = Shared::new(socket, bind, endpoint, Instant::now());
+        let (events_in, events) = bounded(4);
+        let (_spares_in, spares) = bounded(4);
+        let mut io = IoThread {
+            shared: &shared,
+            events: &events_in,
+            spares: &spares,
+            buffer: [0; RECEIVE_BYTES_MAX],
+            outbox: Outbox::default(),
+            errors: 0,
+        };
+        let path = Path(1);
+        io.outbox.opened(path, 0);
+        for number in 0..10 {
+            io.outbox.datagram(path, &[number]);
+        }
+        io.outbox.closed(path, CloseReason::Remote);
+        io.outbox.opened(Path(2), 0);
+        io.outbox.datagram(Path(2), &[99]);
+        io.hand_over();
+        let mut seen = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            seen.push(event);
+            io.hand_over();
+        }
+        let text: Vec<String> = seen
+            .iter()
+            .map(|event| match event {
+                Event::Opened { path, .. } => format!("open {}", path.0),
+                Event::Datagram { bytes, .. } => format!("{bytes:?}"),
+                Event::Closed { path, .. } => format!("close {}", path.0),
+            })
+            .collect();
+        assert_eq!(
+            text,
+            ["open 1", "[0]", "[1]", "[2]", "close 1", "open 2"],
+            "in order, payloads beyond the queue left out"
+        );
+        let dropped = shared.counters.queue_full.load(Ordering::Relaxed);
+        assert_eq!(dropped, 8);
+        // The buffers of dropped payloads serve the next ones.
+        assert!(!io.outbox.spares.is_empty());
+    }
 }

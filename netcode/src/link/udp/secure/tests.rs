@@ -114,6 +114,7 @@ impl Net {
             if now.micros().is_multiple_of(50_000) {
                 for Node { endpoint, sink } in self.nodes.values_mut() {
                     endpoint.handle_timeout(now, sink);
+                    endpoint.invariants();
                 }
             }
         }
@@ -536,6 +537,24 @@ fn challenges_per_token_are_limited() {
 }
 
 #[test]
+fn a_flood_from_one_session_is_cut_to_its_rate() {
+    let mut net = Net::perfect();
+    net.add(1, 4);
+    net.add(2, 0);
+    let (to_host, _) = net.establish(2, 1, 42);
+    for _ in 0..6000 {
+        net.send(2, to_host, &[7; 50]);
+    }
+    net.run(20_000);
+    assert_eq!(net.said(1).len() as u64, SESSION_PAYLOADS_PER_S_MAX);
+    assert!(net.drops(1, DropCause::Flood) > 1900);
+    net.run(1_000_000);
+    net.send(2, to_host, &[7; 50]);
+    net.run(20_000);
+    assert_eq!(net.said(1).len(), 1, "the session goes on");
+}
+
+#[test]
 fn memory_of_tokens_ends_with_them() {
     let mut net = Net::perfect();
     net.add(1, 4);
@@ -551,6 +570,127 @@ fn memory_of_tokens_ends_with_them() {
     let server = net.node(1).endpoint.server.as_ref().unwrap();
     assert_eq!((server.tokens.len(), server.pending.len()), (0, 0));
     assert_eq!(server.peers.len(), 3, "sessions outlive their tokens");
+}
+
+/// What one node may still hear of each path.
+#[derive(Debug, Default)]
+struct Checker {
+    connecting: Vec<Path>,
+    open: Vec<Path>,
+}
+
+impl Checker {
+    fn check(&mut self, said: Vec<Said>, context: &str) {
+        for said in said {
+            match said {
+                Said::Opened(path, _) => {
+                    assert!(
+                        !self.open.contains(&path),
+                        "{context}: {path:?} opens twice"
+                    );
+                    self.connecting.retain(|&other| other != path);
+                    self.open.push(path);
+                }
+                Said::Datagram(path, bytes) => {
+                    assert!(self.open.contains(&path), "{context}: {path:?} is not open");
+                    assert_eq!(bytes.len(), 50, "{context}");
+                }
+                Said::Closed(path, _) => {
+                    let known = self.open.len() + self.connecting.len();
+                    self.forget(path);
+                    let left = self.open.len() + self.connecting.len();
+                    assert_eq!(left + 1, known, "{context}: {path:?} was not known");
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, path: Path) {
+        self.open.retain(|&other| other != path);
+        self.connecting.retain(|&other| other != path);
+    }
+}
+
+#[test]
+fn swarms_of_random_sessions_stay_consistent_and_calm_down() {
+    let mut survived = 0;
+    for seed in 0..40 {
+        let mut prng = Prng::with_stream(seed, 1);
+        let conditions = Conditions {
+            jitter_us: prng.below(50_000),
+            duplicate_per_million: 20_000,
+            reorder_per_million: 50_000,
+            ..Conditions::from_rtt(prng.below(200_000), 300_000)
+        };
+        let mut net = Net::new(conditions, seed);
+        let count = 2 + u16::try_from(prng.below(5)).unwrap();
+        let mut checkers = BTreeMap::new();
+        for number in 1..=count {
+            net.add(number, 3);
+            checkers.insert(number, Checker::default());
+        }
+        let mut client_id = 0;
+        for _ in 0..300 {
+            let number = 1 + u16::try_from(prng.below(count.into())).unwrap();
+            let other = 1 + u16::try_from(prng.below(count.into())).unwrap();
+            let checker = checkers.get_mut(&number).unwrap();
+            match prng.below(10) {
+                0..=2 if other != number => {
+                    client_id += 1;
+                    let token = net.token(other, client_id, 1 + prng.below(20));
+                    if let Ok(path) = net.connect(number, &token) {
+                        checker.connecting.push(path);
+                    }
+                }
+                3 => {
+                    let known: Vec<Path> = checker
+                        .open
+                        .iter()
+                        .chain(&checker.connecting)
+                        .copied()
+                        .collect();
+                    if let Some(&path) = known.first() {
+                        net.close(number, path);
+                        checker.forget(path);
+                    }
+                }
+                4 if prng.below(20) == 0 => {
+                    // The process dies; another takes its place at the same address.
+                    net.add(number, 3);
+                    *checker = Checker::default();
+                }
+                _ => {
+                    for path in checker.open.clone() {
+                        net.send(number, path, &[7; 50]);
+                    }
+                }
+            }
+            net.run(10_000 * (1 + prng.below(20)));
+            for (&number, checker) in &mut checkers {
+                checker.check(net.said(number), &format!("seed {seed}, node {number}"));
+            }
+        }
+        // Calm: what is half open ends, what is open stays so at both ends.
+        net.wire.set_conditions(Conditions::from_rtt(20_000, 0));
+        net.run(40_000_000);
+        let mut ends = [0, 0];
+        for (&number, checker) in &mut checkers {
+            checker.check(net.said(number), &format!("seed {seed}, node {number}"));
+            let endpoint = &net.node(number).endpoint;
+            assert_eq!(endpoint.routes.len(), checker.open.len(), "seed {seed}");
+            for route in endpoint.routes.values() {
+                ends[usize::from(matches!(route, Route::ToHost(_)))] += 1;
+            }
+        }
+        assert_eq!(ends[0], ends[1], "seed {seed}: a session with one end");
+        survived += ends[0];
+        net.run(15_000_000);
+        for &number in checkers.keys() {
+            assert_eq!(net.said(number), [], "seed {seed}");
+        }
+    }
+    assert!(survived > 40, "the swarm has sessions: {survived}");
+    println!("{survived} sessions survived");
 }
 
 /// `PHALANX_STORM` raises the number of datagrams.
