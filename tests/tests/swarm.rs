@@ -65,6 +65,7 @@ struct Watched {
     active_from: Option<u32>,
     replaced: BTreeSet<u32>,
     links: u32,
+    member: Option<MemberId>,
     sent: u32,
     heard: u32,
     ended: Option<u32>,
@@ -325,10 +326,13 @@ impl Run {
         for event in events {
             let watched = &mut self.watched[index];
             match event {
-                Event::Welcomed { .. } => {
+                Event::Welcomed { info, .. } => {
                     watched.active_from = None;
                     watched.links += 1;
-                    // Another link may begin a new count of messages in its middle, never go back.
+                    // Messages are counted per member. One with a second link may miss some.
+                    if watched.member.replace(info.member) != Some(info.member) {
+                        (watched.sent, watched.heard, watched.links) = (0, 0, 1);
+                    }
                     self.cluster.driver(index).player_mut().submitted.clear();
                     if let Some(actor) = self.actor(index) {
                         actor.asks_again_at_us = None;
@@ -348,7 +352,10 @@ impl Run {
                 } => {
                     let number = u32::from_le_bytes(bytes.try_into().expect("four bytes"));
                     let (heard, links) = if index == 0 {
-                        (self.host_heard.entry(from).or_default(), 0)
+                        let mut all = self.watched.iter();
+                        let sender = all.find(|watched| watched.member == Some(from));
+                        let links = sender.map_or(0, |sender| sender.links);
+                        (self.host_heard.entry(from).or_default(), links)
                     } else {
                         (&mut watched.heard, watched.links)
                     };

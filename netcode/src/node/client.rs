@@ -985,7 +985,9 @@ impl Client {
             return false;
         };
         let tick = core.last_tick.map_or(tick, |last| tick.min(last));
-        if core.submitted.newest(slot) >= tick || tick < from {
+        // Far behind, as after a pause: what acts on that tick is known, so nobody is asked.
+        let is_settled = !self.waits && core.known.newest(slot) >= tick;
+        if core.submitted.newest(slot) >= tick || tick < from || is_settled {
             return false;
         }
         core.awaited = Some(tick);
