@@ -239,6 +239,28 @@ fn changes_that_keep_all_rows_are_undone() {
 }
 
 #[test]
+fn another_simulation_of_the_game_can_restore_an_image() {
+    let game = game();
+    let (mut one, mut other) = (game.simulation(1, 2), game.simulation(1, 2));
+    // Same rows and as many changes of the index, but other ids.
+    one.world_mut()
+        .spawn((NetId::from_bits(5), Position(Vec2::ONE)));
+    other
+        .world_mut()
+        .spawn((NetId::from_bits(6), Position(Vec2::ONE)));
+    let mut image = EcsImage::default();
+    one.capture(&mut image);
+    other.restore(&image);
+    assert_eq!(other.state_hash(), one.state_hash());
+    assert!(
+        other
+            .world()
+            .resource::<NetIndex>()
+            .contains(NetId::from_bits(5))
+    );
+}
+
+#[test]
 fn disabled_entities_are_state() {
     let game = game();
     let mut simulation = game.simulation(1, 2);
