@@ -493,13 +493,7 @@ impl Client {
                     datagram.batch,
                     &mut core.known,
                 )
-                .map_err(|error| {
-                    eprintln!(
-                        "DBGc {error:?} now {now:?} ref {reference} settled {} ",
-                        core.timeline.settled()
-                    );
-                    DropReason::BadBatch
-                })?;
+                .map_err(|_error| DropReason::BadBatch)?;
         } else if !datagram.batch.is_empty() {
             return Err(DropReason::UnknownTick);
         }
