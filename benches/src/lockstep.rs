@@ -174,8 +174,12 @@ pub fn run(scenario: &Scenario) -> Result<Figures, String> {
                         waits.stalled += (stalled_us as f64 / tick_us).ceil() as u64;
                         waits.longest_freeze_us = waits.longest_freeze_us.max(stalled_us);
                     }
-                    Event::Desync(report) => return Err(format!("desync: {report:?}")),
-                    Event::Disconnected { reason } => return Err(format!("lost: {reason}")),
+                    Event::Desync(report) => {
+                        return Err(format!("{scenario:?}: desync: {report:?}"));
+                    }
+                    Event::Disconnected { reason } => {
+                        return Err(format!("{scenario:?}: lost: {reason}"));
+                    }
                     _ => {}
                 }
             }

@@ -106,7 +106,7 @@ impl Core {
         self.reported = tick;
     }
 
-    /// Queues what the timeline asks for, with captures and hashes where they are due.
+    /// Queues what the timeline asks for, with captures where they are due.
     pub(super) fn work(&mut self, work: Work) {
         match work {
             Work::Restore(tick) => {
@@ -124,7 +124,6 @@ impl Core {
                 }
             }
         }
-        self.hash_settled();
     }
 
     /// Runs the next tick.
@@ -135,6 +134,7 @@ impl Core {
         };
         let work = self.timeline.step(confirmed, &inputs);
         self.work(work);
+        self.hash_settled();
     }
 
     /// Compares guesses with what became final, and queues what must run again.
@@ -149,6 +149,7 @@ impl Core {
         for work in works {
             self.work(work);
         }
+        // Only now: the states that were captured before the rollback are wrong until then.
         self.hash_settled();
     }
 
