@@ -22,7 +22,7 @@ use renetcode::{
     ServerConfig, ServerResult,
 };
 
-use super::endpoint::{ConnectError, Counts, RateLimit, Sink};
+use super::endpoint::{ConnectError, Counts, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink};
 use super::guard::{self, DropCause, Kind, Refusal, Request, TokenTag};
 use super::token::{self, JoinToken, TokenError, TokenMint};
 use crate::id::Path;
@@ -161,6 +161,7 @@ impl SecureEndpoint {
             client_id: token.client_id(),
             opened: false,
             refused: None,
+            payloads: RateLimit::new(SESSION_PAYLOADS_PER_S_MAX),
         };
         client.advance(unix, sink);
         self.clients.insert(address, client);
@@ -313,6 +314,9 @@ impl SecureEndpoint {
         }
         client.advance(unix, sink);
         if let Some(payload) = client.netcode.process_packet(bytes) {
+            if !client.payloads.allow(now) {
+                return Err(DropCause::Flood);
+            }
             if !payload.is_empty() {
                 sink.datagram(client.path, payload);
             }
@@ -379,6 +383,9 @@ impl SecureEndpoint {
         match server.netcode.process_packet(from, bytes) {
             ServerResult::Payload { payload, .. } => {
                 let path = peer.hear(from, &mut self.path_next, &mut self.routes, sink);
+                if !peer.payloads.allow(now) {
+                    return Err(DropCause::Flood);
+                }
                 if !payload.is_empty() {
                     sink.datagram(path, payload);
                 }
@@ -483,6 +490,7 @@ struct Client {
     opened: bool,
     /// What the host said about the token, and when first.
     refused: Option<(Refusal, Duration)>,
+    payloads: RateLimit,
 }
 
 impl Client {
@@ -671,6 +679,7 @@ impl Server {
                     path: None,
                     sequence_next: 0,
                     challenges,
+                    payloads: RateLimit::new(SESSION_PAYLOADS_PER_S_MAX),
                 };
                 let bound = *user_data == token::user_data(client_id);
                 if bound && peer.may_emit(payload, counts) {
@@ -822,6 +831,7 @@ struct Peer {
     sequence_next: u64,
     /// Nonces that challenges of this session have used, ascending.
     challenges: Vec<u64>,
+    payloads: RateLimit,
 }
 
 impl Peer {
