@@ -16,6 +16,9 @@ pub const IP_UDP_BYTES: f64 = 28.0;
 /// Virtual time before the measurement, in microseconds.
 const WARM_UP_US: u64 = 10_000_000;
 
+/// Time of one tick in microseconds.
+const TICK_US: u64 = 16_667;
+
 /// Ticks of one stretch, after which events are taken.
 const STRETCH_TICKS: u64 = 600;
 
@@ -160,18 +163,18 @@ pub fn run(scenario: &Scenario) -> Result<Figures, String> {
     cluster.reset_traffic();
     let before: Vec<_> = (0..nodes).map(|n| *cluster.node(n).statistics()).collect();
     let late_before = late(&cluster);
-    let tick_us = 1_000_000.0 / 60.0;
     let mut waits = vec![Waits::default(); nodes];
     let mut left = scenario.ticks;
     while left > 0 {
         let ticks = left.min(STRETCH_TICKS);
         left -= ticks;
-        cluster.run_us((ticks as f64 * tick_us).round() as u64);
+        cluster.run_us(ticks * 1_000_000 / 60);
         for (member, waits) in cluster.members.iter_mut().zip(&mut waits) {
             for event in member.events.drain(..) {
+                #[expect(clippy::wildcard_enum_match_arm, reason = "only these count here")]
                 match event {
                     Event::Resumed { stalled_us } => {
-                        waits.stalled += (stalled_us as f64 / tick_us).ceil() as u64;
+                        waits.stalled += stalled_us.div_ceil(TICK_US);
                         waits.longest_freeze_us = waits.longest_freeze_us.max(stalled_us);
                     }
                     Event::Desync(report) => {
@@ -190,13 +193,13 @@ pub fn run(scenario: &Scenario) -> Result<Figures, String> {
         late: late(&cluster) - late_before,
         ..Figures::default()
     };
-    let seconds = scenario.ticks as f64 * tick_us / 1e6;
+    let seconds = scenario.ticks as f64 / 60.0;
     for (index, (before, waits)) in before.iter().zip(&mut waits).enumerate() {
         let after = cluster.node(index).statistics();
         waits.ticks = after.ticks - before.ticks;
         waits.replaced = after.inputs_replaced - before.inputs_replaced;
         waits.again = after.ticks_again - before.ticks_again;
-        waits.longest_freeze_us += tick_us as u64;
+        waits.longest_freeze_us += TICK_US;
         let ticks_per_s = waits.ticks as f64 / seconds;
         figures.ticks_per_s = figures.ticks_per_s.min(ticks_per_s);
         if index == 1 && scenario.first_client.is_some() {
