@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use phalanx::netcode::id::{MemberId, Slot};
+use phalanx::netcode::id::MemberId;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::{DisconnectReason, Event};
 use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, Role, Start};
@@ -50,18 +50,19 @@ fn calm() -> Conditions {
 fn reach(cluster: &mut Cluster, indices: &[Index], tick: u32) {
     let tick = Tick::new(tick);
     let reached = cluster.run_while_not(120_000_000, |c| c.settled(indices) >= tick);
-    if !reached {
-        for &index in indices {
+    let places: Vec<String> = indices
+        .iter()
+        .map(|&index| {
             let (node, events) = (cluster.node(index), events(cluster, index));
             let last = &events[events.len().saturating_sub(4)..];
-            println!(
-                "node {index} at {}: {:?} {last:?}",
+            format!(
+                "\nnode {index} at {}: {:?} {last:?}",
                 node.tick(),
                 node.statistics()
-            );
-        }
-        panic!("tick {tick} was not reached");
-    }
+            )
+        })
+        .collect();
+    assert!(reached, "tick {tick} was not reached:{}", places.concat());
     assert_no_desync(cluster);
 }
 
@@ -287,12 +288,13 @@ fn messages_arrive_once_and_in_order_both_ways() {
     }
     cluster.run_us(10_000_000);
     let received = |index: Index| -> Vec<Vec<u8>> {
-        let messages = events(&cluster, index)
-            .iter()
-            .filter_map(|event| match event {
-                Event::Message { bytes, .. } => Some(bytes.clone()),
-                _ => None,
-            });
+        let messages = events(&cluster, index).iter().filter_map(|event| {
+            if let Event::Message { bytes, .. } = event {
+                Some(bytes.clone())
+            } else {
+                None
+            }
+        });
         messages.collect()
     };
     let wanted: Vec<Vec<u8>> = (0..100)
@@ -400,9 +402,12 @@ fn a_diverged_client_is_named_down_to_the_field_and_healed() {
         cluster.run_us(6_000_000);
         let member = cluster.node(ids[1]).session().member;
         let report = |cluster: &Cluster, index: Index| {
-            events(cluster, index).iter().find_map(|event| match event {
-                Event::Desync(report) => Some(report.clone()),
-                _ => None,
+            events(cluster, index).iter().find_map(|event| {
+                if let Event::Desync(report) = event {
+                    Some(report.clone())
+                } else {
+                    None
+                }
             })
         };
         let found = report(&cluster, 0).expect("the host reports it");
@@ -448,9 +453,12 @@ fn a_diverged_host_is_named_by_the_majority_and_healed() {
     toy.wrong_from = Some(wrong);
     toy.wrong_until = Some(wrong);
     cluster.run_us(8_000_000);
-    let report = events(&cluster, 0).iter().find_map(|event| match event {
-        Event::Desync(report) => Some(report),
-        _ => None,
+    let report = events(&cluster, 0).iter().find_map(|event| {
+        if let Event::Desync(report) = event {
+            Some(report)
+        } else {
+            None
+        }
     });
     assert_eq!(
         report.expect("the host reports it").member,
@@ -506,5 +514,4 @@ fn one_bad_link_stalls_nobody_else() {
         .count();
     assert_eq!(replaced, reported as u64);
     assert_no_desync(&cluster);
-    let _ = Slot(0);
 }

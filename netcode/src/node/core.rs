@@ -113,7 +113,7 @@ impl Core {
             own: own.map(|slot| (slot, &self.submitted)),
         };
         let work = self.timeline.step(confirmed, &inputs);
-        self.obligations().add(work);
+        queue(work, self.info.images, &mut self.statistics, &mut self.todo);
         self.hash_settled();
     }
 
@@ -123,23 +123,12 @@ impl Core {
             known: &self.known,
             own: own.map(|slot| (slot, &self.submitted)),
         };
-        let mut obligations = Obligations {
-            todo: &mut self.todo,
-            statistics: &mut self.statistics,
-            captures: self.info.images > 0,
-        };
-        self.timeline
-            .settle(confirmed, &inputs, |work| obligations.add(work));
-        // Only now: the state at a settled tick may be one that runs again above.
+        let (images, statistics, todo) = (self.info.images, &mut self.statistics, &mut self.todo);
+        self.timeline.settle(confirmed, &inputs, |work| {
+            queue(work, images, statistics, todo);
+        });
+        // Only now: a settled tick may be one that runs again.
         self.hash_settled();
-    }
-
-    fn obligations(&mut self) -> Obligations<'_> {
-        Obligations {
-            todo: &mut self.todo,
-            statistics: &mut self.statistics,
-            captures: self.info.images > 0,
-        }
     }
 
     fn hash_settled(&mut self) {
@@ -240,29 +229,21 @@ impl Core {
     }
 }
 
-/// Turns what a timeline asks for into requests.
-struct Obligations<'a> {
-    todo: &'a mut VecDeque<Todo>,
-    statistics: &'a mut NodeStatistics,
-    captures: bool,
-}
-
-impl Obligations<'_> {
-    fn add(&mut self, work: Work) {
-        match work {
-            Work::Restore(tick) => {
-                self.statistics.rollbacks += 1;
-                self.todo.push_back(Todo::Restore(tick));
+/// Queues what the timeline asks for, with captures where they are kept.
+fn queue(work: Work, images: u32, statistics: &mut NodeStatistics, todo: &mut VecDeque<Todo>) {
+    match work {
+        Work::Restore(tick) => {
+            statistics.rollbacks += 1;
+            todo.push_back(Todo::Restore(tick));
+        }
+        Work::Step(tick, kind) => {
+            match kind {
+                StepKind::First => statistics.ticks += 1,
+                StepKind::Again => statistics.ticks_again += 1,
             }
-            Work::Step(tick, kind) => {
-                match kind {
-                    StepKind::First => self.statistics.ticks += 1,
-                    StepKind::Again => self.statistics.ticks_again += 1,
-                }
-                self.todo.push_back(Todo::Step(tick, kind));
-                if self.captures {
-                    self.todo.push_back(Todo::Capture(tick));
-                }
+            todo.push_back(Todo::Step(tick, kind));
+            if images > 0 {
+                todo.push_back(Todo::Capture(tick));
             }
         }
     }
