@@ -18,7 +18,7 @@ use phalanx::netcode::session::handshake::ByeReason;
 use phalanx::netcode::session::messages::Channel;
 use phalanx::netcode::tick::Tick;
 use phalanx_tests::cluster::{Cluster, Index};
-use phalanx_tests::toy;
+use phalanx_tests::toy::{self, Footprint};
 
 /// Seeds of a default run.
 const SEEDS: u64 = 64;
@@ -79,7 +79,7 @@ struct Run {
     actors: Vec<Actor>,
     watched: Vec<Watched>,
     /// State after each settled tick, and the first node that had it.
-    states: BTreeMap<u32, (u64, Index)>,
+    states: BTreeMap<u32, (Footprint, Index)>,
     /// What the host has sent to and heard from each member.
     host_sent: BTreeMap<MemberId, u32>,
     host_heard: BTreeMap<MemberId, u32>,
@@ -421,13 +421,13 @@ impl Run {
             let Some(footprint) = toy.footprint(Tick::new(number)) else {
                 continue;
             };
-            let (state, first) = *self
+            let (there, first) = self
                 .states
                 .entry(number)
-                .or_insert((footprint.state, index));
+                .or_insert_with(|| (footprint.clone(), index));
             assert_eq!(
-                footprint.state, state,
-                "nodes {first} and {index} differ after tick {number}: {footprint:?}"
+                footprint, there,
+                "nodes {index} and {first} differ after tick {number}"
             );
             let is_active = index == 0 || watched.active_from.is_some_and(|from| from <= number);
             let submitted = member.driver.player().submitted.get(&Tick::new(number));
