@@ -10,6 +10,7 @@ use crate::lockstep::{DelayControl, Exchange, Shape};
 use crate::node::api::{DesyncReport, DisconnectReason, Event, SessionInfo};
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::desync::fold;
+use crate::node::host::first_transfer;
 use crate::session::bulk::{BulkConfig, BulkReceiver, BulkSender};
 use crate::session::clock::{Samples, offset_of};
 use crate::session::config::{InputDelay, JoinConfig, ResumeToken, Role};
@@ -1091,14 +1092,15 @@ impl Client {
     /// The state that the host wants to compare is there, or known no more.
     pub(super) fn give_report(&mut self, tick: Tick, bytes: Option<Vec<u8>>) {
         let bytes: Arc<[u8]> = bytes.unwrap_or_default().into();
+        let id = first_transfer(self.hello.nonce);
         self.tell(&Control::Transfer {
-            id: 1,
+            id,
             purpose: Purpose::Report,
             tick: tick.number(),
             bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             digest: crate::hash::digest(&bytes),
         });
-        self.report = BulkSender::new(1, bytes, BulkConfig::default()).ok();
+        self.report = BulkSender::new(id, bytes, BulkConfig::default()).ok();
     }
 
     /// Reports a divergence that the host has described, once its lines are complete.
