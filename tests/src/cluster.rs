@@ -62,6 +62,8 @@ pub struct Member {
     /// Not pumped while paused.
     pub paused: bool,
     path: Path,
+    /// Microseconds by which its clock is ahead of the cluster's.
+    ahead_us: u64,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +104,7 @@ pub struct Cluster {
     seed: u64,
     network: Conditioner<(Index, Path)>,
     conditions: BTreeMap<Index, Conditioner<(Index, Path)>>,
+    routes: BTreeMap<(Index, Index), Conditioner<(Index, Path)>>,
     default_conditions: Conditions,
     /// Directed routes that carry nothing: (from, to).
     pub cut: Vec<(Index, Index)>,
@@ -110,6 +113,8 @@ pub struct Cluster {
     prng: Prng,
     /// Datagrams and bytes of UDP payload sent so far, per directed route.
     pub traffic: BTreeMap<(Index, Index), (u64, u64)>,
+    /// Bytes of the largest datagram sent so far.
+    pub largest: usize,
 }
 
 impl Cluster {
@@ -125,18 +130,20 @@ impl Cluster {
         // An epoch that is not zero, as in a real process.
         let now = Time::from_millis(10_000);
         let node = Node::host(host, now).expect("the host's settings can be used");
-        let member = member(Driver::new(node, game, bot(seed, 0)), Path(0));
+        let member = member(Driver::new(node, game, bot(seed, 0)), Path(0), 0);
         Self {
             members: vec![member],
             now,
             seed,
             network: Conditioner::new(conditions, seed),
             conditions: BTreeMap::new(),
+            routes: BTreeMap::new(),
             default_conditions: conditions,
             cut: Vec::new(),
             mutate: None,
             prng: Prng::with_stream(seed, 99),
             traffic: BTreeMap::new(),
+            largest: 0,
         }
     }
 
@@ -144,15 +151,25 @@ impl Cluster {
     ///
     /// # Panics
     /// If the settings cannot be used.
-    pub fn join(&mut self, mut config: JoinConfig) -> Index {
+    pub fn join(&mut self, config: JoinConfig) -> Index {
+        self.join_ahead(config, 0)
+    }
+
+    /// As [`Cluster::join`], with a clock that is `ahead_us` microseconds ahead of the others'.
+    ///
+    /// # Panics
+    /// If the settings cannot be used.
+    pub fn join_ahead(&mut self, mut config: JoinConfig, ahead_us: u64) -> Index {
         let index = self.members.len();
         config.secret = u128::from(self.seed) << 32 | index as u128;
         let game = config.game.clone();
-        let node = Node::join(config, Path(0), self.now).expect("the settings can be used");
+        let now = self.now.plus_micros(ahead_us);
+        let node = Node::join(config, Path(0), now).expect("the settings can be used");
         let path = Path(u32::try_from(index).expect("few members"));
         self.members.push(member(
             Driver::new(node, game, bot(self.seed, index as u64)),
             path,
+            ahead_us,
         ));
         index
     }
@@ -162,6 +179,13 @@ impl Cluster {
         let seed = self.seed ^ index as u64;
         self.conditions
             .insert(index, Conditioner::new(conditions, seed));
+    }
+
+    /// Gives what `from` sends to `to` other conditions than the rest.
+    pub fn set_route(&mut self, from: Index, to: Index, conditions: Conditions) {
+        let seed = self.seed ^ (from as u64) << 32 ^ (to as u64) << 16;
+        self.routes
+            .insert((from, to), Conditioner::new(conditions, seed));
     }
 
     /// The conditions of those who have no other.
@@ -185,6 +209,17 @@ impl Cluster {
     #[must_use]
     pub fn node(&self, index: Index) -> &Node {
         self.members[index].driver.node()
+    }
+
+    /// The present on the clock of `index`.
+    #[must_use]
+    pub fn now_of(&self, index: Index) -> Time {
+        self.now.plus_micros(self.members[index].ahead_us)
+    }
+
+    /// Mends all routes to and from `index`.
+    pub fn mend(&mut self, index: Index) {
+        self.cut.retain(|&(from, to)| from != index && to != index);
     }
 
     /// Cuts all routes to and from `index`.
@@ -236,10 +271,12 @@ impl Cluster {
     }
 
     fn next_time(&self) -> Time {
-        let arrivals = self.conditions.values().chain([&self.network]);
+        let routes = self.routes.values();
+        let arrivals = routes.chain(self.conditions.values());
+        let arrivals = arrivals.chain([&self.network]);
         let arrivals = arrivals.filter_map(Conditioner::next_time);
         let timeouts = self.members.iter().filter(|member| !member.paused);
-        let timeouts = timeouts.map(|member| member.driver.poll_timeout());
+        let timeouts = timeouts.map(Member::timeout);
         let waiting = self
             .members
             .iter()
@@ -253,7 +290,9 @@ impl Cluster {
     }
 
     fn step(&mut self) {
-        for network in self.conditions.values_mut().chain([&mut self.network]) {
+        let routes = self.routes.values_mut();
+        let networks = routes.chain(self.conditions.values_mut());
+        for network in networks.chain([&mut self.network]) {
             while let Some(((to, path), bytes)) = network.pop(self.now) {
                 let link = &mut self.members[to].link;
                 let mut copy = link.spare.pop().unwrap_or_default();
@@ -264,11 +303,12 @@ impl Cluster {
         }
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
-            let due = member.driver.poll_timeout() <= self.now || !member.link.inbox.is_empty();
+            let due = member.timeout() <= self.now || !member.link.inbox.is_empty();
             if member.paused || !due {
                 continue;
             }
-            member.driver.pump(self.now, &mut member.link);
+            let now = self.now.plus_micros(member.ahead_us);
+            member.driver.pump(now, &mut member.link);
             while let Some(event) = member.driver.poll_event() {
                 member.events.push(event);
             }
@@ -283,6 +323,7 @@ impl Cluster {
             let traffic = self.traffic.entry((from, to)).or_default();
             traffic.0 += 1;
             traffic.1 += bytes.len() as u64;
+            self.largest = self.largest.max(bytes.len());
             if let Some(mutate) = self.mutate {
                 mutate(&mut self.prng, bytes);
             }
@@ -292,7 +333,10 @@ impl Cluster {
                 } else {
                     self.members[from].path
                 };
-                let network = self.conditions.get_mut(&from).unwrap_or(&mut self.network);
+                let network = match self.routes.get_mut(&(from, to)) {
+                    Some(route) => route,
+                    None => self.conditions.get_mut(&from).unwrap_or(&mut self.network),
+                };
                 network.push(self.now, (to, path), bytes);
             }
         }
@@ -329,13 +373,22 @@ impl Cluster {
     }
 }
 
-fn member(driver: Driver<Bot>, path: Path) -> Member {
+impl Member {
+    /// When it wants to be pumped, on the cluster's clock.
+    fn timeout(&self) -> Time {
+        let own = self.driver.poll_timeout();
+        Time::from_micros(own.micros().saturating_sub(self.ahead_us))
+    }
+}
+
+fn member(driver: Driver<Bot>, path: Path, ahead_us: u64) -> Member {
     Member {
         driver,
         events: Vec::new(),
         link: SimLink::default(),
         paused: false,
         path,
+        ahead_us,
     }
 }
 

@@ -197,19 +197,25 @@ impl SecureEndpoint {
                 self.handle_as_client(now, from, kind, bytes, sink)
             }
             Kind::KeepAlive | Kind::Payload | Kind::Disconnect => {
+                if !self.clients.contains_key(&from) {
+                    return self.handle_as_server(now, from, kind, bytes, sink);
+                }
                 // Two hosts that have joined each other share one pair of addresses. The wrong
                 // side's key does not fit, and what does not fit is left as it was.
-                let is_peer = self
-                    .server
-                    .as_ref()
-                    .is_some_and(|server| server.peers.contains_key(&from));
                 match self.handle_as_client(now, from, kind, bytes, sink) {
-                    Ok(()) => Ok(()),
-                    Err(_) if is_peer => self.handle_as_server(now, from, kind, bytes, sink),
-                    Err(cause) => Err(cause),
+                    Err(DropCause::NotAuthentic) if self.is_peer(from) => {
+                        self.handle_as_server(now, from, kind, bytes, sink)
+                    }
+                    done => done,
                 }
             }
         }
+    }
+
+    fn is_peer(&self, address: SocketAddr) -> bool {
+        self.server
+            .as_ref()
+            .is_some_and(|server| server.peers.contains_key(&address))
     }
 
     /// Where the other end of a path is.
