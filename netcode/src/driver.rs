@@ -210,6 +210,9 @@ impl<P: Player> Driver<P> {
                     self.node
                         .submit_input(now, &self.input)
                         .expect("the node has just asked for an input of this size");
+                    // The input may have made a tick final that has not run yet, and its state
+                    // may be a keyframe: its step comes first.
+                    continue;
                 }
                 Request::Step { frame, kind } => {
                     if let Some(simulation) = &mut self.simulation {
@@ -398,6 +401,8 @@ impl<P: Player> Recording<P> {
         {
             file.keyframe(simulation.export(&saved.image));
         }
+        // A state that was passed over, by a jump or a heal, must not keep later ones out.
+        keyframe.take_if(|saved| saved.tick < Some(frame.tick()));
     }
 
     fn hash(&mut self, tick: Tick, hash: u64) {
