@@ -199,7 +199,6 @@ impl<P: Player> Driver<P> {
                     let images = usize::try_from(session.images).unwrap_or(0);
                     self.images.clear();
                     self.images.resize_with(images, Image::default);
-                    self.begin_recording();
                 }
                 Request::Sample { tick } => {
                     self.input.clear();
@@ -215,6 +214,15 @@ impl<P: Player> Driver<P> {
                     continue;
                 }
                 Request::Step { frame, kind } => {
+                    // Recording begins with the first step: by then it is known who plays.
+                    let first =
+                        matches!(self.recording, Recording::Wanted(_)).then(|| frame.clone());
+                    let frame = if let Some(frame) = &first {
+                        self.begin_recording();
+                        frame
+                    } else {
+                        frame
+                    };
                     if let Some(simulation) = &mut self.simulation {
                         simulation.step(frame, kind);
                         if kind == crate::simulation::StepKind::First {
@@ -312,7 +320,6 @@ impl<P: Player> Driver<P> {
         let simulation = self.simulation.as_mut()?;
         simulation.import(&snapshot).ok()?;
         self.images.iter_mut().for_each(|place| place.tick = None);
-        self.begin_recording();
         Some(snapshot.tick)
     }
 
