@@ -1,3 +1,15 @@
 //! The demo game of Phalanx, and what its programs share.
+//!
+//! [`arena`] is the game: rules, inputs, bots. The rest plays it: [`options`] become
+//! [`options::Settings`], a [`session::Session`] runs one node over UDP with a [`play::Pilot`] at
+//! its controls, [`view`] draws the field for a terminal, and [`summary`] says how it went.
 
 pub mod arena;
+pub mod options;
+pub mod play;
+pub mod replay;
+pub mod session;
+pub mod show;
+pub mod summary;
+pub mod tokens;
+pub mod view;

@@ -129,6 +129,8 @@ pub struct EcsSimulation {
 }
 
 /// A saved state of an [`EcsSimulation`], for this process only.
+///
+/// Other simulations of the same [`Game`] can restore it too, though not at the speed of memory.
 #[derive(Default)]
 pub struct EcsImage {
     tick: Tick,

@@ -293,3 +293,18 @@ fn ordered_goes_by_id_and_finds_by_id() {
     simulation.step(&InputFrame::empty(Tick::new(1), 0, 0), StepKind::First);
     assert_eq!(simulation.world().resource::<Log>().0, [11, 41, 71, 91]);
 }
+
+/// A driver may live on any thread, and a recorder may take images to another one.
+#[test]
+fn simulations_and_images_can_change_threads() {
+    let game = observer();
+    let mut simulation = game.simulation(1, 3);
+    let mut image = EcsImage::default();
+    simulation.capture(&mut image);
+    let hash = simulation.state_hash();
+    let moved = std::thread::spawn(move || {
+        simulation.restore(&image);
+        (simulation.state_hash(), image.tick())
+    });
+    assert_eq!(moved.join().unwrap(), (hash, Tick::ZERO));
+}

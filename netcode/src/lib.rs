@@ -8,7 +8,7 @@
 //! L2  input  state  session  simulation
 //! L3  lockstep  replay
 //! L4  node
-//! L5  link
+//! L5  link  driver
 //! ```
 
 pub mod driver;

@@ -62,6 +62,8 @@ pub struct Member {
     /// Not pumped while paused.
     pub paused: bool,
     path: Path,
+    /// Microseconds by which its clock is ahead of the cluster's.
+    ahead_us: u64,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +112,8 @@ pub struct Cluster {
     prng: Prng,
     /// Datagrams and bytes of UDP payload sent so far, per directed route.
     pub traffic: BTreeMap<(Index, Index), (u64, u64)>,
+    /// Bytes of the largest datagram sent so far.
+    pub largest: usize,
 }
 
 impl Cluster {
@@ -125,7 +129,7 @@ impl Cluster {
         // An epoch that is not zero, as in a real process.
         let now = Time::from_millis(10_000);
         let node = Node::host(host, now).expect("the host's settings can be used");
-        let member = member(Driver::new(node, game, bot(seed, 0)), Path(0));
+        let member = member(Driver::new(node, game, bot(seed, 0)), Path(0), 0);
         Self {
             members: vec![member],
             now,
@@ -137,6 +141,7 @@ impl Cluster {
             mutate: None,
             prng: Prng::with_stream(seed, 99),
             traffic: BTreeMap::new(),
+            largest: 0,
         }
     }
 
@@ -144,15 +149,25 @@ impl Cluster {
     ///
     /// # Panics
     /// If the settings cannot be used.
-    pub fn join(&mut self, mut config: JoinConfig) -> Index {
+    pub fn join(&mut self, config: JoinConfig) -> Index {
+        self.join_ahead(config, 0)
+    }
+
+    /// As [`Cluster::join`], with a clock that is `ahead_us` microseconds ahead of the others'.
+    ///
+    /// # Panics
+    /// If the settings cannot be used.
+    pub fn join_ahead(&mut self, mut config: JoinConfig, ahead_us: u64) -> Index {
         let index = self.members.len();
         config.secret = u128::from(self.seed) << 32 | index as u128;
         let game = config.game.clone();
-        let node = Node::join(config, Path(0), self.now).expect("the settings can be used");
+        let now = self.now.plus_micros(ahead_us);
+        let node = Node::join(config, Path(0), now).expect("the settings can be used");
         let path = Path(u32::try_from(index).expect("few members"));
         self.members.push(member(
             Driver::new(node, game, bot(self.seed, index as u64)),
             path,
+            ahead_us,
         ));
         index
     }
@@ -185,6 +200,17 @@ impl Cluster {
     #[must_use]
     pub fn node(&self, index: Index) -> &Node {
         self.members[index].driver.node()
+    }
+
+    /// The present on the clock of `index`.
+    #[must_use]
+    pub fn now_of(&self, index: Index) -> Time {
+        self.now.plus_micros(self.members[index].ahead_us)
+    }
+
+    /// Mends all routes to and from `index`.
+    pub fn mend(&mut self, index: Index) {
+        self.cut.retain(|&(from, to)| from != index && to != index);
     }
 
     /// Cuts all routes to and from `index`.
@@ -239,7 +265,7 @@ impl Cluster {
         let arrivals = self.conditions.values().chain([&self.network]);
         let arrivals = arrivals.filter_map(Conditioner::next_time);
         let timeouts = self.members.iter().filter(|member| !member.paused);
-        let timeouts = timeouts.map(|member| member.driver.poll_timeout());
+        let timeouts = timeouts.map(Member::timeout);
         let waiting = self
             .members
             .iter()
@@ -264,11 +290,12 @@ impl Cluster {
         }
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
-            let due = member.driver.poll_timeout() <= self.now || !member.link.inbox.is_empty();
+            let due = member.timeout() <= self.now || !member.link.inbox.is_empty();
             if member.paused || !due {
                 continue;
             }
-            member.driver.pump(self.now, &mut member.link);
+            let now = self.now.plus_micros(member.ahead_us);
+            member.driver.pump(now, &mut member.link);
             while let Some(event) = member.driver.poll_event() {
                 member.events.push(event);
             }
@@ -283,6 +310,7 @@ impl Cluster {
             let traffic = self.traffic.entry((from, to)).or_default();
             traffic.0 += 1;
             traffic.1 += bytes.len() as u64;
+            self.largest = self.largest.max(bytes.len());
             if let Some(mutate) = self.mutate {
                 mutate(&mut self.prng, bytes);
             }
@@ -329,13 +357,22 @@ impl Cluster {
     }
 }
 
-fn member(driver: Driver<Bot>, path: Path) -> Member {
+impl Member {
+    /// When it wants to be pumped, on the cluster's clock.
+    fn timeout(&self) -> Time {
+        let own = self.driver.poll_timeout();
+        Time::from_micros(own.micros().saturating_sub(self.ahead_us))
+    }
+}
+
+fn member(driver: Driver<Bot>, path: Path, ahead_us: u64) -> Member {
     Member {
         driver,
         events: Vec::new(),
         link: SimLink::default(),
         paused: false,
         path,
+        ahead_us,
     }
 }
 

@@ -60,6 +60,22 @@ pub struct Trace {
     pub present: u32,
 }
 
+/// Ticks that a [`Toy`] remembers.
+pub const TRAIL_TICKS: usize = 1024;
+
+/// What a tick was run on, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// The tick.
+    pub tick: Tick,
+    /// Fold of the state after it.
+    pub state: u64,
+    /// Mask of the slots that were present.
+    pub present: u64,
+    /// The inputs by slot, 0 where absent.
+    pub inputs: Vec<u64>,
+}
+
 /// The toy game's state.
 #[derive(Clone, Debug)]
 pub struct Toy {
@@ -70,6 +86,8 @@ pub struct Toy {
     pub wrong_from: Option<Tick>,
     /// Every frame that was stepped for good, folded, by tick: for tests that compare runs.
     pub steps: u64,
+    /// The last ticks that ran, by tick modulo its length.
+    trail: Vec<Footprint>,
 }
 
 impl Toy {
@@ -82,13 +100,25 @@ impl Toy {
                 present: 0,
             })
             .collect();
+        let footprint = Footprint {
+            inputs: vec![0; usize::from(slots)],
+            ..Footprint::default()
+        };
         Self {
             schema: game().schema,
             tick: Tick::ZERO,
             traces,
             wrong_from: None,
             steps: 0,
+            trail: vec![footprint; TRAIL_TICKS],
         }
+    }
+
+    /// What `tick` was run on last, if this toy ran it and remembers.
+    #[must_use]
+    pub fn footprint(&self, tick: Tick) -> Option<&Footprint> {
+        let place = &self.trail[tick.number() as usize % TRAIL_TICKS];
+        (place.tick == tick && tick > Tick::ZERO).then_some(place)
     }
 
     /// The slots' traces.
@@ -136,18 +166,28 @@ impl Simulation for Toy {
         assert_eq!(frame.tick(), self.tick.next(), "ticks come in order");
         self.tick = frame.tick();
         self.steps += 1;
+        let footprint = &mut self.trail[self.tick.number() as usize % TRAIL_TICKS];
+        footprint.tick = self.tick;
+        footprint.present = 0;
         for (slot, trace) in (0..).zip(&mut self.traces) {
             let slot = phalanx::netcode::id::Slot(slot);
+            footprint.inputs[slot.index()] = 0;
             if let Some(input) = frame.input(slot) {
                 let mut word = [0; 8];
                 word.copy_from_slice(input);
-                trace.sum = mix(trace.sum, u64::from_le_bytes(word));
+                let word = u64::from_le_bytes(word);
+                trace.sum = mix(trace.sum, word);
                 trace.present += 1;
+                footprint.present |= slot.bit();
+                footprint.inputs[slot.index()] = word;
             }
         }
         if self.wrong_from.is_some_and(|from| self.tick >= from) {
             self.traces[0].sum ^= 1;
         }
+        footprint.state = self.traces.iter().fold(0, |fold, trace| {
+            mix(mix(fold, trace.sum), u64::from(trace.present))
+        });
     }
 
     fn hash(&mut self, out: &mut StateHash) {

@@ -43,11 +43,6 @@ impl<T> Default for Values<T> {
 }
 
 impl<T> Values<T> {
-    fn clear(&mut self) {
-        self.runs.clear();
-        self.values.clear();
-    }
-
     fn push(&mut self, place: u32, value: T) {
         match self.runs.last_mut() {
             Some((start, len)) if *start + *len == place => *len += 1,
@@ -152,14 +147,21 @@ where
 
     fn capture(&mut self, world: &World, structure: &Structure, saved: &mut dyn Any) {
         let saved: &mut Values<T> = downcast_mut(saved);
-        saved.clear();
+        saved.runs.clear();
         if let Ok(segments) = self.query.contiguous_iter(world) {
+            let mut filled = 0;
             for (entities, _ids, values) in segments {
                 let start = structure.table_start(world, entities[0]);
                 saved.runs.push((start, count(values.len())));
-                saved.values.extend_from_slice(values);
+                // Values that own memory, such as lists, use that of older ones again.
+                let (over, beyond) = values.split_at(values.len().min(saved.values.len() - filled));
+                saved.values[filled..filled + over.len()].clone_from_slice(over);
+                saved.values.extend_from_slice(beyond);
+                filled += values.len();
             }
+            saved.values.truncate(filled);
         } else {
+            saved.values.clear();
             for (entity, _id, value) in self.query.iter(world) {
                 saved.push(structure.place(world, entity), value.clone());
             }

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use bevy_ecs::entity::Entity;
 use bevy_ecs::query::QueryState;
 use bevy_ecs::storage::TableId;
-use bevy_ecs::world::World;
+use bevy_ecs::world::{World, WorldId};
 
 use crate::net_id::{NetId, NetIndex};
 
@@ -19,6 +19,9 @@ pub(crate) const NOWHERE: u32 = u32::MAX;
 /// The networked entities of a moment. An entity's place is its index in `ids`.
 #[derive(Debug, Default)]
 pub(crate) struct Structure {
+    /// Where the structure was read; `None` in structures that come from a snapshot. Entities and
+    /// counters of other worlds mean nothing here.
+    world: Option<WorldId>,
     /// Tables in the order of the query, with their number of rows. Empty in structures that come
     /// from a snapshot.
     tables: Vec<(TableId, u32)>,
@@ -120,6 +123,7 @@ impl StructureReader {
         }
         let mut structure = Arc::into_inner(core::mem::take(recycled)).unwrap_or_default();
         structure.clear();
+        structure.world = Some(world.id());
         structure.changes = world.resource::<NetIndex>().changes();
         for (entities, ids) in segments(&mut self.query, world) {
             let table = table_of(world, entities);
@@ -137,6 +141,9 @@ impl StructureReader {
 
     /// Whether the world has this structure now.
     pub(crate) fn is_current(&mut self, world: &World, structure: &Structure) -> bool {
+        if structure.world != Some(world.id()) {
+            return false;
+        }
         let ids_may_differ = structure.changes != world.resource::<NetIndex>().changes();
         let mut tables = structure.tables.iter();
         let mut start = 0;

@@ -8,6 +8,29 @@
 //! for the game goes over a bounded channel, whose buffers come back over another one. Sending
 //! happens on the caller's thread, at once: encryption and a system call, under a lock that nobody
 //! holds during a system call. What travels in each mode is in `docs/LINKS.md`.
+//!
+//! ```
+//! use std::time::Duration;
+//! use phalanx_netcode::link::udp::{JoinToken, UdpConfig, UdpLink};
+//! use phalanx_netcode::link::{Link, LinkEvent};
+//!
+//! // Any number that says which game and version this is.
+//! let config = UdpConfig::new(0x1234).with_bind("127.0.0.1:0".parse()?);
+//! let mut host = UdpLink::bind(config)?;
+//! let code = host.mint_token(1, host.likely_addr(), Duration::from_secs(60))?.to_text();
+//!
+//! let mut player = UdpLink::bind(config)?;
+//! let path = player.join(&JoinToken::from_text(&code)?)?;
+//! loop {
+//!     match player.receive() {
+//!         Some(LinkEvent::Opened { .. }) => break,
+//!         Some(LinkEvent::Closed { reason, .. }) => return Err(reason.into()),
+//!         Some(LinkEvent::Datagram { .. }) | None => std::thread::yield_now(),
+//!     }
+//! }
+//! player.send(path, &[0x40, 1, 2, 3]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod endpoint;
 mod guard;

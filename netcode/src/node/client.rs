@@ -981,7 +981,7 @@ impl Client {
             core.clock.advance();
             core.transmitted_at = now;
             self.due = true;
-            budget -= 1;
+            budget = budget.saturating_sub(1);
         }
         let confirmed = self.confirmed(core);
         core.settle(confirmed, own);

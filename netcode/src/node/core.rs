@@ -107,27 +107,6 @@ impl Core {
         self.reported = tick;
     }
 
-    /// Queues what the timeline asks for, with captures and hashes where they are due.
-    pub(super) fn work(&mut self, work: Work) {
-        match work {
-            Work::Restore(tick) => {
-                self.statistics.rollbacks += 1;
-                self.todo.push_back(Todo::Restore(tick));
-            }
-            Work::Step(tick, kind) => {
-                match kind {
-                    StepKind::First => self.statistics.ticks += 1,
-                    StepKind::Again => self.statistics.ticks_again += 1,
-                }
-                self.todo.push_back(Todo::Step(tick, kind));
-                if self.info.images > 0 {
-                    self.todo.push_back(Todo::Capture(tick));
-                }
-            }
-        }
-        self.hash_settled();
-    }
-
     /// Runs the next tick.
     pub(super) fn step(&mut self, confirmed: Tick, own: Option<Slot>) {
         let inputs = Inputs {
@@ -135,7 +114,8 @@ impl Core {
             own: own.map(|slot| (slot, &self.submitted)),
         };
         let work = self.timeline.step(confirmed, &inputs);
-        self.work(work);
+        queue(work, self.info.images, &mut self.statistics, &mut self.todo);
+        self.hash_settled();
     }
 
     /// Compares guesses with what became final, and queues what must run again.
@@ -144,12 +124,11 @@ impl Core {
             known: &self.known,
             own: own.map(|slot| (slot, &self.submitted)),
         };
-        let mut works = Vec::new();
-        self.timeline
-            .settle(confirmed, &inputs, |work| works.push(work));
-        for work in works {
-            self.work(work);
-        }
+        let (images, statistics, todo) = (self.info.images, &mut self.statistics, &mut self.todo);
+        self.timeline.settle(confirmed, &inputs, |work| {
+            queue(work, images, statistics, todo);
+        });
+        // Only now: a settled tick may be one that runs again.
         self.hash_settled();
     }
 
@@ -270,6 +249,26 @@ impl Core {
             self.submitted.push(slot, Tick::new(number), Some(value));
         }
         Some(tick)
+    }
+}
+
+/// Queues what the timeline asks for, with captures where they are kept.
+fn queue(work: Work, images: u32, statistics: &mut NodeStatistics, todo: &mut VecDeque<Todo>) {
+    match work {
+        Work::Restore(tick) => {
+            statistics.rollbacks += 1;
+            todo.push_back(Todo::Restore(tick));
+        }
+        Work::Step(tick, kind) => {
+            match kind {
+                StepKind::First => statistics.ticks += 1,
+                StepKind::Again => statistics.ticks_again += 1,
+            }
+            todo.push_back(Todo::Step(tick, kind));
+            if images > 0 {
+                todo.push_back(Todo::Capture(tick));
+            }
+        }
     }
 }
 

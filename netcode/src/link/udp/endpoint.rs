@@ -67,6 +67,11 @@ pub enum ConnectError {
     Random,
 }
 
+/// Payloads per second that are taken from one session, with a burst of as many: the core needs 60
+/// to 240 and paces its bulk data below 5 MB/s. One flooding peer leaves room for the others in the
+/// queue to the game.
+pub(super) const SESSION_PAYLOADS_PER_S_MAX: u64 = 4096;
+
 /// Lets a number of events per second through, and a burst of as many as one second's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RateLimit {

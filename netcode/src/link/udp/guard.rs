@@ -83,8 +83,8 @@ pub enum DropCause {
     /// Too many tokens are valid at once; none may be forgotten before it expires.
     #[error("token memory is full")]
     TokenMemoryFull,
-    /// Too many requests, from one token or altogether.
-    #[error("too many requests")]
+    /// Too many requests, from one token or altogether, or too many payloads in one session.
+    #[error("too many at once")]
     Flood,
     /// The identity in the challenge is not the one in the token.
     #[error("identity mismatch")]
@@ -404,6 +404,9 @@ mod tests {
 
     #[test]
     fn refusals_are_for_one_token() {
+        let golden = [0x0f, 1, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8];
+        assert_eq!(Refusal::Used.encode([8; 16]), golden);
+        assert_eq!(Refusal::Expired.encode([8; 16])[1], 2);
         for refusal in [Refusal::Used, Refusal::Expired] {
             let bytes = refusal.encode([5; 16]);
             assert_eq!(Refusal::decode(&bytes, [5; 16]), Some(refusal));

@@ -20,7 +20,7 @@ use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::hash::RandomState;
 
-use super::endpoint::{ConnectError, Counts, RateLimit, Sink};
+use super::endpoint::{ConnectError, Counts, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink};
 use super::guard::DropCause;
 use super::secure::CLIENTS_MAX;
 use crate::id::Path;
@@ -144,6 +144,9 @@ impl PlainEndpoint {
                 .filter(|session| session.phase == Phase::Open)
                 .ok_or(DropCause::UnknownSender)?;
             session.received_at = now;
+            if !session.payloads.allow(now) {
+                return Err(DropCause::Flood);
+            }
             sink.datagram(session.path, bytes);
             return Ok(());
         }
@@ -393,6 +396,7 @@ impl PlainEndpoint {
                 incoming,
                 received_at: now,
                 sent_at: now,
+                payloads: RateLimit::new(SESSION_PAYLOADS_PER_S_MAX),
             },
         );
         path
@@ -438,6 +442,7 @@ struct Session {
     incoming: bool,
     received_at: Time,
     sent_at: Time,
+    payloads: RateLimit,
 }
 
 /// Datagrams of the link itself.

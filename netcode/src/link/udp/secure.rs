@@ -22,7 +22,7 @@ use renetcode::{
     ServerConfig, ServerResult,
 };
 
-use super::endpoint::{ConnectError, Counts, RateLimit, Sink};
+use super::endpoint::{ConnectError, Counts, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink};
 use super::guard::{self, DropCause, Kind, Refusal, Request, TokenTag};
 use super::token::{self, JoinToken, TokenError, TokenMint};
 use crate::id::Path;
@@ -161,6 +161,7 @@ impl SecureEndpoint {
             client_id: token.client_id(),
             opened: false,
             refused: None,
+            payloads: RateLimit::new(SESSION_PAYLOADS_PER_S_MAX),
         };
         client.advance(unix, sink);
         self.clients.insert(address, client);
@@ -196,19 +197,25 @@ impl SecureEndpoint {
                 self.handle_as_client(now, from, kind, bytes, sink)
             }
             Kind::KeepAlive | Kind::Payload | Kind::Disconnect => {
+                if !self.clients.contains_key(&from) {
+                    return self.handle_as_server(now, from, kind, bytes, sink);
+                }
                 // Two hosts that have joined each other share one pair of addresses. The wrong
                 // side's key does not fit, and what does not fit is left as it was.
-                let is_peer = self
-                    .server
-                    .as_ref()
-                    .is_some_and(|server| server.peers.contains_key(&from));
                 match self.handle_as_client(now, from, kind, bytes, sink) {
-                    Ok(()) => Ok(()),
-                    Err(_) if is_peer => self.handle_as_server(now, from, kind, bytes, sink),
-                    Err(cause) => Err(cause),
+                    Err(DropCause::NotAuthentic) if self.is_peer(from) => {
+                        self.handle_as_server(now, from, kind, bytes, sink)
+                    }
+                    done => done,
                 }
             }
         }
+    }
+
+    fn is_peer(&self, address: SocketAddr) -> bool {
+        self.server
+            .as_ref()
+            .is_some_and(|server| server.peers.contains_key(&address))
     }
 
     /// Where the other end of a path is.
@@ -313,6 +320,9 @@ impl SecureEndpoint {
         }
         client.advance(unix, sink);
         if let Some(payload) = client.netcode.process_packet(bytes) {
+            if !client.payloads.allow(now) {
+                return Err(DropCause::Flood);
+            }
             if !payload.is_empty() {
                 sink.datagram(client.path, payload);
             }
@@ -379,6 +389,9 @@ impl SecureEndpoint {
         match server.netcode.process_packet(from, bytes) {
             ServerResult::Payload { payload, .. } => {
                 let path = peer.hear(from, &mut self.path_next, &mut self.routes, sink);
+                if !peer.payloads.allow(now) {
+                    return Err(DropCause::Flood);
+                }
                 if !payload.is_empty() {
                     sink.datagram(path, payload);
                 }
@@ -483,6 +496,7 @@ struct Client {
     opened: bool,
     /// What the host said about the token, and when first.
     refused: Option<(Refusal, Duration)>,
+    payloads: RateLimit,
 }
 
 impl Client {
@@ -671,6 +685,7 @@ impl Server {
                     path: None,
                     sequence_next: 0,
                     challenges,
+                    payloads: RateLimit::new(SESSION_PAYLOADS_PER_S_MAX),
                 };
                 let bound = *user_data == token::user_data(client_id);
                 if bound && peer.may_emit(payload, counts) {
@@ -822,6 +837,7 @@ struct Peer {
     sequence_next: u64,
     /// Nonces that challenges of this session have used, ascending.
     challenges: Vec<u64>,
+    payloads: RateLimit,
 }
 
 impl Peer {

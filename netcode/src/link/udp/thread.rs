@@ -395,3 +395,64 @@ pub(super) fn open_socket(bind: SocketAddr) -> Result<UdpSocket, BindError> {
     socket.set_write_timeout(Some(SEND_WAIT)).map_err(fail)?;
     Ok(socket)
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::link::udp::{Security, UdpConfig, new_endpoint};
+
+    #[test]
+    fn a_full_queue_drops_payloads_and_keeps_openings_and_closings() {
+        let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let config = UdpConfig {
+            security: Security::Insecure,
+            ..UdpConfig::new(1).with_bind(bind)
+        };
+        let socket = open_socket(bind).unwrap();
+        let endpoint = new_endpoint(&config).unwrap();
+        let shared = Shared::new(socket, bind, endpoint, Instant::now());
+        let (events_in, events) = bounded(4);
+        let (_spares_in, spares) = bounded(4);
+        let mut io = IoThread {
+            shared: &shared,
+            events: &events_in,
+            spares: &spares,
+            buffer: [0; RECEIVE_BYTES_MAX],
+            outbox: Outbox::default(),
+            errors: 0,
+        };
+        let path = Path(1);
+        io.outbox.opened(path, 0);
+        for number in 0..10 {
+            io.outbox.datagram(path, &[number]);
+        }
+        io.outbox.closed(path, CloseReason::Remote);
+        io.outbox.opened(Path(2), 0);
+        io.outbox.datagram(Path(2), &[99]);
+        io.hand_over();
+        let mut seen = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            seen.push(event);
+            io.hand_over();
+        }
+        let text: Vec<String> = seen
+            .iter()
+            .map(|event| match event {
+                Event::Opened { path, .. } => format!("open {}", path.0),
+                Event::Datagram { bytes, .. } => format!("{bytes:?}"),
+                Event::Closed { path, .. } => format!("close {}", path.0),
+            })
+            .collect();
+        assert_eq!(
+            text,
+            ["open 1", "[0]", "[1]", "[2]", "close 1", "open 2"],
+            "in order, payloads beyond the queue left out"
+        );
+        let dropped = shared.counters.queue_full.load(Ordering::Relaxed);
+        assert_eq!(dropped, 8);
+        // The buffers of dropped payloads serve the next ones.
+        assert!(!io.outbox.spares.is_empty());
+    }
+}

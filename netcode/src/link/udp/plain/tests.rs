@@ -311,3 +311,48 @@ fn control_datagrams_have_one_form() {
     }
     assert_eq!(Control::decode(&[0x07]), Err(DropCause::Kind));
 }
+
+#[test]
+fn a_flood_from_one_session_is_cut_to_its_rate() {
+    let mut net = Net::new(Conditions::PERFECT, 1, &[(1, 4), (2, 0)]);
+    net.connect(2, 1, 99);
+    net.run(100_000);
+    net.said(1);
+    let now = net.now;
+    let (host, sink) = net.node(1);
+    for _ in 0..10_000 {
+        host.handle_datagram(now, address(2), &[0x40], sink);
+    }
+    assert_eq!(sink.said.len() as u64, SESSION_PAYLOADS_PER_S_MAX);
+    assert!(host.counts().drops.of(DropCause::Flood) > 5000);
+}
+
+/// The bytes of `docs/LINKS.md`, written by hand.
+#[test]
+fn control_datagrams_are_as_documented() {
+    let nonce = 0x0807_0605_0403_0201;
+    let cookie = 0x1817_1615_1413_1211;
+    let request = Control::Request {
+        protocol_id: 0x2827_2625_2423_2221,
+        nonce,
+        cookie,
+    };
+    let (n, c) = ("01 02 03 04 05 06 07 08", "11 12 13 14 15 16 17 18");
+    let deny = |reason| Control::Deny { nonce, reason };
+    for (control, golden) in [
+        (request, format!("01 21 22 23 24 25 26 27 28 {n} {c}")),
+        (Control::Cookie { nonce, cookie }, format!("02 {n} {c}")),
+        (Control::Accept { nonce }, format!("03 {n}")),
+        (deny(CloseReason::Full), format!("04 {n} 00")),
+        (deny(CloseReason::OtherGame), format!("04 {n} 01")),
+        (Control::KeepAlive { nonce }, format!("05 {n}")),
+        (Control::Close { nonce }, format!("06 {n}")),
+    ] {
+        let hex: Vec<String> = control
+            .encode()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        assert_eq!(hex.join(" "), golden);
+    }
+}

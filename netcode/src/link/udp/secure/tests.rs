@@ -537,6 +537,24 @@ fn challenges_per_token_are_limited() {
 }
 
 #[test]
+fn a_flood_from_one_session_is_cut_to_its_rate() {
+    let mut net = Net::perfect();
+    net.add(1, 4);
+    net.add(2, 0);
+    let (to_host, _) = net.establish(2, 1, 42);
+    for _ in 0..6000 {
+        net.send(2, to_host, &[7; 50]);
+    }
+    net.run(20_000);
+    assert_eq!(net.said(1).len() as u64, SESSION_PAYLOADS_PER_S_MAX);
+    assert!(net.drops(1, DropCause::Flood) > 1900);
+    net.run(1_000_000);
+    net.send(2, to_host, &[7; 50]);
+    net.run(20_000);
+    assert_eq!(net.said(1).len(), 1, "the session goes on");
+}
+
+#[test]
 fn memory_of_tokens_ends_with_them() {
     let mut net = Net::perfect();
     net.add(1, 4);

@@ -1,0 +1,126 @@
+//! Hosts Arena without playing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use phalanx_demo::options::{self, Hosting, Options, Settings};
+use phalanx_demo::play::Hands;
+use phalanx_demo::session::{Network, Session, Status, open_link};
+use phalanx_demo::show;
+use phalanx_demo::summary::{self, Summary};
+use phalanx_demo::tokens;
+
+const PROGRAM: &str = "arena-host";
+
+/// Time between two writes of the metrics' file.
+const METRICS_PERIOD: Duration = Duration::from_secs(5);
+
+/// Hosts a session of Arena for players elsewhere. Prints where it listens, then one join code per
+/// player. SIGINT and SIGTERM end the session with a goodbye.
+#[derive(Parser, Debug)]
+#[command(name = PROGRAM, version)]
+struct Cli {
+    #[command(flatten)]
+    hosting: Hosting,
+    #[command(flatten)]
+    options: Options,
+    /// Reads options from a TOML file, with their names as keys; the command line wins
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    summary::main(PROGRAM, || run(cli))
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let (from_file, hosting_from_file) = match &cli.config {
+        Some(file) => options::read_file(file)?,
+        None => <(Options, Hosting)>::default(),
+    };
+    let hosting = cli.hosting.or(hosting_from_file);
+    let settings = Settings {
+        headless: true,
+        ..cli.options.or(from_file).resolve()?
+    };
+    let bind = tokens::bind_of(&hosting);
+    let players = usize::from(settings.players);
+    let link = open_link(bind, &settings, players, Network::BothWays, 0)?;
+    tokens::announce(&link, &hosting, &settings, settings.players)?;
+    let session = Session::host(&settings, "host", Hands::None, link)?;
+
+    let mut metrics = hosting.metrics.map(Metrics::new);
+    if let Some(metrics) = &mut metrics {
+        metrics.write(&Status::default())?;
+    }
+    let outcome = show::run(session, &settings, |status| {
+        if let Some(metrics) = &mut metrics {
+            metrics.update(status);
+        }
+    })?;
+    Ok(Summary::new(settings, vec![outcome], true).report(PROGRAM)?)
+}
+
+/// A file of figures in Prometheus' text format.
+struct Metrics {
+    file: PathBuf,
+    written_at: Option<Instant>,
+}
+
+impl Metrics {
+    fn new(file: PathBuf) -> Self {
+        Self {
+            file,
+            written_at: None,
+        }
+    }
+
+    /// Writes the file if it is time. A disk that fails later does not end the match.
+    fn update(&mut self, status: &Status) {
+        let is_due = self
+            .written_at
+            .is_none_or(|at| at.elapsed() >= METRICS_PERIOD);
+        if is_due && let Err(error) = self.write(status) {
+            // Said once per period, in the log of status lines.
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{error:#}\n"));
+            self.written_at = Some(Instant::now());
+        }
+    }
+
+    fn write(&mut self, status: &Status) -> Result<()> {
+        let text = prometheus(&status.figures);
+        let partial = partial_of(&self.file);
+        // Readers see the old file or the new one, nothing in between.
+        fs::write(&partial, text)
+            .and_then(|()| fs::rename(&partial, &self.file))
+            .with_context(|| format!("cannot write {}", self.file.display()))?;
+        self.written_at = (!status.figures.is_empty()).then(Instant::now);
+        Ok(())
+    }
+}
+
+fn partial_of(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn prometheus(figures: &[(&'static str, f64)]) -> String {
+    let mut text = String::new();
+    for (name, value) in figures {
+        let kind = if name.ends_with("_total") {
+            "counter"
+        } else {
+            "gauge"
+        };
+        text.push_str(&format!(
+            "# TYPE arena_{name} {kind}\narena_{name} {value}\n"
+        ));
+    }
+    text
+}

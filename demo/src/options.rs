@@ -1,0 +1,412 @@
+//! Options that all programs have in common, from the command line or a TOML file.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use phalanx::netcode::limits::{INPUT_DELAY_TICKS_MAX, PREDICTION_TICKS_MAX, SLOTS_MAX};
+use phalanx::netcode::link::conditioner::Conditions;
+use phalanx::netcode::session::config::{Gate, InputDelay};
+use phalanx::netcode::tick::Tick;
+use serde::Deserialize;
+
+use crate::arena::{UNITS_DEFAULT, UNITS_MAX};
+
+/// How long a host that waits for everyone waits for one, in microseconds.
+const WAIT_LIMIT_US: u64 = 3_000_000;
+
+/// Options as they were given. What was not given is `None`.
+#[derive(Args, Deserialize, Clone, Debug, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Options {
+    /// Ends the session after so many ticks (60 per second); a client leaves it then
+    #[arg(long, value_name = "N")]
+    pub ticks: Option<u32>,
+    /// The number on which the run depends: field, bots and network [default: 1]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Adds to the round trip time, in milliseconds
+    #[arg(long, value_name = "MS")]
+    pub rtt: Option<u32>,
+    /// Adds up to this to each datagram's way, in milliseconds
+    #[arg(long, value_name = "MS")]
+    pub jitter: Option<u32>,
+    /// Loses so many datagrams in each direction
+    #[arg(long, value_name = "PERCENT")]
+    pub loss: Option<f64>,
+    /// Slots of a session that is hosted here; it starts when all are taken [default: 4]
+    #[arg(long, value_name = "N")]
+    pub players: Option<u8>,
+    /// Records the session as a replay, and verifies it at the end
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Prints the figures of the run as one JSON object, as the last line
+    #[arg(long)]
+    pub json: bool,
+    /// How state stays equal [default: lockstep]
+    #[arg(long)]
+    pub mode: Option<Mode>,
+    /// Units of the game; must be the same for all [default: 3000]
+    #[arg(long, value_name = "N")]
+    pub units: Option<u32>,
+    /// When the next tick runs, for a session that is hosted here [default: paced]
+    #[arg(long)]
+    pub gate: Option<GateOption>,
+    /// Ticks between an input and its effect, or "auto" [default: auto]
+    #[arg(long, value_name = "N|auto")]
+    pub delay: Option<Delay>,
+    /// Ticks to run ahead on guessed inputs [default: 0]
+    #[arg(long, value_name = "N")]
+    pub predict: Option<u32>,
+    /// Seconds to wait for an answer, and of silence until a link is lost [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u16>,
+    /// No join codes and no encryption: for development and trusted local networks
+    #[arg(long)]
+    pub insecure: bool,
+    /// Draws nothing; status lines go to stderr
+    #[arg(long)]
+    pub headless: bool,
+}
+
+/// How state stays equal.
+#[derive(ValueEnum, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Everyone simulates, inputs travel
+    #[default]
+    Lockstep,
+}
+
+impl Mode {
+    /// The mode's name, as in options.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lockstep => "lockstep",
+        }
+    }
+}
+
+/// When the next tick runs.
+#[derive(ValueEnum, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum GateOption {
+    /// On time: an input that is late is replaced
+    #[default]
+    Paced,
+    /// When all inputs are there
+    Wait,
+}
+
+/// Ticks between an input and its effect.
+#[derive(Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(try_from = "DelayValue")]
+pub enum Delay {
+    /// As many as the network asks for.
+    #[default]
+    Auto,
+    /// Always so many.
+    Ticks(u32),
+}
+
+impl FromStr for Delay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        text.parse().map(Self::Ticks).map_err(|_not_a_number| {
+            format!("\"{text}\" is neither a number of ticks nor \"auto\"")
+        })
+    }
+}
+
+/// A delay in a file: a number or a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum DelayValue {
+    Number(u32),
+    Text(String),
+}
+
+impl TryFrom<DelayValue> for Delay {
+    type Error = String;
+
+    fn try_from(value: DelayValue) -> Result<Self, String> {
+        match value {
+            DelayValue::Number(ticks) => Ok(Self::Ticks(ticks)),
+            DelayValue::Text(text) => text.parse(),
+        }
+    }
+}
+
+/// Options with defaults filled in, and within their limits.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The last tick, if there is one.
+    pub ticks: Option<Tick>,
+    /// The number on which the run depends.
+    pub seed: u64,
+    /// The added network, one way.
+    pub conditions: Conditions,
+    /// Slots of a session that is hosted here.
+    pub players: u8,
+    /// Where to record to.
+    pub record: Option<PathBuf>,
+    /// Whether to print JSON.
+    pub json: bool,
+    /// How state stays equal.
+    pub mode: Mode,
+    /// Units of the game.
+    pub units: u32,
+    /// When the next tick runs.
+    pub gate: Gate,
+    /// Ticks between an input and its effect.
+    pub delay: InputDelay,
+    /// Ticks to run ahead on guessed inputs.
+    pub predict: u32,
+    /// Time to wait for an answer, and of silence until a link is lost.
+    pub timeout: Duration,
+    /// Whether to do without join codes and encryption.
+    pub insecure: bool,
+    /// Whether to draw nothing.
+    pub headless: bool,
+}
+
+impl Options {
+    /// These options, and those of `other` where these say nothing.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            ticks: self.ticks.or(other.ticks),
+            seed: self.seed.or(other.seed),
+            rtt: self.rtt.or(other.rtt),
+            jitter: self.jitter.or(other.jitter),
+            loss: self.loss.or(other.loss),
+            players: self.players.or(other.players),
+            record: self.record.or(other.record),
+            json: self.json || other.json,
+            mode: self.mode.or(other.mode),
+            units: self.units.or(other.units),
+            gate: self.gate.or(other.gate),
+            delay: self.delay.or(other.delay),
+            predict: self.predict.or(other.predict),
+            timeout: self.timeout.or(other.timeout),
+            insecure: self.insecure || other.insecure,
+            headless: self.headless || other.headless,
+        }
+    }
+
+    /// Fills in defaults and checks limits.
+    ///
+    /// # Errors
+    /// Names the option that is out of its limits.
+    pub fn resolve(self) -> Result<Settings> {
+        let ticks = self.ticks.map(Tick::new);
+        ensure!(ticks != Some(Tick::ZERO), "--ticks must be 1 or more");
+        let players = self.players.unwrap_or(4);
+        ensure!(
+            (1..=SLOTS_MAX).contains(&usize::from(players)),
+            "--players must lie in 1 to {SLOTS_MAX}, it is {players}"
+        );
+        let units = self.units.unwrap_or(UNITS_DEFAULT);
+        ensure!(
+            units <= UNITS_MAX,
+            "--units must lie in 0 to {UNITS_MAX}, it is {units}"
+        );
+        let predict = self.predict.unwrap_or(0);
+        ensure!(
+            predict <= PREDICTION_TICKS_MAX,
+            "--predict must lie in 0 to {PREDICTION_TICKS_MAX}, it is {predict}"
+        );
+        let timeout_s = u64::from(self.timeout.unwrap_or(10));
+        ensure!(
+            (1..=60).contains(&timeout_s),
+            "--timeout must lie in 1 to 60 seconds, it is {timeout_s}"
+        );
+        let delay = match self.delay.unwrap_or_default() {
+            Delay::Auto => InputDelay::default(),
+            Delay::Ticks(ticks) => {
+                ensure!(
+                    ticks <= INPUT_DELAY_TICKS_MAX,
+                    "--delay must lie in 0 to {INPUT_DELAY_TICKS_MAX}, it is {ticks}"
+                );
+                InputDelay::Fixed(ticks)
+            }
+        };
+        Ok(Settings {
+            ticks,
+            seed: self.seed.unwrap_or(1),
+            conditions: conditions(
+                self.rtt.unwrap_or(0),
+                self.jitter.unwrap_or(0),
+                self.loss.unwrap_or(0.0),
+            )?,
+            players,
+            record: self.record,
+            json: self.json,
+            mode: self.mode.unwrap_or_default(),
+            units,
+            gate: match self.gate.unwrap_or_default() {
+                GateOption::Paced => Gate::Paced,
+                GateOption::Wait => Gate::Wait {
+                    limit_us: WAIT_LIMIT_US,
+                },
+            },
+            delay,
+            predict,
+            timeout: Duration::from_secs(timeout_s),
+            insecure: self.insecure,
+            headless: self.headless,
+        })
+    }
+}
+
+/// A network in one direction.
+fn conditions(rtt_ms: u32, jitter_ms: u32, loss_percent: f64) -> Result<Conditions> {
+    ensure!(
+        rtt_ms <= 10_000,
+        "--rtt must lie in 0 to 10000 ms, it is {rtt_ms}"
+    );
+    ensure!(
+        jitter_ms <= 10_000,
+        "--jitter must lie in 0 to 10000 ms, it is {jitter_ms}"
+    );
+    ensure!(
+        (0.0..=100.0).contains(&loss_percent),
+        "--loss must lie in 0 to 100 percent, it is {loss_percent}"
+    );
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0 to 1 000 000 by the check above"
+    )]
+    let loss_per_million = (loss_percent * 10_000.0) as u32;
+    Ok(Conditions {
+        jitter_us: u64::from(jitter_ms) * 1000,
+        ..Conditions::from_rtt(u64::from(rtt_ms) * 1000, loss_per_million)
+    })
+}
+
+/// What a file for `arena-host` holds: these keys, and those of [`Options`].
+#[derive(Args, Deserialize, Clone, Debug, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Hosting {
+    /// Address to listen on; port 0 lets the system choose [default: 0.0.0.0:7777]
+    #[arg(long, value_name = "ADDR")]
+    pub bind: Option<std::net::SocketAddr>,
+    /// Address that players reach this host at, for join codes [default: where it listens]
+    #[arg(long, value_name = "ADDR")]
+    pub public: Option<std::net::SocketAddr>,
+    /// Writes one join code per player into this folder instead of printing it
+    #[arg(long, value_name = "DIR")]
+    pub token_dir: Option<PathBuf>,
+    /// Seconds for which join codes are valid [default: 3600]
+    #[arg(long, value_name = "SECONDS")]
+    pub token_life: Option<u64>,
+    /// Join codes for players; more than slots let players come back [default: as many as slots]
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<u16>,
+    /// Writes figures in Prometheus' text format into this file, every few seconds
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+}
+
+impl Hosting {
+    /// These options, and those of `other` where these say nothing.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            bind: self.bind.or(other.bind),
+            public: self.public.or(other.public),
+            token_dir: self.token_dir.or(other.token_dir),
+            token_life: self.token_life.or(other.token_life),
+            tokens: self.tokens.or(other.tokens),
+            metrics: self.metrics.or(other.metrics),
+        }
+    }
+}
+
+/// Names of the keys of [`Hosting`].
+const HOSTING_KEYS: [&str; 6] = [
+    "bind",
+    "public",
+    "token-dir",
+    "token-life",
+    "tokens",
+    "metrics",
+];
+
+/// Reads a TOML file with the options' names as keys.
+///
+/// # Errors
+/// If it cannot be read, or a key or value is unknown.
+pub fn read_file(path: &std::path::Path) -> Result<(Options, Hosting)> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    parse_file(&text).with_context(|| format!("{name} cannot be used"))
+}
+
+fn parse_file(text: &str) -> Result<(Options, Hosting)> {
+    let mut common: toml::Table = text.parse()?;
+    let mut hosting = toml::Table::new();
+    for key in HOSTING_KEYS {
+        if let Some(value) = common.remove(key) {
+            hosting.insert(key.to_owned(), value);
+        }
+    }
+    Ok((common.try_into()?, hosting.try_into()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_what_options_say_and_options_win() {
+        let text =
+            "players = 3\nloss = 2\ndelay = \"auto\"\nbind = \"127.0.0.1:0\"\ngate = \"wait\"";
+        let (file, hosting) = parse_file(text).unwrap();
+        assert_eq!(hosting.bind.unwrap().to_string(), "127.0.0.1:0");
+        let given = Options {
+            players: Some(5),
+            ..Options::default()
+        };
+        let settings = given.or(file).resolve().unwrap();
+        assert_eq!(settings.players, 5);
+        assert_eq!(settings.conditions.loss_per_million, 20_000);
+        assert!(matches!(settings.gate, Gate::Wait { .. }));
+        assert_eq!(settings.units, UNITS_DEFAULT);
+    }
+
+    #[test]
+    fn unknown_keys_and_values_out_of_limits_are_refused() {
+        for text in [
+            "playrs = 3",
+            "delay = \"soon\"",
+            "mode = \"magic\"",
+            "bind = 7",
+            "x",
+        ] {
+            assert!(parse_file(text).is_err(), "{text}");
+        }
+        let bad: [fn(&mut Options); 7] = [
+            |options| options.players = Some(0),
+            |options| options.players = Some(65),
+            |options| options.ticks = Some(0),
+            |options| options.loss = Some(f64::NAN),
+            |options| options.predict = Some(17),
+            |options| options.delay = Some(Delay::Ticks(65)),
+            |options| options.units = Some(UNITS_MAX + 1),
+        ];
+        for (number, spoil) in bad.iter().enumerate() {
+            let mut options = Options::default();
+            spoil(&mut options);
+            assert!(options.resolve().is_err(), "{number}");
+        }
+    }
+}

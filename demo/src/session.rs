@@ -1,0 +1,728 @@
+//! One node of a session over UDP, from its start to its end.
+//!
+//! A [`Session`] owns a driver and a link and runs on a thread of its own; a [`Board`] shows others
+//! how it stands and takes their wish to stop. Everything that happens ends up in an [`Outcome`].
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use phalanx::netcode::driver::Driver;
+use phalanx::netcode::hash::digest;
+use phalanx::netcode::id::Path;
+use phalanx::netcode::id::Slot;
+use phalanx::netcode::link::conditioned::ConditionedLink;
+use phalanx::netcode::link::conditioner::Conditions;
+use phalanx::netcode::link::udp::{JoinToken, UdpConfig, UdpLink, UdpStatistics};
+use phalanx::netcode::link::{CloseReason, Link, LinkEvent};
+use phalanx::netcode::node::{DesyncReport, DisconnectReason, Event, Node};
+use phalanx::netcode::session::config::{
+    GameInfo, HostConfig, JoinConfig, Mode as SessionMode, Role, Start,
+};
+use phalanx::netcode::session::handshake::ByeReason;
+use phalanx::netcode::session::roster::Member;
+use phalanx::netcode::session::statistics::NodeStatistics;
+use phalanx::netcode::tick::Tick;
+use phalanx::netcode::time::Time;
+use phalanx::{EcsSimulation, Game};
+
+use crate::arena::{self, Standing, standings};
+use crate::options::Settings;
+use crate::play::{Hands, Pilot};
+use crate::view::{self, Canvas};
+
+/// Longest sleep between two looks at the link, in microseconds.
+const NAP_US: u64 = 1000;
+/// Time between two updates of the board.
+const BOARD_PERIOD: Duration = Duration::from_millis(250);
+/// Time for a session to end after it was asked to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+/// Room in the link for spectators and for players who come back.
+const EXTRA_CLIENTS: usize = 40;
+/// Bytes of IPv4 and UDP headers around every datagram.
+pub const HEADER_BYTES: u64 = 28;
+
+/// The link of a session: UDP, a bad network if one is asked for, and a look at what closes.
+pub type GameLink = Watched<ConditionedLink<UdpLink>>;
+
+/// Opens the UDP link of a node. Of `conditions`, a node that `conditions` alone makes the network
+/// bad meets both directions; nodes that share them meet what they receive.
+///
+/// # Errors
+/// If the address cannot be used.
+pub fn open_link(
+    bind: SocketAddr,
+    settings: &Settings,
+    clients: usize,
+    network: Network,
+    stream: u64,
+) -> Result<GameLink> {
+    // One id for all versions: the handshake explains what differs, a link would stay silent.
+    let mut config = UdpConfig::new(digest(b"phalanx arena")).with_bind(bind);
+    if clients > 0 {
+        config = config.with_clients_max(clients + EXTRA_CLIENTS);
+    } else {
+        config = config.with_clients_max(0);
+    }
+    if settings.insecure {
+        config = config.insecure();
+    }
+    config.timeout = settings.timeout;
+    let outgoing = match network {
+        Network::BothWays => settings.conditions,
+        Network::Incoming => Conditions::PERFECT,
+    };
+    let seed = settings
+        .seed
+        .wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let udp = UdpLink::bind(config)?;
+    Ok(Watched {
+        inner: ConditionedLink::new(udp, outgoing, settings.conditions, seed),
+        closed: None,
+    })
+}
+
+/// Which datagrams meet the settings' network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Those that are sent and those that are received.
+    BothWays,
+    /// Those that are received; the other end does the same.
+    Incoming,
+}
+
+/// A link that remembers why its last path was closed.
+#[derive(Debug)]
+pub struct Watched<L> {
+    inner: L,
+    closed: Option<CloseReason>,
+}
+
+impl<L: Link> Link for Watched<L> {
+    fn receive(&mut self) -> Option<LinkEvent<'_>> {
+        let event = self.inner.receive();
+        if let Some(LinkEvent::Closed { reason, .. }) = &event {
+            self.closed = Some(*reason);
+        }
+        event
+    }
+
+    fn send(&mut self, path: Path, bytes: &[u8]) {
+        self.inner.send(path, bytes);
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+
+    fn close(&mut self, path: Path) {
+        self.inner.close(path);
+    }
+}
+
+impl GameLink {
+    /// The UDP link itself.
+    #[must_use]
+    pub const fn udp(&self) -> &UdpLink {
+        self.inner.inner()
+    }
+
+    /// Connects to a host.
+    ///
+    /// # Errors
+    /// If the destination cannot be one.
+    pub fn connect(&mut self, to: &Destination) -> Result<Path> {
+        let udp = self.inner.inner_mut();
+        Ok(match to {
+            Destination::Address(address) => udp.connect(*address)?,
+            Destination::Token(token) => udp.join(token)?,
+        })
+    }
+}
+
+/// Where a client connects to.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// A host without encryption.
+    Address(SocketAddr),
+    /// A host that gave a join code.
+    Token(Box<JoinToken>),
+}
+
+impl Destination {
+    /// The host's address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        match self {
+            Self::Address(address) => *address,
+            Self::Token(token) => token.address(),
+        }
+    }
+}
+
+/// What others see of a running session, and their wish that it stops.
+#[derive(Debug, Default)]
+pub struct Board {
+    stop: Arc<AtomicBool>,
+    status: Mutex<Status>,
+}
+
+/// How a session stands.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// The newest tick.
+    pub tick: u32,
+    /// Figures in one line.
+    pub line: String,
+    /// The field and the players, if someone looks.
+    pub view: String,
+    /// Counters and gauges, by name.
+    pub figures: Vec<(&'static str, f64)>,
+    /// What happened since the last look.
+    pub news: Vec<String>,
+}
+
+impl Board {
+    /// The flag that asks the session to stop; signal handlers set it.
+    #[must_use]
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// Asks the session to stop.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Takes the status, and with it the news.
+    #[must_use]
+    pub fn look(&self) -> Status {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = status.clone();
+        status.news.clear();
+        seen
+    }
+}
+
+/// How a session ended for one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At its last tick.
+    Finished,
+    /// This node left, as it was told.
+    Left,
+    /// The host stopped the session.
+    HostStopped,
+    /// Otherwise; the sentence is for people.
+    Failed(String),
+}
+
+/// What one node went through.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub end: End,
+    /// Its slot, if it played.
+    pub slot: Option<Slot>,
+    /// Players at the end, or at the beginning if more.
+    pub players: usize,
+    /// The last tick.
+    pub tick: Tick,
+    /// The state's hash at the last tick.
+    pub state_hash: Option<u64>,
+    /// The node's counters.
+    pub statistics: NodeStatistics,
+    /// Differences that were found.
+    pub desyncs: Vec<DesyncReport>,
+    /// Round trip, mean over the node's links.
+    pub rtt_us: Option<u64>,
+    /// Datagrams and bytes from the first tick to the last.
+    pub traffic: Traffic,
+    /// How the armies stand.
+    pub standings: Vec<Standing>,
+    /// Names of the players, by slot.
+    pub names: Vec<String>,
+    /// Whether recording worked, if it was asked for.
+    pub recording: Option<Result<(), String>>,
+}
+
+/// Datagrams and bytes of one node, link and UDP and IP headers included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Ticks for which these counts stand.
+    pub ticks: u32,
+    /// Nodes at the other ends.
+    pub links: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+}
+
+/// One node of a session, ready to run.
+#[derive(Debug)]
+pub struct Session {
+    driver: Driver<Pilot>,
+    link: GameLink,
+    epoch: Instant,
+    host: Option<SocketAddr>,
+    leave_at: Option<Tick>,
+    /// Whether to draw the field for the board.
+    draws: Option<Canvas>,
+    log: Log,
+}
+
+/// What happened so far.
+#[derive(Debug, Default)]
+struct Log {
+    end: Option<End>,
+    names: Vec<String>,
+    desyncs: Vec<DesyncReport>,
+    players: usize,
+    baseline: Option<Baseline>,
+    traffic: Traffic,
+    news: Vec<String>,
+}
+
+impl Log {
+    fn remember(&mut self, member: &Member) {
+        if let Some(slot) = member.slot {
+            if self.names.len() <= slot.index() {
+                self.names.resize(slot.index() + 1, String::new());
+            }
+            self.names[slot.index()].clone_from(&member.name);
+        }
+    }
+}
+
+/// Counters when the first tick had run.
+#[derive(Clone, Copy, Debug)]
+struct Baseline {
+    tick: Tick,
+    udp: UdpStatistics,
+}
+
+impl Session {
+    /// A node that hosts, and plays unless `hands` is [`Hands::None`].
+    ///
+    /// # Errors
+    /// If the settings contradict each other.
+    pub fn host(settings: &Settings, name: &str, hands: Hands, link: GameLink) -> Result<Self> {
+        let (game, info) = game_of(settings)?;
+        let config = HostConfig {
+            name: name.to_owned(),
+            plays: !matches!(hands, Hands::None),
+            seed: settings.seed,
+            gate: settings.gate,
+            input_delay: settings.delay,
+            prediction_ticks: settings.predict,
+            start: Start::Players(settings.players),
+            last_tick: settings.ticks,
+            secret: secret()?,
+            ..HostConfig::new(info.clone(), settings.players)
+        };
+        let node = Node::host(config, Time::ZERO)?;
+        Self::new(node, info, Pilot::new(game, hands), settings, link)
+    }
+
+    /// A node that joins the host at `to`; without hands it watches.
+    ///
+    /// # Errors
+    /// If the settings contradict each other, or the destination cannot be one.
+    pub fn join(
+        settings: &Settings,
+        name: &str,
+        hands: Hands,
+        mut link: GameLink,
+        to: &Destination,
+    ) -> Result<Self> {
+        let (game, info) = game_of(settings)?;
+        let config = JoinConfig {
+            role: match hands {
+                Hands::None => Role::Spectator,
+                Hands::Bot(_) | Hands::Keyboard(_) => Role::Player,
+            },
+            input_delay: settings.delay,
+            prediction_ticks: settings.predict,
+            join_us: u64::try_from(settings.timeout.as_micros()).unwrap_or(u64::MAX),
+            secret: secret()?,
+            ..JoinConfig::new(info.clone(), name)
+        };
+        let path = link.connect(to)?;
+        let node = Node::join(config, path, Time::ZERO)?;
+        let mut session = Self::new(node, info, Pilot::new(game, hands), settings, link)?;
+        session.host = Some(to.address());
+        session.leave_at = settings.ticks;
+        Ok(session)
+    }
+
+    fn new(
+        node: Node,
+        info: GameInfo,
+        pilot: Pilot,
+        settings: &Settings,
+        link: GameLink,
+    ) -> Result<Self> {
+        let mut driver = Driver::new(node, info, pilot);
+        if let Some(file) = &settings.record {
+            // Whoever wants a replay shall not learn after the match that there is none.
+            File::create(file).with_context(|| format!("cannot record to {}", file.display()))?;
+            driver.record(file);
+        }
+        Ok(Self {
+            driver,
+            link,
+            epoch: Instant::now(),
+            host: None,
+            leave_at: None,
+            draws: None,
+            log: Log::default(),
+        })
+    }
+
+    /// The same, which draws the field for its board.
+    #[must_use]
+    pub const fn drawing(mut self, canvas: Canvas) -> Self {
+        self.draws = Some(canvas);
+        self
+    }
+
+    /// Runs the session to its end.
+    #[must_use]
+    pub fn run(mut self, board: &Board) -> Outcome {
+        let mut shown_at = Instant::now();
+        let mut stopped_at = None;
+        loop {
+            let now = self.now();
+            self.driver.pump(now, &mut self.link);
+            while let Some(event) = self.driver.poll_event() {
+                self.take(event);
+            }
+            self.count_traffic();
+            if stopped_at.is_none() && (board.is_stopped() || self.has_enough()) {
+                stopped_at = Some(Instant::now());
+                self.stop();
+            }
+            if stopped_at.is_some_and(|at| at.elapsed() > STOP_LIMIT) {
+                self.log.end.get_or_insert(End::Left);
+                self.driver.node_mut().leave();
+                let now = self.now();
+                self.driver.transmit(now, &mut self.link);
+                break;
+            }
+            if self.driver.node().is_over() {
+                break;
+            }
+            if shown_at.elapsed() >= BOARD_PERIOD {
+                shown_at = Instant::now();
+                self.show(board);
+            }
+            self.nap();
+        }
+        self.show(board);
+        self.outcome()
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.epoch.elapsed()
+    }
+
+    fn nap(&self) {
+        let until = self.driver.poll_timeout();
+        let us = until.micros_since(self.now()).min(NAP_US);
+        if us > 0 {
+            thread::sleep(Duration::from_micros(us));
+        }
+    }
+
+    /// Whether this client was to leave at the present tick.
+    fn has_enough(&self) -> bool {
+        let settled = self.driver.node().settled_tick();
+        self.leave_at.is_some_and(|tick| settled >= tick) && self.log.end.is_none()
+    }
+
+    /// Ends the session or leaves it.
+    fn stop(&mut self) {
+        let node = self.driver.node_mut();
+        if node.is_host() && node.tick() > Tick::ZERO {
+            // Everyone runs the same last tick.
+            let tick = node.tick();
+            node.end_at(tick);
+        } else {
+            self.log.end.get_or_insert(End::Left);
+            node.leave();
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        let log = &mut self.log;
+        match event {
+            Event::Welcomed { info, .. } => {
+                log.news.push(match info.slot {
+                    Some(slot) => format!("joined the session in slot {}", slot.0),
+                    None => "watching the session".to_owned(),
+                });
+            }
+            Event::Refused {
+                reason,
+                differences,
+            } => {
+                let details = if differences.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", differences.join("; "))
+                };
+                let sentence = format!("the host refused: {reason}{details}");
+                log.end.get_or_insert(End::Failed(sentence));
+            }
+            Event::NoAnswer => {
+                let sentence = why_closed(self.link.closed, self.host);
+                log.end.get_or_insert(End::Failed(sentence));
+            }
+            Event::Member(member) => {
+                log.remember(&member);
+                let doing = if member.connected {
+                    "is here"
+                } else {
+                    "is not connected"
+                };
+                log.news.push(format!("{} {doing}", quoted(&member.name)));
+            }
+            Event::Left { member, reason } => {
+                log.news.push(format!("{}: {reason}", quoted(&member.name)));
+            }
+            Event::Started => log.news.push("the match begins".to_owned()),
+            Event::Healed { tick } => {
+                log.news
+                    .push(format!("took over the host's state of tick {tick}"));
+            }
+            Event::Desync(report) => {
+                log.news.push(format!(
+                    "desync at tick {}, member {}",
+                    report.tick, report.member.0
+                ));
+                log.desyncs.push(report);
+            }
+            Event::Ended { .. } => {
+                log.end.get_or_insert(End::Finished);
+            }
+            Event::Disconnected { reason } => {
+                let closed = self.link.closed;
+                log.end
+                    .get_or_insert_with(|| end_of(reason, closed, self.host));
+            }
+            Event::Activated { .. }
+            | Event::Stalled { .. }
+            | Event::Resumed { .. }
+            | Event::InputReplaced { .. }
+            | Event::Message { .. } => {}
+        }
+    }
+
+    /// Keeps the counts between the first and the last tick.
+    fn count_traffic(&mut self) {
+        let node = self.driver.node();
+        let tick = node.tick();
+        self.log.players = self.log.players.max(node.roster().players());
+        if tick == Tick::ZERO || self.log.end.is_some() {
+            return;
+        }
+        let udp = self.link.udp().statistics();
+        let Some(base) = self.log.baseline else {
+            self.log.baseline = Some(Baseline { tick, udp });
+            return;
+        };
+        let datagrams_sent = udp.datagrams_sent - base.udp.datagrams_sent;
+        let datagrams_received = udp.datagrams_received - base.udp.datagrams_received;
+        let bytes_sent = udp.bytes_sent - base.udp.bytes_sent;
+        let bytes_received = udp.bytes_received - base.udp.bytes_received;
+        let links = u64::try_from(node.links().count()).unwrap_or(0);
+        self.log.traffic = Traffic {
+            ticks: tick.since(base.tick),
+            links: self.log.traffic.links.max(links),
+            datagrams_sent,
+            bytes_sent: bytes_sent + HEADER_BYTES * datagrams_sent,
+            datagrams_received,
+            bytes_received: bytes_received + HEADER_BYTES * datagrams_received,
+        };
+    }
+
+    fn rtt_us(&self) -> Option<u64> {
+        let trips: Vec<u64> = self
+            .driver
+            .node()
+            .links()
+            .filter_map(|link| link.rtt_us)
+            .collect();
+        let count = u64::try_from(trips.len()).unwrap_or(0);
+        trips.iter().sum::<u64>().checked_div(count)
+    }
+
+    fn show(&mut self, board: &Board) {
+        let node = self.driver.node();
+        for member in node.roster().members() {
+            self.log.remember(member);
+        }
+        let statistics = *node.statistics();
+        let rtt_us = self.rtt_us();
+        let line = format!(
+            "tick {}  players {}  rtt {}  delay {}  stalls {}  replaced {}  rollbacks {}  desyncs {}",
+            node.tick(),
+            node.roster().players(),
+            rtt_us.map_or_else(|| "-".to_owned(), |us| format!("{} ms", us / 1000)),
+            node.input_delay(),
+            statistics.stalls,
+            statistics.inputs_replaced,
+            statistics.rollbacks,
+            statistics.desyncs,
+        );
+        let view = match (self.draws, self.driver.simulation()) {
+            (Some(canvas), Some(simulation)) => {
+                view::draw(simulation.world(), canvas, &self.log.names)
+            }
+            (None, _) | (_, None) => String::new(),
+        };
+        let figures = figures(node, &statistics, rtt_us, &self.link.udp().statistics());
+        let mut status = board.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.tick = node.tick().number();
+        status.line = line;
+        status.view = view;
+        status.figures = figures;
+        status.news.append(&mut self.log.news);
+    }
+
+    fn outcome(mut self) -> Outcome {
+        let recording = self
+            .driver
+            .finish_recording()
+            .map(|result| result.map(drop).map_err(|error| error.to_string()));
+        let rtt_us = self.rtt_us();
+        let state_hash = self.driver.state_hash();
+        let node = self.driver.node();
+        let world = self.driver.simulation().map(EcsSimulation::world);
+        Outcome {
+            end: self.log.end.unwrap_or(End::Left),
+            slot: node.session().slot,
+            players: self.log.players,
+            tick: node.tick(),
+            state_hash,
+            statistics: *node.statistics(),
+            desyncs: self.log.desyncs,
+            rtt_us,
+            traffic: self.log.traffic,
+            standings: world.map(standings).unwrap_or_default(),
+            names: self.log.names,
+            recording,
+        }
+    }
+}
+
+/// How a session ended that `reason` cut off.
+fn end_of(reason: DisconnectReason, closed: Option<CloseReason>, host: Option<SocketAddr>) -> End {
+    match reason {
+        DisconnectReason::Left => End::Left,
+        DisconnectReason::Bye(ByeReason::Ended) => End::Finished,
+        DisconnectReason::Bye(ByeReason::HostStops) => End::HostStopped,
+        DisconnectReason::PathClosed => End::Failed(why_closed(closed, host)),
+        DisconnectReason::Bye(_) | DisconnectReason::Silence | DisconnectReason::BadState => {
+            End::Failed(reason.to_string())
+        }
+    }
+}
+
+/// Why there is no path to the host any more, or never was one.
+fn why_closed(closed: Option<CloseReason>, host: Option<SocketAddr>) -> String {
+    match (closed, host) {
+        (Some(CloseReason::NoAnswer) | None, Some(address)) => format!(
+            "the host at {address} does not answer; check the address, its firewall and that it runs"
+        ),
+        (Some(reason), _) => reason.to_string(),
+        (None, None) => CloseReason::NoAnswer.to_string(),
+    }
+}
+
+fn figures(
+    node: &Node,
+    statistics: &NodeStatistics,
+    rtt_us: Option<u64>,
+    udp: &UdpStatistics,
+) -> Vec<(&'static str, f64)> {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "metrics are floats; 2^53 is enough"
+    )]
+    let float = |count: u64| count as f64;
+    let players = u64::try_from(node.roster().players()).unwrap_or(0);
+    vec![
+        ("tick", f64::from(node.tick().number())),
+        ("players", float(players)),
+        ("rtt_seconds", float(rtt_us.unwrap_or(0)) / 1e6),
+        ("stalls_total", float(statistics.stalls)),
+        ("rollbacks_total", float(statistics.rollbacks)),
+        ("desyncs_total", float(statistics.desyncs)),
+        (
+            "inputs_late_total",
+            float(node.links().map(|link| link.statistics.inputs_late).sum()),
+        ),
+        ("udp_datagrams_sent_total", float(udp.datagrams_sent)),
+        ("udp_bytes_sent_total", float(udp.bytes_sent)),
+        (
+            "udp_datagrams_received_total",
+            float(udp.datagrams_received),
+        ),
+        ("udp_bytes_received_total", float(udp.bytes_received)),
+        ("udp_datagrams_refused_total", float(udp.drops.total())),
+        ("datagrams_dropped_total", float(statistics.drops.total())),
+    ]
+}
+
+/// A name that another node chose, safe to print.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.escape_debug())
+}
+
+/// The game of these settings, and what its nodes must have in common.
+fn game_of(settings: &Settings) -> Result<(Game, GameInfo)> {
+    let game = arena::game(settings.units).context("the game's rules do not fit together")?;
+    let info = GameInfo {
+        game: game.id().to_owned(),
+        build: arena::build_name(settings.units),
+        schema: Arc::clone(game.schema()),
+        mode: match settings.mode {
+            crate::options::Mode::Lockstep => SessionMode::Lockstep,
+        },
+        tick_rate: game.tick_rate(),
+        input_bytes: game.input_bytes(),
+    };
+    Ok((game, info))
+}
+
+/// A secret from the operating system.
+fn secret() -> Result<u128> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow!("the operating system gives no random numbers: {error}"))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+/// A file in the system's folder for temporary files, for a replay that nobody named.
+#[must_use]
+pub fn temporary_replay(seed: u64) -> PathBuf {
+    let name = format!("arena-{seed}-{}.phx", std::process::id());
+    std::env::temp_dir().join(name)
+}

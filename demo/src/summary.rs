@@ -1,0 +1,315 @@
+//! How a run went: text for people, one JSON object for programs, an exit code for shells.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use phalanx::netcode::replay::VerifyReport;
+use serde_json::{Value, json};
+
+use crate::options::Settings;
+use crate::session::{End, Outcome, Traffic};
+use crate::view::{STANDINGS_HEAD, standing_line};
+
+/// What there is to say about a run of one or more nodes.
+#[derive(Debug)]
+pub struct Summary {
+    /// The settings of the run.
+    pub settings: Settings,
+    /// What the nodes of this process went through; the host first, if it is here.
+    pub nodes: Vec<Outcome>,
+    /// Whether the first node hosts.
+    pub hosts: bool,
+    /// The replay, if one was recorded.
+    pub replay: Option<Replay>,
+}
+
+/// A recorded replay.
+#[derive(Debug)]
+pub struct Replay {
+    /// Its file.
+    pub file: PathBuf,
+    /// What its verification gave.
+    pub verified: Result<VerifyReport>,
+}
+
+impl Summary {
+    /// Verifies the replay that the first node recorded, if it did.
+    #[must_use]
+    pub fn new(settings: Settings, nodes: Vec<Outcome>, hosts: bool) -> Self {
+        let recording = nodes.first().and_then(|node| node.recording.as_ref());
+        let replay = match (&settings.record, recording) {
+            (Some(file), Some(Ok(()))) => Some(Replay {
+                file: file.clone(),
+                verified: crate::replay::verify(file, |_tick, _last| {}),
+            }),
+            (Some(file), Some(Err(error))) => Some(Replay {
+                file: file.clone(),
+                verified: Err(anyhow::anyhow!("{} is not whole: {error}", file.display())),
+            }),
+            (_, None) | (None, _) => None,
+        };
+        Self {
+            settings,
+            nodes,
+            hosts,
+            replay,
+        }
+    }
+
+    /// What went wrong, one sentence each; empty if the run did what it was asked to.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        for node in &self.nodes {
+            if let End::Failed(sentence) = &node.end {
+                failures.push(sentence.clone());
+            }
+            for report in &node.desyncs {
+                let mut sentence = format!(
+                    "desync: member {} differs since tick {}",
+                    report.member.0, report.tick
+                );
+                for difference in report.differences.iter().take(8) {
+                    let _ = write!(sentence, "; {difference}");
+                }
+                failures.push(sentence);
+            }
+        }
+        if failures.is_empty() && !self.hashes_equal() {
+            failures.push("the nodes ended in different states".to_owned());
+        }
+        if let Some(Replay {
+            verified: Err(error),
+            ..
+        }) = &self.replay
+        {
+            failures.push(format!("{error:#}"));
+        }
+        failures
+    }
+
+    /// Whether all nodes of this process that ended at the same tick have the same state.
+    #[must_use]
+    pub fn hashes_equal(&self) -> bool {
+        let Some(first) = self.nodes.first() else {
+            return true;
+        };
+        self.nodes
+            .iter()
+            .all(|node| node.tick != first.tick || node.state_hash == first.state_hash)
+    }
+
+    /// Desyncs that any node saw.
+    fn desyncs(&self) -> u64 {
+        let seen = |node: &Outcome| {
+            let reports = u64::try_from(node.desyncs.len()).unwrap_or(u64::MAX);
+            node.statistics.desyncs.max(reports)
+        };
+        self.nodes.iter().map(seen).max().unwrap_or(0)
+    }
+
+    fn total(&self, of: impl Fn(&Outcome) -> u64) -> u64 {
+        self.nodes.iter().map(of).sum()
+    }
+
+    /// Traffic between clients and host, as one client has it on average.
+    fn per_client(&self) -> PerClient {
+        // Clients count exactly their own; a host alone divides its sum.
+        let clients = if self.hosts && self.nodes.len() > 1 {
+            &self.nodes[1..]
+        } else {
+            &self.nodes[..]
+        };
+        let mut sum = PerClient::default();
+        for node in clients {
+            let per_tick = PerClient::of(&node.traffic, self.hosts && self.nodes.len() == 1);
+            sum.up += per_tick.up;
+            sum.down += per_tick.down;
+            sum.datagrams += per_tick.datagrams;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a handful of clients")]
+        let count = clients.len().max(1) as f64;
+        PerClient {
+            up: sum.up / count,
+            down: sum.down / count,
+            datagrams: sum.datagrams / count,
+        }
+    }
+
+    /// The figures of the run as one JSON object.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let traffic = self.per_client();
+        let first = self.nodes.first();
+        let rounded = |value: f64| (value * 100.0).round() / 100.0;
+        let rtts: Vec<u64> = self.nodes.iter().filter_map(|node| node.rtt_us).collect();
+        let rtt_us = rtts
+            .iter()
+            .sum::<u64>()
+            .checked_div(u64::try_from(rtts.len()).unwrap_or(0));
+        #[expect(clippy::cast_precision_loss, reason = "a round trip in microseconds")]
+        let rtt_ms = rtt_us.map(|us| rounded(us as f64 / 1000.0));
+        json!({
+            "mode": self.settings.mode.name(),
+            "ticks": first.map_or(0, |node| node.tick.number()),
+            "players": first.map_or(0, |node| node.players),
+            "units": self.settings.units,
+            "seed": self.settings.seed,
+            "desyncs": self.desyncs(),
+            "stalls": self.total(|node| node.statistics.stalls),
+            "state_hash": first.and_then(|node| node.state_hash).map(|hash| format!("{hash:016x}")),
+            "hashes_equal": self.hashes_equal(),
+            "bytes_up_per_client_tick": rounded(traffic.up),
+            "bytes_down_per_client_tick": rounded(traffic.down),
+            "datagrams_per_client_tick": rounded(traffic.datagrams),
+            "inputs_replaced": self.total(|node| node.statistics.inputs_replaced),
+            "rollbacks": self.total(|node| node.statistics.rollbacks),
+            "rtt_ms": rtt_ms,
+            "replay_file": self.replay.as_ref().map(|replay| replay.file.display().to_string()),
+            "replay_verified": self.replay.as_ref().map(|replay| replay.verified.is_ok()),
+            "ok": self.failures().is_empty(),
+        })
+    }
+
+    /// The run for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let Some(first) = self.nodes.first() else {
+            return text;
+        };
+        let traffic = self.per_client();
+        let settings = &self.settings;
+        let _ = writeln!(
+            text,
+            "{} ticks of {}, {} players, {} units, {}",
+            first.tick,
+            settings.mode.name(),
+            first.players,
+            settings.units,
+            if settings.insecure {
+                "not encrypted"
+            } else {
+                "encrypted"
+            },
+        );
+        let _ = writeln!(text, "{STANDINGS_HEAD}");
+        for standing in &first.standings {
+            let _ = writeln!(text, "{}", standing_line(standing, &first.names, false));
+        }
+        let _ = writeln!(
+            text,
+            "per client and tick: {:.1} B up, {:.1} B down, {:.2} datagrams (with UDP and IP headers)",
+            traffic.up, traffic.down, traffic.datagrams,
+        );
+        let _ = writeln!(
+            text,
+            "stalls {}, inputs replaced {}, rollbacks {}, desyncs {}",
+            self.total(|node| node.statistics.stalls),
+            self.total(|node| node.statistics.inputs_replaced),
+            self.total(|node| node.statistics.rollbacks),
+            self.desyncs(),
+        );
+        if let Some(hash) = first.state_hash {
+            let nodes = self.nodes.len();
+            let _ = match (nodes, self.hashes_equal()) {
+                (1, _) => writeln!(text, "state hash {hash:016x}"),
+                (_, true) => writeln!(text, "state hash {hash:016x} on all {nodes} nodes"),
+                (_, false) => writeln!(text, "state hashes DIFFER between the {nodes} nodes"),
+            };
+        }
+        match &self.replay {
+            Some(Replay {
+                file,
+                verified: Ok(report),
+            }) => {
+                let _ = writeln!(
+                    text,
+                    "replay {} verified: ticks {} to {}, {} hashes, {} keyframes",
+                    file.display(),
+                    report.first,
+                    report.last,
+                    report.hashes,
+                    report.keyframes,
+                );
+            }
+            Some(Replay { file, .. }) => {
+                let _ = writeln!(text, "replay {} NOT verified", file.display());
+            }
+            None => {}
+        }
+        text
+    }
+
+    /// Prints the summary on stdout and failures on stderr, and gives the exit code: success only
+    /// if the run did what it was asked to.
+    ///
+    /// # Errors
+    /// If stdout or stderr cannot be written.
+    pub fn report(&self, program: &str) -> io::Result<ExitCode> {
+        let mut stdout = io::stdout().lock();
+        if self.settings.json {
+            writeln!(stdout, "{}", self.json())?;
+        } else if self.nodes.iter().any(|node| node.state_hash.is_some()) {
+            stdout.write_all(self.text().as_bytes())?;
+        }
+        stdout.flush()?;
+        let failures = self.failures();
+        for failure in &failures {
+            writeln!(io::stderr(), "{program}: {failure}")?;
+        }
+        Ok(if failures.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}
+
+/// Traffic of one client and tick.
+#[derive(Clone, Copy, Debug, Default)]
+struct PerClient {
+    up: f64,
+    down: f64,
+    datagrams: f64,
+}
+
+impl PerClient {
+    fn of(traffic: &Traffic, at_host: bool) -> Self {
+        let links = if at_host { traffic.links.max(1) } else { 1 };
+        #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+        let per_tick = |count: u64| count as f64 / (f64::from(traffic.ticks.max(1)) * links as f64);
+        let (sent, received) = (
+            per_tick(traffic.bytes_sent),
+            per_tick(traffic.bytes_received),
+        );
+        if at_host {
+            Self {
+                up: received,
+                down: sent,
+                datagrams: per_tick(traffic.datagrams_received),
+            }
+        } else {
+            Self {
+                up: sent,
+                down: received,
+                datagrams: per_tick(traffic.datagrams_sent),
+            }
+        }
+    }
+}
+
+/// Runs a program: its error becomes one sentence on stderr and a failure.
+pub fn main(program: &str, run: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            // If stderr is closed, the exit code has to say it.
+            let _ = writeln!(io::stderr(), "{program}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

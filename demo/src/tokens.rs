@@ -1,0 +1,85 @@
+//! What a host tells its players: where it listens, and how to join.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::options::{Hosting, Settings};
+use crate::session::GameLink;
+
+/// Where a host listens if nothing else is said.
+const PORT: u16 = 7777;
+/// Seconds for which join codes are valid if nothing else is said.
+const TOKEN_LIFE_S: u64 = 3600;
+
+/// Where a host listens.
+#[must_use]
+pub fn bind_of(hosting: &Hosting) -> SocketAddr {
+    let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+    hosting.bind.unwrap_or(anywhere)
+}
+
+/// Says on stdout where `link` listens; then, unless it is insecure, gives a join code per player:
+/// a line `join CODE` each, or a file each in the folder for them, named in a line `token FILE`.
+///
+/// # Errors
+/// If codes cannot be made or written.
+pub fn announce(
+    link: &GameLink,
+    hosting: &Hosting,
+    settings: &Settings,
+    players: u8,
+) -> Result<()> {
+    let local = link.udp().local_addr();
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "listening {local}")?;
+    if !settings.insecure {
+        let address = public_address(local, hosting.public)?;
+        let life = Duration::from_secs(hosting.token_life.unwrap_or(TOKEN_LIFE_S));
+        let count = hosting.tokens.unwrap_or_else(|| u16::from(players));
+        if let Some(folder) = &hosting.token_dir {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        }
+        for number in 1..=count {
+            let token = link
+                .udp()
+                .mint_token(u64::from(number), address, life)
+                .context("cannot make a join code")?;
+            if let Some(folder) = &hosting.token_dir {
+                let file = folder.join(format!("player-{number}.token"));
+                token
+                    .write_file(&file)
+                    .with_context(|| format!("cannot write {}", file.display()))?;
+                writeln!(stdout, "token {}", file.display())?;
+            } else {
+                writeln!(stdout, "join {}", token.to_text())?;
+            }
+        }
+    }
+    // Whoever waits for these lines through a pipe must see them now.
+    stdout.flush()?;
+    Ok(())
+}
+
+/// The address for join codes.
+fn public_address(local: SocketAddr, public: Option<SocketAddr>) -> Result<SocketAddr> {
+    if let Some(mut public) = public {
+        if public.port() == 0 {
+            public.set_port(local.port());
+        }
+        ensure!(
+            !public.ip().is_unspecified(),
+            "--public must name one address"
+        );
+        return Ok(public);
+    }
+    if local.ip().is_unspecified() {
+        // It listens everywhere; players elsewhere need --public to say which address is theirs.
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, local.port())));
+    }
+    Ok(local)
+}

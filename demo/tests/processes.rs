@@ -1,0 +1,465 @@
+//! The programs as processes, over real sockets on loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use phalanx::netcode::prng::Prng;
+use serde_json::Value;
+
+const ARENA: &str = env!("CARGO_BIN_EXE_arena");
+const ARENA_HOST: &str = env!("CARGO_BIN_EXE_arena-host");
+const ARENA_REPLAY: &str = env!("CARGO_BIN_EXE_arena-replay");
+
+/// No process needs as long as this, even on a busy machine.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// A running program, killed if its test ends before it.
+struct Process {
+    child: Child,
+    stdout: Output,
+    stderr: Output,
+}
+
+/// Lines of a pipe, taken by a thread so that the program never waits for us.
+struct Output {
+    lines: Arc<Mutex<Vec<String>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Output {
+    fn of(pipe: impl Read + Send + 'static) -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&lines);
+        let thread = thread::spawn(move || {
+            for line in BufReader::new(pipe).lines() {
+                shared.lock().unwrap().push(line.unwrap());
+            }
+        });
+        Self {
+            lines,
+            thread: Some(thread),
+        }
+    }
+
+    fn text(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// Waits until line `number` is there.
+    fn line(&self, number: usize) -> String {
+        let start = Instant::now();
+        loop {
+            if let Some(line) = self.lines.lock().unwrap().get(number) {
+                return line.clone();
+            }
+            assert!(start.elapsed() < LIMIT, "only: {}", self.text());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Process {
+    fn start(program: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = Output::of(child.stdout.take().unwrap());
+        let stderr = Output::of(child.stderr.take().unwrap());
+        Self {
+            child,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Waits for its end: status, stdout, stderr.
+    fn finish(mut self) -> (ExitStatus, String, String) {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < LIMIT, "it hangs: {}", self.stderr.text());
+            thread::sleep(Duration::from_millis(5));
+        };
+        for output in [&mut self.stdout, &mut self.stderr] {
+            output.thread.take().unwrap().join().unwrap();
+        }
+        (status, self.stdout.text(), self.stderr.text())
+    }
+
+    /// Waits for its success: the JSON object in its last line.
+    fn succeed(self) -> Value {
+        let (status, stdout, stderr) = self.finish();
+        assert!(status.success(), "{stdout}\n{stderr}");
+        serde_json::from_str(stdout.lines().next_back().unwrap()).unwrap()
+    }
+
+    /// Waits for its failure: its last line on stderr. A panic is no clean failure.
+    fn fail(self) -> String {
+        let (status, stdout, stderr) = self.finish();
+        assert!(!status.success(), "{stdout}\n{stderr}");
+        assert!(status.code().is_some_and(|code| code != 101), "{stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        stderr.lines().next_back().unwrap_or_default().to_owned()
+    }
+
+    /// The address in a host's first line.
+    fn address(&self) -> SocketAddr {
+        let line = self.stdout.line(0);
+        line.strip_prefix("listening ").unwrap().parse().unwrap()
+    }
+
+    /// The join code in a host's line `number`, counted from 1.
+    fn code(&self, number: usize) -> String {
+        let line = self.stdout.line(number);
+        line.strip_prefix("join ").unwrap().to_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended, or its test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn host(arguments: &[&str]) -> Process {
+    let common = ["--bind", "127.0.0.1:0", "--units", "300", "--json"];
+    Process::start(ARENA_HOST, &[&common, arguments].concat())
+}
+
+fn join(arguments: &[&str]) -> Process {
+    let common = ["join", "--bot", "--headless", "--units", "300", "--json"];
+    Process::start(ARENA, &[&common, arguments].concat())
+}
+
+fn replay(arguments: &[&str]) -> Process {
+    Process::start(ARENA_REPLAY, arguments)
+}
+
+/// A folder for one test, empty.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn assert_same_end(runs: &[Value], ticks: u32) {
+    for run in runs {
+        assert_eq!(run["state_hash"], runs[0]["state_hash"], "{runs:#?}");
+        assert_eq!(run["state_hash"].as_str().unwrap().len(), 16);
+        assert_eq!(run["ticks"], ticks);
+        assert_eq!(run["desyncs"], 0);
+        assert_eq!(run["mode"], "lockstep");
+    }
+}
+
+/// Sends random datagrams to an address until it is dropped.
+struct Noise {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u32>>,
+}
+
+impl Noise {
+    fn at(address: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let mut prng = Prng::new(99);
+            let mut sent = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let length = usize::try_from(prng.below(1300)).unwrap();
+                let mut bytes: Vec<u8> = (0..length)
+                    .map(|_| prng.next_u32().to_le_bytes()[0])
+                    .collect();
+                // Half of them begin like something that a link or a node knows.
+                if let Some(first) = bytes.first_mut().filter(|first| **first < 128) {
+                    *first = [0x00, 0x01, 0x14, 0x40, 0x41, 0x42, 0x50, 0x53][sent % 8];
+                }
+                // The host may be gone by now.
+                let _ = socket.send_to(&bytes, address);
+                sent += 1;
+                thread::sleep(Duration::from_millis(1));
+            }
+            u32::try_from(sent).unwrap()
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    fn stop(mut self) -> u32 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+#[test]
+fn separate_processes_end_in_one_state_and_its_replay_verifies() {
+    let folder = folder("insecure");
+    let file = folder.join("match.phx");
+    let name = file.to_str().unwrap();
+    let host = host(&[
+        "--insecure",
+        "--players",
+        "2",
+        "--ticks",
+        "150",
+        "--record",
+        name,
+    ]);
+    let address = host.address().to_string();
+    let noise = Noise::at(host.address());
+    let clients = ["1", "2"].map(|seed| join(&[&address, "--insecure", "--seed", seed]));
+    let mut runs: Vec<Value> = clients.into_iter().map(Process::succeed).collect();
+    runs.push(host.succeed());
+    assert!(noise.stop() > 0);
+    assert_same_end(&runs, 150);
+    assert_eq!(runs[2]["players"], 2);
+    assert_eq!(runs[2]["replay_verified"], true);
+    assert!(runs[0]["bytes_up_per_client_tick"].as_f64().unwrap() > 28.0);
+
+    let (status, stdout, stderr) = replay(&["verify", name]).finish();
+    assert!(status.success(), "{stderr}");
+    assert!(stdout.contains("ticks 0 to 150"), "{stdout}");
+    let (status, stdout, _) = replay(&["info", name]).finish();
+    assert!(status.success() && stdout.contains("arena"), "{stdout}");
+    let (status, stdout, _) = replay(&["dump", name, "--tick", "40"]).finish();
+    assert!(status.success() && stdout.contains("Position"), "{stdout}");
+    let (status, stdout, _) = replay(&["play", name, "--from", "140", "--speed", "50"]).finish();
+    assert!(
+        status.success() && stdout.contains("tick 150 of 150"),
+        "{stdout}"
+    );
+    assert!(
+        replay(&["play", name, "--from", "151"])
+            .fail()
+            .contains("151")
+    );
+
+    // A replay that was changed anywhere, or cut within its header, is not verified.
+    let good = fs::read(&file).unwrap();
+    let changed = folder.join("changed.phx");
+    let changed_name = changed.to_str().unwrap();
+    for place in [9, good.len() / 3, good.len() / 2, good.len() - 40] {
+        let mut bytes = good.clone();
+        bytes[place] ^= 0x10;
+        fs::write(&changed, bytes).unwrap();
+        replay(&["verify", changed_name]).fail();
+    }
+    fs::write(&changed, &good[..40]).unwrap();
+    replay(&["verify", changed_name]).fail();
+    fs::write(&changed, b"dear diary, today").unwrap();
+    assert!(
+        replay(&["info", changed_name])
+            .fail()
+            .contains("not a replay")
+    );
+    assert!(
+        replay(&["verify", "no/such/file"])
+            .fail()
+            .contains("no/such/file")
+    );
+}
+
+#[test]
+fn join_codes_let_one_player_in_once() {
+    let host = host(&["--players", "2", "--ticks", "120"]);
+    let noise = Noise::at(host.address());
+    let first = join(&[&host.code(1), "--seed", "1"]);
+    // The first one is in once the host says so.
+    let start = Instant::now();
+    while !host.stderr.text().contains("is here") {
+        assert!(start.elapsed() < LIMIT, "{}", host.stderr.text());
+        thread::sleep(Duration::from_millis(5));
+    }
+    let again = join(&[&host.code(1), "--seed", "2"]).fail();
+    assert!(again.contains("already used"), "{again}");
+    let address = host.address().to_string();
+    let open = join(&[&address, "--insecure", "--timeout", "1"]).fail();
+    assert!(open.contains("does not answer"), "{open}");
+
+    let second = join(&[&host.code(2), "--seed", "2"]);
+    let runs = [first, second, host].map(Process::succeed);
+    noise.stop();
+    assert_same_end(&runs, 120);
+}
+
+#[test]
+fn token_files_work_and_expired_or_damaged_ones_are_refused() {
+    let folder = folder("tokens");
+    let folder_name = folder.to_str().unwrap();
+    let host = host(&[
+        "--players",
+        "1",
+        "--ticks",
+        "60",
+        "--token-dir",
+        folder_name,
+    ]);
+    let file = host
+        .stdout
+        .line(1)
+        .strip_prefix("token ")
+        .unwrap()
+        .to_owned();
+
+    let mut code = fs::read_to_string(&file).unwrap().trim().to_owned();
+    let last = code.pop().unwrap();
+    let cut = join(&[&code]).fail();
+    assert!(cut.contains("damaged"), "{cut}");
+    code.push(if last == 'A' { 'B' } else { 'A' });
+    join(&[&code]).fail();
+
+    let runs = [join(&["--token", &file]), host].map(Process::succeed);
+    assert_same_end(&runs, 60);
+
+    let host = self::host(&["--players", "1", "--token-life", "1"]);
+    let code = host.code(1);
+    thread::sleep(Duration::from_millis(2100));
+    let late = join(&[&code]).fail();
+    assert!(late.contains("expired"), "{late}");
+}
+
+#[test]
+fn what_cannot_work_is_said_in_one_sentence() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = folder("wrong");
+    let config = folder.join("host.toml");
+    fs::write(&config, "playrs = 2\n").unwrap();
+    let cases: [(Process, &str); 9] = [
+        (Process::start(ARENA_HOST, &["--bind", &address]), "busy"),
+        (
+            Process::start(ARENA_HOST, &["--config", config.to_str().unwrap()]),
+            "playrs",
+        ),
+        (Process::start(ARENA_HOST, &["--players", "0"]), "--players"),
+        (Process::start(ARENA, &["--loss", "101"]), "--loss"),
+        (
+            Process::start(ARENA, &["--record", "no/such/folder/x"]),
+            "no/such/folder",
+        ),
+        // A socket that never answers.
+        (
+            join(&[&address, "--insecure", "--timeout", "1"]),
+            "does not answer",
+        ),
+        (join(&[&address]), "--insecure"),
+        (join(&["127.0.0.1", "--insecure"]), "address"),
+        (join(&["phx-nonsense"]), "join code"),
+    ];
+    for (process, words) in cases {
+        let sentence = process.fail();
+        assert!(sentence.contains(words), "{words}: {sentence}");
+    }
+    for arguments in [
+        &["--nonsense"][..],
+        &["--mode", "magic"],
+        &["--players", "many"],
+    ] {
+        let (status, _, stderr) = Process::start(ARENA, arguments).finish();
+        assert_eq!(status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(arguments[0]), "{stderr}");
+    }
+}
+
+#[test]
+fn a_client_of_another_build_learns_what_differs() {
+    let host = host(&["--insecure", "--players", "1"]);
+    let address = host.address().to_string();
+    let other = [
+        "join",
+        &address,
+        "--insecure",
+        "--bot",
+        "--headless",
+        "--units",
+        "299",
+    ];
+    let refused = Process::start(ARENA, &other).fail();
+    assert!(
+        refused.contains("300 units") && refused.contains("299 units"),
+        "{refused}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_the_match_for_everyone_in_one_state() {
+    let metrics = folder("signal").join("metrics.txt");
+    let config = metrics.with_file_name("host.toml");
+    fs::write(&config, "players = 1\ninsecure = true\nrtt = 20\n").unwrap();
+    let host = host(&[
+        "--config",
+        config.to_str().unwrap(),
+        "--metrics",
+        metrics.to_str().unwrap(),
+    ]);
+    let client = join(&[&host.address().to_string(), "--insecure"]);
+    let start = Instant::now();
+    while !host.stderr.text().contains("the match begins") {
+        assert!(start.elapsed() < LIMIT, "{}", host.stderr.text());
+        thread::sleep(Duration::from_millis(5));
+    }
+    thread::sleep(Duration::from_millis(500));
+    let id = host.child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let runs = [client, host].map(Process::succeed);
+    assert_eq!(runs[0]["state_hash"], runs[1]["state_hash"], "{runs:#?}");
+    assert_eq!(runs[0]["ticks"], runs[1]["ticks"]);
+    let text = fs::read_to_string(&metrics).unwrap();
+    assert!(text.contains("# TYPE arena_tick gauge"), "{text}");
+}
+
+#[test]
+fn a_whole_session_on_this_machine_succeeds() {
+    let file = folder("whole").join("match.phx");
+    let name = file.to_str().unwrap();
+    let run = Process::start(
+        ARENA,
+        &[
+            "--ticks",
+            "150",
+            "--players",
+            "3",
+            "--units",
+            "300",
+            "--record",
+            name,
+            "--json",
+        ],
+    )
+    .succeed();
+    assert_eq!(run["ticks"], 150);
+    assert_eq!(run["players"], 3);
+    assert_eq!(run["desyncs"], 0);
+    assert_eq!(run["hashes_equal"], true);
+    assert_eq!(run["replay_verified"], true);
+    assert_eq!(run["replay_file"], name);
+    assert!(run["rtt_ms"].as_f64().unwrap() >= 50.0);
+}
