@@ -1,4 +1,5 @@
 //! Benchmarks of Phalanx.
 
 pub mod cpu;
+pub mod lockstep;
 pub mod udp_load;

@@ -104,6 +104,7 @@ pub struct Cluster {
     seed: u64,
     network: Conditioner<(Index, Path)>,
     conditions: BTreeMap<Index, Conditioner<(Index, Path)>>,
+    routes: BTreeMap<(Index, Index), Conditioner<(Index, Path)>>,
     default_conditions: Conditions,
     /// Directed routes that carry nothing: (from, to).
     pub cut: Vec<(Index, Index)>,
@@ -136,6 +137,7 @@ impl Cluster {
             seed,
             network: Conditioner::new(conditions, seed),
             conditions: BTreeMap::new(),
+            routes: BTreeMap::new(),
             default_conditions: conditions,
             cut: Vec::new(),
             mutate: None,
@@ -177,6 +179,13 @@ impl Cluster {
         let seed = self.seed ^ index as u64;
         self.conditions
             .insert(index, Conditioner::new(conditions, seed));
+    }
+
+    /// Gives what `from` sends to `to` other conditions than the rest.
+    pub fn set_route(&mut self, from: Index, to: Index, conditions: Conditions) {
+        let seed = self.seed ^ (from as u64) << 32 ^ (to as u64) << 16;
+        self.routes
+            .insert((from, to), Conditioner::new(conditions, seed));
     }
 
     /// The conditions of those who have no other.
@@ -262,7 +271,9 @@ impl Cluster {
     }
 
     fn next_time(&self) -> Time {
-        let arrivals = self.conditions.values().chain([&self.network]);
+        let routes = self.routes.values();
+        let arrivals = routes.chain(self.conditions.values());
+        let arrivals = arrivals.chain([&self.network]);
         let arrivals = arrivals.filter_map(Conditioner::next_time);
         let timeouts = self.members.iter().filter(|member| !member.paused);
         let timeouts = timeouts.map(Member::timeout);
@@ -279,7 +290,9 @@ impl Cluster {
     }
 
     fn step(&mut self) {
-        for network in self.conditions.values_mut().chain([&mut self.network]) {
+        let routes = self.routes.values_mut();
+        let networks = routes.chain(self.conditions.values_mut());
+        for network in networks.chain([&mut self.network]) {
             while let Some(((to, path), bytes)) = network.pop(self.now) {
                 let link = &mut self.members[to].link;
                 let mut copy = link.spare.pop().unwrap_or_default();
@@ -320,7 +333,10 @@ impl Cluster {
                 } else {
                     self.members[from].path
                 };
-                let network = self.conditions.get_mut(&from).unwrap_or(&mut self.network);
+                let network = match self.routes.get_mut(&(from, to)) {
+                    Some(route) => route,
+                    None => self.conditions.get_mut(&from).unwrap_or(&mut self.network),
+                };
                 network.push(self.now, (to, path), bytes);
             }
         }

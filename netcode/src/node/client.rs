@@ -69,7 +69,7 @@ pub(super) struct Client {
     heal: bool,
     delay: DelayControl,
     /// When frames became known, as clock offsets.
-    arrivals: Samples<128>,
+    arrivals: Samples<256>,
     frames_upto: Tick,
     active_from: Option<Tick>,
     start_at_us: Option<u64>,
@@ -718,7 +718,9 @@ impl Client {
             } else {
                 rtt_us / 2
             };
-            self.delay.guess(ticks(way_us + jitter_us) + 1);
+            let ahead = core.timeline.prediction();
+            self.delay
+                .guess((ticks(way_us + jitter_us) + 1).saturating_sub(ahead));
             core.prefill(
                 slot,
                 core.clock
@@ -790,7 +792,8 @@ impl Client {
             let zero_us = i64::try_from(self.peer.zero_us?).ok()?;
             return Some(zero_us.saturating_sub(self.peer.clock_offset_us?));
         }
-        let arrival = self.arrivals.quantile(980)?;
+        // The latest of the last four seconds: a jitter buffer as deep as the losses were long.
+        let arrival = self.arrivals.max()?;
         let ahead = self.ahead(core.timeline.prediction());
         let ahead_us = i64::try_from(u64::from(ahead) * core.rate.tick_us()).unwrap_or(0);
         Some(arrival + FRAME_MARGIN_US - ahead_us)
@@ -818,8 +821,13 @@ impl Client {
     pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Time) {
         match &mut self.phase {
             Phase::Asking { since, next_at } => {
-                if now.micros_since(*since) > self.config.join_us {
-                    let never_inside = self.resume.is_none();
+                let never_inside = self.resume.is_none();
+                let limit_us = if never_inside {
+                    self.config.join_us
+                } else {
+                    self.config.resume_us
+                };
+                if now.micros_since(*since) > limit_us {
                     self.end(core, DisconnectReason::Silence);
                     if never_inside {
                         core.events.pop_back();
