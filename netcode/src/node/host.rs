@@ -771,7 +771,8 @@ impl Host {
         let lead = core.rate.ticks_in_us_ceil(2 * rtt_us + 100_000);
         let at = core.clock.tick().max(core.known.newest(slot)).plus(lead);
         let first = if core.clock.tick() == Tick::ZERO {
-            Tick::new(1)
+            // Or as soon as its absence is not settled, where that was told ahead of time.
+            core.known.newest(slot).next()
         } else {
             at
         };
