@@ -3,7 +3,7 @@
 //! A [`Session`] owns a driver and a link and runs on a thread of its own; a [`Board`] shows others
 //! how it stands and takes their wish to stop. Everything that happens ends up in an [`Outcome`].
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -282,6 +282,7 @@ pub struct Session {
     epoch: Instant,
     host: Option<SocketAddr>,
     leave_at: Option<Tick>,
+    record: Option<PathBuf>,
     /// Whether to draw the field for the board.
     draws: Option<Canvas>,
     log: Log,
@@ -390,6 +391,7 @@ impl Session {
             epoch: Instant::now(),
             host: None,
             leave_at: None,
+            record: settings.record.clone(),
             draws: None,
             log: Log::default(),
         })
@@ -611,6 +613,12 @@ impl Session {
             .driver
             .finish_recording()
             .map(|result| result.map(drop).map_err(|error| error.to_string()));
+        if let (None, Some(file)) = (&recording, &self.record)
+            && fs::metadata(file).is_ok_and(|found| found.is_file() && found.len() == 0)
+        {
+            // The match never began, and this is the file that was made for it.
+            let _ = fs::remove_file(file);
+        }
         let rtt_us = self.rtt_us();
         let state_hash = self.driver.state_hash();
         let node = self.driver.node();
