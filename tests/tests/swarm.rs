@@ -91,7 +91,8 @@ struct Run {
 }
 
 fn pick<T: Copy>(prng: &mut Prng, choices: &[T]) -> T {
-    choices[prng.below(choices.len() as u64) as usize]
+    let index = prng.below(choices.len() as u64);
+    choices[usize::try_from(index).expect("an index of a slice")]
 }
 
 fn between(prng: &mut Prng, low: u64, high: u64) -> u64 {
@@ -276,7 +277,11 @@ impl Run {
             Fate::Pauses { us } if is_due(actor.fate_at_us + us) => {
                 self.cluster.members[index].paused = false;
             }
-            _ => {}
+            Fate::Stays
+            | Fate::Leaves
+            | Fate::Vanishes
+            | Fate::IsCut { .. }
+            | Fate::Pauses { .. } => {}
         }
         if actor.asks_again_at_us.is_some_and(|at| at <= now_us) {
             actor.asks_again_at_us = None;
@@ -386,7 +391,12 @@ impl Run {
                     | DisconnectReason::PathClosed
                     | DisconnectReason::Bye(_) => self.ask_again(index),
                 },
-                _ => {}
+                Event::Member(_)
+                | Event::Left { .. }
+                | Event::Started
+                | Event::Stalled { .. }
+                | Event::Resumed { .. }
+                | Event::Message { .. } => {}
             }
         }
     }
@@ -479,7 +489,7 @@ impl Run {
         let here = self.actors.iter().filter(|actor| {
             let is_out = actor.refusals > 0 && is_full && actor.config.role == Role::Player;
             let index = actor.index.unwrap_or(0);
-            !actor.is_gone && !(is_out && !self.has_link(index))
+            !actor.is_gone && (!is_out || self.has_link(index))
         });
         here.filter_map(|actor| actor.index).collect()
     }
@@ -569,6 +579,10 @@ impl Run {
         }
     }
 
+    #[expect(
+        clippy::print_stdout,
+        reason = "shown with --nocapture, to look into a seed"
+    )]
     fn describe(&self) {
         println!(
             "seed {}: {:?}",
@@ -593,6 +607,10 @@ impl Run {
 }
 
 /// Whether the session of this seed began at all.
+#[expect(
+    clippy::print_stdout,
+    reason = "shown with --nocapture, to look into a seed"
+)]
 fn run(seed: u64, verbose: bool) -> bool {
     let mut run = Run::new(seed);
     if verbose {
@@ -622,6 +640,7 @@ fn number_of(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+#[expect(clippy::print_stdout, reason = "the line that repeats a failed run")]
 fn run_all(seeds: impl Iterator<Item = u64>) {
     let (mut count, mut began, mut failed) = (0_u64, 0_u64, Vec::new());
     for seed in seeds {
