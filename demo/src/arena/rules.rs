@@ -103,7 +103,7 @@ const _: () = assert!(SQUADS_U32 as usize == SQUADS);
 fn base_of(slot: Slot, slots: u8) -> Vec2 {
     let angle = f32::from(slot.0) * (core::f32::consts::TAU / f32::from(slots.max(1)));
     let (sin, cos) = math::sin_cos(angle);
-    Vec2::splat(FIELD_M / 2.0) + Vec2::new(cos, sin) * (FIELD_M * 0.42)
+    Vec2::splat(FIELD_M / 2.0) + Vec2::new(cos, sin) * (FIELD_M * 0.32)
 }
 
 /// A random place within `radius` metres of a base, in a square.
