@@ -517,7 +517,8 @@ impl Session {
                 };
                 log.news.push(format!("{} {doing}", quoted(&member.name)));
             }
-            Event::Left { member, reason } => {
+            // At the end everyone leaves.
+            Event::Left { member, reason } if log.end.is_none() => {
                 log.news.push(format!("{}: {reason}", quoted(&member.name)));
             }
             Event::Started => log.news.push("the match begins".to_owned()),
@@ -540,7 +541,8 @@ impl Session {
                 log.end
                     .get_or_insert_with(|| end_of(reason, closed, address));
             }
-            Event::Activated { .. }
+            Event::Left { .. }
+            | Event::Activated { .. }
             | Event::Stalled { .. }
             | Event::Resumed { .. }
             | Event::InputReplaced { .. }
