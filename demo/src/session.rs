@@ -297,6 +297,7 @@ struct Log {
     names: Vec<String>,
     desyncs: Vec<DesyncReport>,
     players: usize,
+    rtt_us: Option<u64>,
     baseline: Option<Baseline>,
     traffic: Traffic,
     news: Vec<String>,
@@ -627,6 +628,8 @@ impl Session {
         }
         let statistics = *node.statistics();
         let rtt_us = self.rtt_us();
+        // Links are gone by the end.
+        self.log.rtt_us = rtt_us.or(self.log.rtt_us);
         let mut line = format!(
             "tick {}  players {}  rtt {}  delay {}  stalls {}  replaced {}  rollbacks {}  desyncs {}",
             node.tick(),
@@ -667,7 +670,7 @@ impl Session {
             // The match never began, and this is the file that was made for it.
             let _ = fs::remove_file(file);
         }
-        let rtt_us = self.rtt_us();
+        let rtt_us = self.rtt_us().or(self.log.rtt_us);
         let state_hash = self.driver.state_hash();
         let node = self.driver.node();
         let world = self.driver.simulation().map(EcsSimulation::world);
