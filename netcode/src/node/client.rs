@@ -6,12 +6,14 @@ use std::sync::Arc;
 use crate::hash::keyed;
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::limits::{
-    IMAGES_MAX, INPUT_HISTORY_TICKS_MAX, JOIN_TICK_MAX, SLOTS_MAX, SNAPSHOT_BYTES_MAX,
+    CATCH_UP_US_MAX, IMAGES_MAX, INPUT_HISTORY_TICKS_MAX, JOIN_TICK_MAX, SLOTS_MAX,
+    SNAPSHOT_BYTES_MAX,
 };
 use crate::lockstep::{DelayControl, Exchange, Shape};
 use crate::node::api::{DesyncReport, DisconnectReason, Event, SessionInfo};
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::desync::fold;
+use crate::node::host::first_transfer;
 use crate::session::bulk::{BulkConfig, BulkReceiver, BulkSender};
 use crate::session::clock::{Samples, offset_of};
 use crate::session::config::{InputDelay, JoinConfig, ResumeToken, Role};
@@ -901,7 +903,8 @@ impl Client {
 
     fn advance_paced(&mut self, core: &mut Core, now: Time) {
         let own = self.peer.slot;
-        core.forgive(now);
+        // The host's ticks went on: those that nobody ran here are made up for without inputs.
+        core.clock.skip(now, CATCH_UP_US_MAX);
         while core.awaited.is_none() && core.clock.is_due(now) {
             let tick = core.clock.tick().next();
             if self.asks_for_input(core, tick.plus(self.input_delay())) {
@@ -1112,14 +1115,15 @@ impl Client {
     /// The state that the host wants to compare is there, or known no more.
     pub(super) fn give_report(&mut self, tick: Tick, bytes: Option<Vec<u8>>) {
         let bytes: Arc<[u8]> = bytes.unwrap_or_default().into();
+        let id = first_transfer(self.hello.nonce);
         self.tell(&Control::Transfer {
-            id: 1,
+            id,
             purpose: Purpose::Report,
             tick: tick.number(),
             bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             digest: crate::hash::digest(&bytes),
         });
-        self.report = BulkSender::new(1, bytes, BulkConfig::default()).ok();
+        self.report = BulkSender::new(id, bytes, BulkConfig::default()).ok();
     }
 
     /// Reports a divergence that the host has described, once its lines are complete.

@@ -473,7 +473,7 @@ impl Host {
             wants_state,
             state_not_before: from.plus(behind),
             transfer: None,
-            transfers: 0,
+            transfers: first_transfer(hello.nonce),
             is_too_far_behind: false,
         };
         for other in core.roster.members() {
@@ -1347,6 +1347,12 @@ impl Guest {
         core.statistics.datagrams_sent += 1;
         core.statistics.bytes_sent += out.len() as u64;
     }
+}
+
+/// Number of the transfer before the first on a link. Chunks of the link before may still arrive.
+pub(super) fn first_transfer(nonce: u64) -> u16 {
+    let [low, high, ..] = nonce.to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 fn session_low(core: &Core) -> u64 {

@@ -188,6 +188,13 @@ impl TickClock {
         }
     }
 
+    /// Leaves out ticks that were due more than `us` before `now`; later ones are due as before.
+    pub fn skip(&mut self, now: Time, us: u64) {
+        let late = now.micros_since(self.next_due());
+        let ticks = late.saturating_sub(us) / self.rate.tick_us().max(1);
+        self.tick = self.tick.plus(u32::try_from(ticks).unwrap_or(u32::MAX));
+    }
+
     /// Goes on from `tick`, which is due at `now`.
     pub fn jump(&mut self, tick: Tick, now: Time) {
         *self = Self::new(self.rate, tick, now);
@@ -256,6 +263,22 @@ mod tests {
             clock.steer(7);
             assert_eq!(clock.due(Tick::ZERO), Time::from_micros(7));
         }
+    }
+
+    #[test]
+    fn a_clock_that_skips_is_where_it_would_be() {
+        let mut clock = TickClock::new(TickRate::DEFAULT, Tick::ZERO, Time::ZERO);
+        let due = clock.due(Tick::new(300));
+        clock.skip(due, 2_000_000);
+        assert!(
+            clock.tick().number().abs_diff(180) <= 1,
+            "{:?}",
+            clock.tick()
+        );
+        assert_eq!(clock.due(Tick::new(300)), due);
+        let tick = clock.tick();
+        clock.skip(due, 2_000_000);
+        assert_eq!(clock.tick(), tick);
     }
 
     #[test]
