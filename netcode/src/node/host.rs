@@ -34,6 +34,8 @@ const SCHEMA_PARTS_AT_ONCE: u32 = 4;
 const BYE_COPIES: u8 = 3;
 /// Ticks by which absences are settled ahead of time, where everyone waits for everyone.
 const ABSENCE_TICKS: u32 = 16;
+/// Microseconds that the start waits for round trips to be measured.
+const MEASURING_US: u64 = 2_000_000;
 /// Microseconds from the last player's arrival to the first tick, at least.
 const START_LEAD_US: u64 = 300_000;
 /// Microseconds after the last tick in which members fetch what they lack.
@@ -70,6 +72,8 @@ pub(super) struct Host {
     delay: DelayControl,
     next_member: u16,
     start_at: Option<Time>,
+    /// Since when all players are there that the start waits for.
+    complete_since: Option<Time>,
     started: bool,
     manual_start: bool,
     ended_at: Option<Time>,
@@ -142,6 +146,7 @@ impl Host {
             delay: DelayControl::new(config.input_delay),
             next_member: 1,
             start_at: None,
+            complete_since: None,
             started: false,
             manual_start: false,
             ended_at: None,
@@ -930,12 +935,18 @@ impl Host {
                 Start::Players(players) => core.roster.players() >= usize::from(players),
                 Start::Manual => self.manual_start,
             };
-            // Round trips must be known, so that everyone's first inputs are in time.
+            if !is_complete {
+                self.complete_since = None;
+                return;
+            }
+            // Round trips should be known, so that everyone's first inputs are in time; but nobody
+            // keeps the others from starting by staying silent.
+            let since = *self.complete_since.get_or_insert(now);
             let measured = self
                 .guests
                 .values()
                 .all(|guest| guest.peer.rtt.smoothed_us().is_some());
-            if is_complete && measured {
+            if measured || now.micros_since(since) > MEASURING_US {
                 let trips = self
                     .guests
                     .values()
