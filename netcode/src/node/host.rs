@@ -36,6 +36,8 @@ const BYE_COPIES: u8 = 3;
 const ABSENCE_TICKS: u32 = 16;
 /// Microseconds from the last player's arrival to the first tick, at least.
 const START_LEAD_US: u64 = 300_000;
+/// Microseconds between two exports of the state for members that join.
+const EXPORT_US: u64 = 100_000;
 /// Microseconds after the last tick in which members fetch what they lack.
 const FAREWELL_US: u64 = 5_000_000;
 
@@ -72,6 +74,7 @@ pub(super) struct Host {
     start_at: Option<Time>,
     started: bool,
     manual_start: bool,
+    exported_at: Option<Time>,
     ended_at: Option<Time>,
     outgoing: VecDeque<(Path, Vec<u8>)>,
     schema_parts: Vec<Vec<u8>>,
@@ -144,6 +147,7 @@ impl Host {
             start_at: None,
             started: false,
             manual_start: false,
+            exported_at: None,
             ended_at: None,
             outgoing: VecDeque::new(),
             schema_parts: Vec::new(),
@@ -507,9 +511,7 @@ impl Host {
             connected: true,
         };
         self.set_member(core, joined);
-        if wants_state {
-            self.want_export(core);
-        }
+        self.export_if_due(core, now);
     }
 
     /// Makes a member known to all.
@@ -521,11 +523,17 @@ impl Host {
         core.report(Event::Member(member));
     }
 
-    pub(super) fn want_export(&self, core: &mut Core) {
-        let tick = core.timeline.settled();
-        let wanted = Todo::Export(tick, ExportFor::Join);
-        if !core.todo.contains(&wanted) {
-            core.todo.push_back(wanted);
+    /// Asks for the state, now or as soon as the last time is long enough ago: members that come
+    /// and go shall not keep the host busy with exports.
+    fn export_if_due(&mut self, core: &mut Core, now: Time) {
+        let is_wanted = self.guests.values().any(|guest| guest.wants_state);
+        let is_due = self
+            .exported_at
+            .is_none_or(|at| now.micros_since(at) >= EXPORT_US);
+        if is_wanted && is_due {
+            self.exported_at = Some(now);
+            let tick = core.timeline.settled();
+            core.todo.push_back(Todo::Export(tick, ExportFor::Join));
         }
     }
 
@@ -880,6 +888,7 @@ impl Host {
         self.doctor
             .handle_timeout(core, &self.config.game.schema, now);
         self.follow_doctor(core);
+        self.export_if_due(core, now);
         self.say_farewell(core, now);
     }
 
@@ -1261,7 +1270,6 @@ impl Host {
                 && self.config.desync.heal
             {
                 guest.wants_state = true;
-                self.want_export(core);
             }
         }
         if !self.config.desync.heal {
