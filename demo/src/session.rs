@@ -297,6 +297,7 @@ struct Log {
     names: Vec<String>,
     desyncs: Vec<DesyncReport>,
     players: usize,
+    rtt_us: Option<u64>,
     baseline: Option<Baseline>,
     traffic: Traffic,
     news: Vec<String>,
@@ -517,7 +518,8 @@ impl Session {
                 };
                 log.news.push(format!("{} {doing}", quoted(&member.name)));
             }
-            Event::Left { member, reason } => {
+            // At the end everyone leaves.
+            Event::Left { member, reason } if log.end.is_none() => {
                 log.news.push(format!("{}: {reason}", quoted(&member.name)));
             }
             Event::Started => log.news.push("the match begins".to_owned()),
@@ -540,7 +542,8 @@ impl Session {
                 log.end
                     .get_or_insert_with(|| end_of(reason, closed, address));
             }
-            Event::Activated { .. }
+            Event::Left { .. }
+            | Event::Activated { .. }
             | Event::Stalled { .. }
             | Event::Resumed { .. }
             | Event::InputReplaced { .. }
@@ -625,6 +628,8 @@ impl Session {
         }
         let statistics = *node.statistics();
         let rtt_us = self.rtt_us();
+        // Links are gone by the end.
+        self.log.rtt_us = rtt_us.or(self.log.rtt_us);
         let mut line = format!(
             "tick {}  players {}  rtt {}  delay {}  stalls {}  replaced {}  rollbacks {}  desyncs {}",
             node.tick(),
@@ -665,7 +670,7 @@ impl Session {
             // The match never began, and this is the file that was made for it.
             let _ = fs::remove_file(file);
         }
-        let rtt_us = self.rtt_us();
+        let rtt_us = self.rtt_us().or(self.log.rtt_us);
         let state_hash = self.driver.state_hash();
         let node = self.driver.node();
         let world = self.driver.simulation().map(EcsSimulation::world);

@@ -5,8 +5,8 @@
 use phalanx::Checker;
 use phalanx::prelude::*;
 use phalanx_demo::arena::{
-    self, ALL_SQUADS, Armies, Bot, Buttons, Command, ControlPoint, Downed, Health, Hero, Position,
-    SquadOrder, Unit, Verb,
+    self, ALL_SQUADS, Armies, Army, Bot, Buttons, Command, ControlPoint, Downed, Health, Hero,
+    Position, SquadOrder, Unit, Verb,
 };
 
 const SLOTS: u8 = 2;
@@ -264,6 +264,41 @@ fn squads_go_where_they_are_sent_and_stay_when_told() {
             "{before:?} {after:?}"
         );
     }
+}
+
+#[test]
+fn a_state_that_no_match_leads_to_is_played_on_without_harm() {
+    let (game, mut simulation) = match_of(60);
+    step(&game, &mut simulation, &[Some(Command::default()); 2]);
+    let world = simulation.world_mut();
+    let mut armies = world.resource_mut::<Armies>();
+    for army in &mut armies.0 {
+        army.fallen = [u32::MAX; 4];
+        (army.kills, army.losses, army.score) = (u32::MAX, u32::MAX, u32::MAX);
+    }
+    armies.0.resize(300, Army::default());
+    let mut points = world.query::<&mut ControlPoint>();
+    for mut point in points.iter_mut(world) {
+        point.holder = Some(Slot(255));
+        point.progress = u16::MAX;
+    }
+    let mut units = world.query::<(&mut Unit, &mut Position, &mut Health)>();
+    for (number, (mut unit, mut position, mut health)) in units.iter_mut(world).enumerate() {
+        let odd = [f32::NAN, f32::INFINITY, -1e30, 100.0, 100.5];
+        position.0 = Vec2::new(odd[number % 5], odd[number / 5 % 5]);
+        unit.slot = Slot(if number % 2 == 0 { 0 } else { 200 });
+        unit.squad = 255;
+        health.0 = 1;
+    }
+    let snapshot = simulation.snapshot();
+    let mut target = game.simulation(3, SLOTS);
+    target.import(&snapshot).unwrap();
+    for _ in 0..200 {
+        step(&game, &mut simulation, &[Some(Command::default()), None]);
+        step(&game, &mut target, &[Some(Command::default()), None]);
+        assert_eq!(simulation.state_hash(), target.state_hash());
+    }
+    assert_eq!(arena::standings(simulation.world()).len(), 256);
 }
 
 /// A match of bots: slot 3 comes late, slot 1 goes and returns.

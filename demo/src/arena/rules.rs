@@ -119,6 +119,12 @@ fn on_field(place: Vec2) -> Vec2 {
     Vec2::new(clamp(place.x), clamp(place.y))
 }
 
+/// Every slot that there can be. A state that comes from a file may hold more armies; those do
+/// nothing.
+fn all_slots() -> impl Iterator<Item = Slot> {
+    (0..=u8::MAX).map(Slot)
+}
+
 /// The session's slots.
 fn slots_of(armies: &Armies) -> u8 {
     u8::try_from(armies.0.len()).unwrap_or(u8::MAX)
