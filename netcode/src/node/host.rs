@@ -38,6 +38,8 @@ const ABSENCE_TICKS: u32 = 16;
 const MEASURING_US: u64 = 2_000_000;
 /// Microseconds from the last player's arrival to the first tick, at least.
 const START_LEAD_US: u64 = 300_000;
+/// Microseconds between two exports of the state for members that join.
+const EXPORT_US: u64 = 100_000;
 /// Microseconds after the last tick in which members fetch what they lack.
 const FAREWELL_US: u64 = 5_000_000;
 
@@ -76,6 +78,7 @@ pub(super) struct Host {
     complete_since: Option<Time>,
     started: bool,
     manual_start: bool,
+    exported_at: Option<Time>,
     ended_at: Option<Time>,
     outgoing: VecDeque<(Path, Vec<u8>)>,
     schema_parts: Vec<Vec<u8>>,
@@ -149,6 +152,7 @@ impl Host {
             complete_since: None,
             started: false,
             manual_start: false,
+            exported_at: None,
             ended_at: None,
             outgoing: VecDeque::new(),
             schema_parts: Vec::new(),
@@ -512,9 +516,7 @@ impl Host {
             connected: true,
         };
         self.set_member(core, joined);
-        if wants_state {
-            self.want_export(core);
-        }
+        self.export_if_due(core, now);
     }
 
     /// Makes a member known to all.
@@ -526,11 +528,17 @@ impl Host {
         core.report(Event::Member(member));
     }
 
-    pub(super) fn want_export(&self, core: &mut Core) {
-        let tick = core.timeline.settled();
-        let wanted = Todo::Export(tick, ExportFor::Join);
-        if !core.todo.contains(&wanted) {
-            core.todo.push_back(wanted);
+    /// Asks for the state, now or as soon as the last time is long enough ago: members that come
+    /// and go shall not keep the host busy with exports.
+    fn export_if_due(&mut self, core: &mut Core, now: Time) {
+        let is_wanted = self.guests.values().any(|guest| guest.wants_state);
+        let is_due = self
+            .exported_at
+            .is_none_or(|at| now.micros_since(at) >= EXPORT_US);
+        if is_wanted && is_due {
+            self.exported_at = Some(now);
+            let tick = core.timeline.settled();
+            core.todo.push_back(Todo::Export(tick, ExportFor::Join));
         }
     }
 
@@ -885,6 +893,7 @@ impl Host {
         self.doctor
             .handle_timeout(core, &self.config.game.schema, now);
         self.follow_doctor(core);
+        self.export_if_due(core, now);
         self.say_farewell(core, now);
     }
 
@@ -1272,7 +1281,6 @@ impl Host {
                 && self.config.desync.heal
             {
                 guest.wants_state = true;
-                self.want_export(core);
             }
         }
         if !self.config.desync.heal {
