@@ -339,7 +339,7 @@ impl<P: Player> Driver<P> {
         let header = Header {
             game: self.game.game.clone(),
             build: self.game.build.clone(),
-            mode: crate::replay::Mode::Lockstep,
+            mode: self.game.mode,
             tick_rate: session.tick_rate,
             input_bytes: session.input_bytes,
             seed: session.seed,
