@@ -84,6 +84,8 @@ pub struct Toy {
     traces: Vec<Trace>,
     /// From this tick on every step computes something wrong, to provoke a desync.
     pub wrong_from: Option<Tick>,
+    /// The last tick that computes something wrong; for ever without one.
+    pub wrong_until: Option<Tick>,
     /// Every frame that was stepped for good, folded, by tick: for tests that compare runs.
     pub steps: u64,
     /// The last ticks that ran, by tick modulo its length.
@@ -109,6 +111,7 @@ impl Toy {
             tick: Tick::ZERO,
             traces,
             wrong_from: None,
+            wrong_until: None,
             steps: 0,
             trail: vec![footprint; TRAIL_TICKS],
         }
@@ -182,7 +185,8 @@ impl Simulation for Toy {
                 footprint.inputs[slot.index()] = word;
             }
         }
-        if self.wrong_from.is_some_and(|from| self.tick >= from) {
+        let from = self.wrong_from.is_some_and(|from| self.tick >= from);
+        if from && self.wrong_until.is_none_or(|until| self.tick <= until) {
             self.traces[0].sum ^= 1;
         }
         footprint.state = self.traces.iter().fold(0, |fold, trace| {

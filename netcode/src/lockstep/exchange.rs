@@ -31,6 +31,8 @@ pub struct Exchange {
     held: Vec<Tick>,
     /// Per slot: newest input in the datagram that the peer's newest datagram acks.
     acked: Vec<Tick>,
+    /// Per slot: the tick after which it begins.
+    begin: Vec<Tick>,
 }
 
 /// Whose inputs a batch holds, and how they lie.
@@ -59,39 +61,39 @@ impl Exchange {
             sent: vec![from; RING * count],
             held: vec![from; RING * count],
             acked: vec![from; count],
+            begin: vec![from; count],
         };
-        (0..slots)
-            .map(Slot)
-            .for_each(|slot| exchange.start(slot, from));
+        for slot in (0..slots).map(Slot) {
+            exchange.encoder.start(slot, from);
+            exchange.decoder.start(slot, from);
+        }
         exchange
     }
 
     /// Adds `slot` to what comes in, beginning after `from`.
     pub fn expect(&mut self, slot: Slot, from: Tick) {
         self.incoming |= slot.bit();
-        self.start(slot, from);
+        self.decoder.start(slot, from);
+        for at in 0..RING {
+            self.held[at * self.slots + slot.index()] = from;
+        }
+        self.begin[slot.index()] = from;
     }
 
     /// Adds `slot` to what goes out, beginning after `from`.
     pub fn offer(&mut self, slot: Slot, from: Tick) {
         self.outgoing |= slot.bit();
-        self.start(slot, from);
+        self.encoder.start(slot, from);
+        for at in 0..RING {
+            self.sent[at * self.slots + slot.index()] = from;
+        }
+        self.acked[slot.index()] = from;
     }
 
     /// Whether batches of `slot` come in.
     #[must_use]
     pub const fn expects(&self, slot: Slot) -> bool {
         self.incoming & slot.bit() != 0
-    }
-
-    fn start(&mut self, slot: Slot, from: Tick) {
-        self.encoder.start(slot, from);
-        self.decoder.start(slot, from);
-        for at in 0..RING {
-            self.sent[at * self.slots + slot.index()] = from;
-            self.held[at * self.slots + slot.index()] = from;
-        }
-        self.acked[slot.index()] = from;
     }
 
     /// Appends the batch of datagram `seq` with inputs of `history`, at most `room` bytes, and
@@ -191,11 +193,16 @@ impl Exchange {
         if self.incoming == 0 {
             return Ok(BatchReport::default());
         }
-        let at = ack.map_or(0, |ack| ack.number() as usize % RING);
-        if ack.is_some() && self.seqs[at] != ack {
-            return Err(DecodeError::Invalid("an ack of a forgotten datagram"));
-        }
-        let held = &self.held[at * self.slots..][..self.slots];
+        let held = match ack {
+            None => &self.begin[..],
+            Some(ack) => {
+                let at = ack.number() as usize % RING;
+                if self.seqs[at] != Some(ack) {
+                    return Err(DecodeError::Invalid("an ack of a forgotten datagram"));
+                }
+                &self.held[at * self.slots..][..self.slots]
+            }
+        };
         let plan = BatchPlan {
             slots: self.incoming,
             reference: shape.reference,

@@ -24,6 +24,8 @@ pub struct Timeline {
     settled: Tick,
     /// The inputs on which the ticks after `settled` ran, by tick modulo the ring's length.
     guesses: Vec<InputFrame>,
+    slots: u8,
+    input_bytes: u8,
     /// How far ahead of the confirmed tick it may run.
     prediction: u32,
 }
@@ -42,6 +44,8 @@ impl Timeline {
             simulated: tick,
             settled: tick,
             guesses,
+            slots,
+            input_bytes,
             prediction,
         }
     }
@@ -70,10 +74,22 @@ impl Timeline {
         self.settled = tick;
     }
 
-    /// Whether the next tick may run when all inputs up to `confirmed` are final.
+    /// Makes room for `ticks` that ran on inputs which are certain enough to run on, as a node's
+    /// own are where nobody replaces them, but are not final before the host says so.
+    pub fn keep_guesses(&mut self, ticks: u32) {
+        let count = usize::try_from(ticks).unwrap_or(0) + 1;
+        if self.guesses.len() < count {
+            let frame = InputFrame::empty(Tick::ZERO, self.slots, self.input_bytes);
+            self.guesses.resize(count, frame);
+        }
+    }
+
+    /// Whether the next tick may run when all inputs up to `confirmed` are final, or as good.
     #[must_use]
     pub const fn may_step(&self, confirmed: Tick) -> bool {
+        let ahead = self.simulated.number() - self.settled.number();
         self.simulated.number() < confirmed.number().saturating_add(self.prediction)
+            && (self.guesses.is_empty() || (ahead as usize) < self.guesses.len() - 1)
     }
 
     /// Counts the next tick as run. Its inputs are read with [`Timeline::frame`].

@@ -41,6 +41,10 @@ const FAREWELL_US: u64 = 2_000_000;
 /// Ticks sent after the last one, so that hashes and acks of it arrive.
 const FAREWELL_TICKS: u64 = 16;
 
+/// Ticks that may run before the host has confirmed this node's own inputs for them, where all
+/// wait for all.
+const UNCONFIRMED_TICKS_MAX: u32 = 255;
+
 /// Where a client stands.
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
@@ -67,7 +71,7 @@ pub(super) struct Client {
     heal: bool,
     delay: DelayControl,
     /// When frames became known, as clock offsets.
-    arrivals: Samples<128>,
+    arrivals: Samples<256>,
     frames_upto: Tick,
     active_from: Option<Tick>,
     start_at_us: Option<u64>,
@@ -177,7 +181,12 @@ impl Client {
     pub(super) fn rejoin(&mut self, core: &Core, now: Time, path: Path) {
         self.path = path;
         self.outgoing.clear();
-        self.ask(now, self.confirmed(core));
+        // What ran beyond the final inputs may have to run again: from a state that is still kept.
+        let last = self.final_tick(core).min(core.timeline.simulated());
+        let ahead = core.timeline.simulated().since(core.timeline.settled());
+        let has_state = !self.needs_state && self.state.is_none();
+        let goes_on = has_state && (ahead == 0 || ahead < core.info.images);
+        self.ask(now, if goes_on { last } else { Tick::ZERO });
     }
 
     pub(super) fn leave(&mut self, core: &mut Core) {
@@ -276,7 +285,7 @@ impl Client {
         let resumed = welcome.resumed
             && self.hello.resume != 0
             && core.info.session == info.session
-            && from <= self.confirmed(core);
+            && from <= self.final_tick(core);
         if welcome.resumed && !resumed {
             return Err(DropReason::Malformed);
         }
@@ -310,6 +319,9 @@ impl Client {
                 .prediction_ticks
                 .min(info.images.saturating_sub(1));
             *core = Core::new(info.clone(), prediction, now);
+            if self.waits {
+                core.timeline.keep_guesses(UNCONFIRMED_TICKS_MAX);
+            }
             core.begin_after(from);
             core.jump(from);
             self.running = false;
@@ -703,7 +715,9 @@ impl Client {
             } else {
                 rtt_us / 2
             };
-            self.delay.guess(ticks(way_us + jitter_us) + 1);
+            let ahead = core.timeline.prediction();
+            self.delay
+                .guess((ticks(way_us + jitter_us) + 1).saturating_sub(ahead));
             core.prefill(
                 slot,
                 core.clock
@@ -770,7 +784,8 @@ impl Client {
             let zero_us = i64::try_from(self.peer.zero_us?).ok()?;
             return Some(zero_us - self.peer.clock_offset_us?);
         }
-        let arrival = self.arrivals.quantile(980)?;
+        // The latest of the last four seconds: a jitter buffer as deep as the losses were long.
+        let arrival = self.arrivals.max()?;
         let ahead = self.ahead(core.timeline.prediction());
         let ahead_us = i64::try_from(u64::from(ahead) * core.rate.tick_us()).unwrap_or(0);
         Some(arrival + FRAME_MARGIN_US - ahead_us)
@@ -798,8 +813,13 @@ impl Client {
     pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Time) {
         match &mut self.phase {
             Phase::Asking { since, next_at } => {
-                if now.micros_since(*since) > self.config.join_us {
-                    let never_inside = self.resume.is_none();
+                let never_inside = self.resume.is_none();
+                let limit_us = if never_inside {
+                    self.config.join_us
+                } else {
+                    self.config.resume_us
+                };
+                if now.micros_since(*since) > limit_us {
                     self.end(core, DisconnectReason::Silence);
                     if never_inside {
                         core.events.pop_back();
@@ -928,13 +948,14 @@ impl Client {
                 return;
             }
             let confirmed = self.confirmed(core);
-            core.settle(confirmed, own);
+            let last = self.final_tick(core);
+            core.settle(last, own);
             // Behind the clock after a join: the ticks in between run first.
             while core.timeline.simulated() < core.clock.tick()
                 && core.timeline.may_step(confirmed)
                 && budget > 0
             {
-                core.step(confirmed, own);
+                core.step(last, own);
                 budget -= 1;
             }
             let is_behind = core.timeline.simulated() < core.clock.tick();
@@ -956,14 +977,14 @@ impl Client {
                 let stalled_us = now.micros_since(since);
                 core.events.push_back(Event::Resumed { stalled_us });
             }
-            core.step(confirmed, own);
+            core.step(last, own);
             core.clock.advance();
             core.transmitted_at = now;
             self.due = true;
             budget = budget.saturating_sub(1);
         }
-        let confirmed = self.confirmed(core);
-        core.settle(confirmed, own);
+        let last = self.final_tick(core);
+        core.settle(last, own);
     }
 
     fn asks_for_input(&self, core: &mut Core, tick: Tick) -> bool {
@@ -971,12 +992,22 @@ impl Client {
             return false;
         };
         let tick = core.last_tick.map_or(tick, |last| tick.min(last));
-        if core.submitted.newest(slot) >= tick || tick < from {
+        // Far behind, as after a pause: what acts on that tick is known, so nobody is asked.
+        let is_settled = !self.waits && core.known.newest(slot) >= tick;
+        if core.submitted.newest(slot) >= tick || tick < from || is_settled {
             return false;
         }
         core.awaited = Some(tick);
         core.todo.push_back(Todo::Sample(tick));
         true
+    }
+
+    /// The tick up to which all inputs are final.
+    fn final_tick(&self, core: &Core) -> Tick {
+        core.slots()
+            .map(|slot| core.known.newest(slot))
+            .min()
+            .unwrap_or(Tick::ZERO)
     }
 
     /// The tick up to which all inputs are final, or this node's own.

@@ -771,7 +771,8 @@ impl Host {
         let lead = core.rate.ticks_in_us_ceil(2 * rtt_us + 100_000);
         let at = core.clock.tick().max(core.known.newest(slot)).plus(lead);
         let first = if core.clock.tick() == Tick::ZERO {
-            Tick::new(1)
+            // Or as soon as its absence is not settled, where that was told ahead of time.
+            core.known.newest(slot).next()
         } else {
             at
         };
@@ -956,7 +957,9 @@ impl Host {
                     .values()
                     .filter_map(|guest| guest.peer.rtt.smoothed_us());
                 let one_way = trips.max().unwrap_or(0) / 2;
-                self.delay.guess(core.rate.ticks_in_us_ceil(one_way) + 1);
+                let ticks = core.rate.ticks_in_us_ceil(one_way) + 1;
+                self.delay
+                    .guess(ticks.saturating_sub(core.timeline.prediction()));
                 core.prefill(slot, Tick::new(self.delay.ticks()));
             }
         }
@@ -972,10 +975,14 @@ impl Host {
 
     /// Runs what may run.
     pub(super) fn advance(&mut self, core: &mut Core, now: Time) {
-        if self.is_paced() {
-            self.advance_paced(core, now)
-        } else {
-            self.advance_waiting(core, now)
+        match self.config.gate {
+            Gate::Paced => self.advance_paced(core, now),
+            Gate::Wait { .. } => self.advance_waiting(core, now),
+        }
+        if core.is_over() && self.ended_at.is_none() {
+            self.ended_at = Some(now);
+            let tick = core.timeline.settled();
+            core.events.push_back(Event::Ended { tick });
         }
     }
 
@@ -1071,11 +1078,6 @@ impl Host {
         for guest in self.guests.values_mut() {
             guest.due = true;
         }
-        if core.is_over() && self.ended_at.is_none() {
-            self.ended_at = Some(now);
-            let tick = core.timeline.settled();
-            core.events.push_back(Event::Ended { tick });
-        }
     }
 
     /// The tick up to which all inputs are final.
@@ -1134,7 +1136,8 @@ impl Host {
 
     fn say_farewell(&mut self, core: &Core, now: Time) {
         let Some(at) = self.ended_at else { return };
-        if now.micros_since(at) > FAREWELL_US {
+        let delay = Tick::new(self.config.spectator_delay_ticks);
+        if now.micros_since(at) > FAREWELL_US + core.rate.micros_at(delay) {
             let paths: Vec<Path> = self.guests.keys().copied().collect();
             for path in paths {
                 self.say_bye(core, path, ByeReason::Ended);
@@ -1169,10 +1172,14 @@ impl Host {
             .map(|slot| core.known.newest(slot))
             .max()
             .unwrap_or_default();
+        // After the last tick, those who watch with a delay see the rest.
+        let since_end = self
+            .ended_at
+            .map_or(0, |at| core.rate.ticks_in_us_ceil(now.micros_since(at)));
         let uneven = !self.is_paced();
         for (path, guest) in &mut self.guests {
             if core::mem::take(&mut guest.due) {
-                guest.write(core, now, newest, uneven, out);
+                guest.write(core, now, newest, since_end, uneven, out);
                 return Some(*path);
             }
             if let Some(transfer) = &mut guest.transfer
@@ -1274,8 +1281,18 @@ impl Guest {
         self.transfer = BulkSender::new(id, Arc::clone(bytes), BulkConfig::default()).ok();
     }
 
-    fn write(&mut self, core: &mut Core, now: Time, newest: Tick, uneven: bool, out: &mut Vec<u8>) {
-        let reference = newest.minus(self.behind).max(self.exchange.newest_base());
+    fn write(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        newest: Tick,
+        since_end: u32,
+        uneven: bool,
+        out: &mut Vec<u8>,
+    ) {
+        let reference = newest
+            .minus(self.behind.saturating_sub(since_end))
+            .max(self.exchange.newest_base());
         let (exchange, known, theirs) = (&mut self.exchange, &core.known, &core.submitted);
         let own = self.peer.slot.map(|slot| (slot, theirs));
         let shape = Shape {

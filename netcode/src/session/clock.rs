@@ -6,7 +6,7 @@
 use crate::tick::{Tick, TickRate};
 use crate::time::Time;
 
-/// The last samples of a quantity, and their quantiles.
+/// The last samples of a quantity, and their extremes.
 #[derive(Clone, Debug)]
 pub struct Samples<const N: usize> {
     ring: [i64; N],
@@ -50,16 +50,10 @@ impl<const N: usize> Samples<N> {
         self.ring[..self.len].iter().copied().min()
     }
 
-    /// The sample below which `permille` of all lie; `None` if there are none.
+    /// The largest sample.
     #[must_use]
-    pub fn quantile(&self, permille: usize) -> Option<i64> {
-        if self.len == 0 {
-            return None;
-        }
-        let mut sorted = self.ring;
-        let sorted = &mut sorted[..self.len];
-        let index = (self.len * permille / 1000).min(self.len - 1);
-        Some(*sorted.select_nth_unstable(index).1)
+    pub fn max(&self) -> Option<i64> {
+        self.ring[..self.len].iter().copied().max()
     }
 
     /// Forgets all.
@@ -220,13 +214,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_of_the_last_samples_only() {
+    fn extremes_are_of_the_last_samples_only() {
         let mut samples = Samples::<10>::default();
-        assert_eq!(samples.quantile(500), None);
+        assert_eq!(samples.max(), None);
         (0..100).for_each(|sample| samples.push(sample));
-        assert_eq!(samples.min(), Some(90));
-        assert_eq!(samples.quantile(500), Some(95));
-        assert_eq!(samples.quantile(1000), Some(99));
+        assert_eq!((samples.min(), samples.max()), (Some(90), Some(99)));
+        (0..10).rev().for_each(|sample| samples.push(sample));
+        assert_eq!((samples.min(), samples.max()), (Some(0), Some(9)));
     }
 
     #[test]

@@ -181,6 +181,8 @@ pub struct JoinConfig {
     pub catch_up_ticks: u32,
     /// How long to go on asking for an answer, in microseconds.
     pub join_us: u64,
+    /// How long to try to come back after the link is lost, in microseconds.
+    pub resume_us: u64,
     /// How long a silent link counts as alive, in microseconds.
     pub silence_us: u64,
     /// Secret from which nonces follow. From the operating system in a real session.
@@ -333,6 +335,7 @@ impl JoinConfig {
             prediction_ticks: 0,
             catch_up_ticks: 8,
             join_us: 10_000_000,
+            resume_us: 30_000_000,
             silence_us: 5_000_000,
             secret: 0,
         }

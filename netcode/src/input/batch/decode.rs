@@ -178,9 +178,8 @@ impl BatchDecoder {
                         model.decode(&mut cursor, coder);
                     } else {
                         match sent.get(slot, tick) {
-                            SlotInput::Absent => cursor.follow(None),
                             SlotInput::Present(bytes) => cursor.follow(Some(bytes)),
-                            SlotInput::Unknown => {
+                            SlotInput::Absent | SlotInput::Unknown => {
                                 return Err(DecodeError::Invalid(
                                     "an input is accepted that was never sent",
                                 ));

@@ -251,7 +251,12 @@ impl BatchEncoder {
                 if runs.is_empty(slot) {
                     continue;
                 }
-                let is_accepted = |tick| sent.get(slot, tick) == history.get(slot, tick);
+                // An absence is never "as sent": the two ends learn at different times from when on the
+                // receiver's slot takes part.
+                let is_accepted = |tick| {
+                    let value = sent.get(slot, tick);
+                    value.bytes().is_some() && value == history.get(slot, tick)
+                };
                 let some_replaced = !runs.ticks(slot).all(is_accepted);
                 coder.bit(some_replaced, SOME_REPLACED);
                 if !some_replaced {
