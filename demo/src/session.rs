@@ -3,7 +3,7 @@
 //! A [`Session`] owns a driver and a link and runs on a thread of its own; a [`Board`] shows others
 //! how it stands and takes their wish to stop. Everything that happens ends up in an [`Outcome`].
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +46,8 @@ const BOARD_PERIOD: Duration = Duration::from_millis(250);
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 /// Room in the link for spectators and for players who come back.
 const EXTRA_CLIENTS: usize = 40;
+/// Times that a client comes back after it lost its link.
+const RETURNS_MAX: u32 = 3;
 /// Bytes of IPv4 and UDP headers around every datagram.
 pub const HEADER_BYTES: u64 = 28;
 
@@ -260,10 +262,10 @@ pub struct Outcome {
 /// Datagrams and bytes of one node, link and UDP and IP headers included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Ticks for which these counts stand.
-    pub ticks: u32,
-    /// Nodes at the other ends.
-    pub links: u64,
+    /// The last tick that was counted.
+    pub until: Tick,
+    /// Ticks for which these counts stand, summed over the nodes at the other ends.
+    pub link_ticks: u64,
     /// Datagrams sent.
     pub datagrams_sent: u64,
     /// Bytes sent.
@@ -280,8 +282,9 @@ pub struct Session {
     driver: Driver<Pilot>,
     link: GameLink,
     epoch: Instant,
-    host: Option<SocketAddr>,
+    host: Option<Destination>,
     leave_at: Option<Tick>,
+    record: Option<PathBuf>,
     /// Whether to draw the field for the board.
     draws: Option<Canvas>,
     log: Log,
@@ -294,9 +297,12 @@ struct Log {
     names: Vec<String>,
     desyncs: Vec<DesyncReport>,
     players: usize,
+    rtt_us: Option<u64>,
     baseline: Option<Baseline>,
     traffic: Traffic,
     news: Vec<String>,
+    /// How often the link was lost and taken up again.
+    returns: u32,
 }
 
 impl Log {
@@ -333,6 +339,7 @@ impl Session {
             prediction_ticks: settings.predict,
             start: Start::Players(settings.players),
             last_tick: settings.ticks,
+            silence_us: silence_us(settings),
             secret: secret()?,
             ..HostConfig::new(info.clone(), settings.players)
         };
@@ -360,13 +367,14 @@ impl Session {
             input_delay: settings.delay,
             prediction_ticks: settings.predict,
             join_us: u64::try_from(settings.timeout.as_micros()).unwrap_or(u64::MAX),
+            silence_us: silence_us(settings),
             secret: secret()?,
             ..JoinConfig::new(info.clone(), name)
         };
         let path = link.connect(to)?;
         let node = Node::join(config, path, Time::ZERO)?;
         let mut session = Self::new(node, info, Pilot::new(game, hands), settings, link)?;
-        session.host = Some(to.address());
+        session.host = Some(to.clone());
         session.leave_at = settings.ticks;
         Ok(session)
     }
@@ -390,6 +398,7 @@ impl Session {
             epoch: Instant::now(),
             host: None,
             leave_at: None,
+            record: settings.record.clone(),
             draws: None,
             log: Log::default(),
         })
@@ -470,6 +479,12 @@ impl Session {
     }
 
     fn take(&mut self, event: Event) {
+        let address = self.host_address();
+        if let Event::Disconnected { reason } = event
+            && self.comes_back(reason)
+        {
+            return;
+        }
         let log = &mut self.log;
         match event {
             Event::Welcomed { info, .. } => {
@@ -491,7 +506,7 @@ impl Session {
                 log.end.get_or_insert(End::Failed(sentence));
             }
             Event::NoAnswer => {
-                let sentence = why_closed(self.link.closed, self.host);
+                let sentence = why_closed(self.link.closed, address);
                 log.end.get_or_insert(End::Failed(sentence));
             }
             Event::Member(member) => {
@@ -503,7 +518,8 @@ impl Session {
                 };
                 log.news.push(format!("{} {doing}", quoted(&member.name)));
             }
-            Event::Left { member, reason } => {
+            // At the end everyone leaves.
+            Event::Left { member, reason } if log.end.is_none() => {
                 log.news.push(format!("{}: {reason}", quoted(&member.name)));
             }
             Event::Started => log.news.push("the match begins".to_owned()),
@@ -524,14 +540,45 @@ impl Session {
             Event::Disconnected { reason } => {
                 let closed = self.link.closed;
                 log.end
-                    .get_or_insert_with(|| end_of(reason, closed, self.host));
+                    .get_or_insert_with(|| end_of(reason, closed, address));
             }
-            Event::Activated { .. }
+            Event::Left { .. }
+            | Event::Activated { .. }
             | Event::Stalled { .. }
             | Event::Resumed { .. }
             | Event::InputReplaced { .. }
             | Event::Message { .. } => {}
         }
+    }
+
+    /// Takes the session up again if the link was lost and this node may connect once more: not
+    /// with a join code, which works once.
+    fn comes_back(&mut self, reason: DisconnectReason) -> bool {
+        let lost = matches!(
+            reason,
+            DisconnectReason::Silence | DisconnectReason::PathClosed
+        );
+        let Some(to @ Destination::Address(_)) = self.host.clone() else {
+            return false;
+        };
+        if !lost || self.log.end.is_some() || self.log.returns >= RETURNS_MAX {
+            return false;
+        }
+        let now = self.now();
+        // The old path closes first.
+        self.driver.transmit(now, &mut self.link);
+        let Ok(path) = self.link.connect(&to) else {
+            return false;
+        };
+        self.link.closed = None;
+        self.log.returns += 1;
+        self.log.news.push("lost the host; coming back".to_owned());
+        self.driver.node_mut().rejoin(now, path);
+        true
+    }
+
+    fn host_address(&self) -> Option<SocketAddr> {
+        self.host.as_ref().map(Destination::address)
     }
 
     /// Keeps the counts between the first and the last tick.
@@ -547,19 +594,20 @@ impl Session {
             self.log.baseline = Some(Baseline { tick, udp });
             return;
         };
-        let datagrams_sent = udp.datagrams_sent - base.udp.datagrams_sent;
-        let datagrams_received = udp.datagrams_received - base.udp.datagrams_received;
-        let bytes_sent = udp.bytes_sent - base.udp.bytes_sent;
-        let bytes_received = udp.bytes_received - base.udp.bytes_received;
         let links = u64::try_from(node.links().count()).unwrap_or(0);
-        self.log.traffic = Traffic {
-            ticks: tick.since(base.tick),
-            links: self.log.traffic.links.max(links),
-            datagrams_sent,
-            bytes_sent: bytes_sent + HEADER_BYTES * datagrams_sent,
-            datagrams_received,
-            bytes_received: bytes_received + HEADER_BYTES * datagrams_received,
-        };
+        let traffic = &mut self.log.traffic;
+        let before = traffic.until.max(base.tick);
+        traffic.link_ticks += u64::from(tick.since(before)) * links;
+        traffic.until = tick;
+        traffic.datagrams_sent = udp.datagrams_sent - base.udp.datagrams_sent;
+        traffic.datagrams_received = udp.datagrams_received - base.udp.datagrams_received;
+        let with_headers = |bytes, datagrams| bytes + HEADER_BYTES * datagrams;
+        traffic.bytes_sent =
+            with_headers(udp.bytes_sent - base.udp.bytes_sent, traffic.datagrams_sent);
+        traffic.bytes_received = with_headers(
+            udp.bytes_received - base.udp.bytes_received,
+            traffic.datagrams_received,
+        );
     }
 
     fn rtt_us(&self) -> Option<u64> {
@@ -580,7 +628,9 @@ impl Session {
         }
         let statistics = *node.statistics();
         let rtt_us = self.rtt_us();
-        let line = format!(
+        // Links are gone by the end.
+        self.log.rtt_us = rtt_us.or(self.log.rtt_us);
+        let mut line = format!(
             "tick {}  players {}  rtt {}  delay {}  stalls {}  replaced {}  rollbacks {}  desyncs {}",
             node.tick(),
             node.roster().players(),
@@ -591,6 +641,9 @@ impl Session {
             statistics.rollbacks,
             statistics.desyncs,
         );
+        if let (Some(host), true) = (self.host_address(), node.roster().members().is_empty()) {
+            line = format!("asking {host} to join");
+        }
         let view = match (self.draws, self.driver.simulation()) {
             (Some(canvas), Some(simulation)) => {
                 view::draw(simulation.world(), canvas, &self.log.names)
@@ -611,7 +664,13 @@ impl Session {
             .driver
             .finish_recording()
             .map(|result| result.map(drop).map_err(|error| error.to_string()));
-        let rtt_us = self.rtt_us();
+        if let (None, Some(file)) = (&recording, &self.record)
+            && fs::metadata(file).is_ok_and(|found| found.is_file() && found.len() == 0)
+        {
+            // The match never began, and this is the file that was made for it.
+            let _ = fs::remove_file(file);
+        }
+        let rtt_us = self.rtt_us().or(self.log.rtt_us);
         let state_hash = self.driver.state_hash();
         let node = self.driver.node();
         let world = self.driver.simulation().map(EcsSimulation::world);
@@ -710,6 +769,12 @@ fn game_of(settings: &Settings) -> Result<(Game, GameInfo)> {
         input_bytes: game.input_bytes(),
     };
     Ok((game, info))
+}
+
+/// How long a silent link counts as alive: shorter than the link's own patience, if that is long.
+fn silence_us(settings: &Settings) -> u64 {
+    let longest = Duration::from_secs(5);
+    u64::try_from(settings.timeout.min(longest).as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A secret from the operating system.

@@ -279,9 +279,8 @@ struct PerClient {
 
 impl PerClient {
     fn of(traffic: &Traffic, at_host: bool) -> Self {
-        let links = if at_host { traffic.links.max(1) } else { 1 };
         #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-        let per_tick = |count: u64| count as f64 / (f64::from(traffic.ticks.max(1)) * links as f64);
+        let per_tick = |count: u64| count as f64 / traffic.link_ticks.max(1) as f64;
         let (sent, received) = (
             per_tick(traffic.bytes_sent),
             per_tick(traffic.bytes_received),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -51,8 +52,7 @@ pub fn announce(
                 .context("cannot make a join code")?;
             if let Some(folder) = &hosting.token_dir {
                 let file = folder.join(format!("player-{number}.token"));
-                token
-                    .write_file(&file)
+                write_secret(&file, &token.to_text())
                     .with_context(|| format!("cannot write {}", file.display()))?;
                 writeln!(stdout, "token {}", file.display())?;
             } else {
@@ -63,6 +63,15 @@ pub fn announce(
     // Whoever waits for these lines through a pipe must see them now.
     stdout.flush()?;
     Ok(())
+}
+
+/// Writes a file that only its owner may read, where the system knows owners.
+fn write_secret(file: &Path, text: &str) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    writeln!(options.open(file)?, "{text}")
 }
 
 /// The address for join codes.

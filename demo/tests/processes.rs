@@ -117,6 +117,15 @@ impl Process {
         stderr.lines().next_back().unwrap_or_default().to_owned()
     }
 
+    /// Waits until these words are on stderr.
+    fn wait_for(&self, words: &str) {
+        let start = Instant::now();
+        while !self.stderr.text().contains(words) {
+            assert!(start.elapsed() < LIMIT, "{words}: {}", self.stderr.text());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The address in a host's first line.
     fn address(&self) -> SocketAddr {
         let line = self.stdout.line(0);
@@ -286,11 +295,7 @@ fn join_codes_let_one_player_in_once() {
     let noise = Noise::at(host.address());
     let first = join(&[&host.code(1), "--seed", "1"]);
     // The first one is in once the host says so.
-    let start = Instant::now();
-    while !host.stderr.text().contains("is here") {
-        assert!(start.elapsed() < LIMIT, "{}", host.stderr.text());
-        thread::sleep(Duration::from_millis(5));
-    }
+    host.wait_for("is here");
     let again = join(&[&host.code(1), "--seed", "2"]).fail();
     assert!(again.contains("already used"), "{again}");
     let address = host.address().to_string();
@@ -415,20 +420,9 @@ fn a_signal_ends_the_match_for_everyone_in_one_state() {
         metrics.to_str().unwrap(),
     ]);
     let client = join(&[&host.address().to_string(), "--insecure"]);
-    let start = Instant::now();
-    while !host.stderr.text().contains("the match begins") {
-        assert!(start.elapsed() < LIMIT, "{}", host.stderr.text());
-        thread::sleep(Duration::from_millis(5));
-    }
+    host.wait_for("the match begins");
     thread::sleep(Duration::from_millis(500));
-    let id = host.child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    signal(&host, "-TERM");
     let runs = [client, host].map(Process::succeed);
     assert_eq!(runs[0]["state_hash"], runs[1]["state_hash"], "{runs:#?}");
     assert_eq!(runs[0]["ticks"], runs[1]["ticks"]);
@@ -462,4 +456,54 @@ fn a_whole_session_on_this_machine_succeeds() {
     assert_eq!(run["replay_verified"], true);
     assert_eq!(run["replay_file"], name);
     assert!(run["rtt_ms"].as_f64().unwrap() >= 50.0);
+}
+
+/// Sends a signal to a running program.
+#[cfg(unix)]
+fn signal(process: &Process, name: &str) {
+    let id = process.child.id().to_string();
+    let sent = Command::new("kill").args([name, &id]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_player_who_was_away_comes_back_into_the_same_slot() {
+    let host = host(&[
+        "--insecure",
+        "--players",
+        "2",
+        "--ticks",
+        "540",
+        "--timeout",
+        "2",
+    ]);
+    let address = host.address().to_string();
+    let clients = ["1", "2"].map(|seed| {
+        let client = join(&[&address, "--insecure", "--seed", seed, "--timeout", "2"]);
+        client.wait_for("joined the session");
+        client
+    });
+    host.wait_for("the match begins");
+    // Longer than the two seconds of silence after which the host gives up a link.
+    signal(&clients[1], "-STOP");
+    host.wait_for("is not connected");
+    thread::sleep(Duration::from_millis(1000));
+    signal(&clients[1], "-CONT");
+    clients[1].wait_for("coming back");
+    let [stayed, returned] = clients.map(Process::succeed);
+    let runs = [stayed, returned, host.succeed()];
+    assert_same_end(&runs, 540);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_host_that_crashes_is_missed_by_its_clients() {
+    let host = host(&["--insecure", "--players", "1"]);
+    let address = host.address().to_string();
+    let client = join(&[&address, "--insecure", "--timeout", "1"]);
+    host.wait_for("the match begins");
+    signal(&host, "-KILL");
+    let sentence = client.fail();
+    assert!(sentence.contains("does not answer"), "{sentence}");
 }

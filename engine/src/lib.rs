@@ -77,8 +77,10 @@ mod input;
 pub mod math;
 mod net_id;
 mod ordered;
+mod playback;
 mod rng;
 mod schedule;
+mod session;
 mod simulation;
 
 pub use bevy_ecs;
@@ -91,7 +93,9 @@ pub use game::{Game, GameBuilder, GameError, SessionSetup};
 pub use input::{CurrentTick, Inputs, SlotPresence, Stepping};
 pub use net_id::{NetCommands, NetId, NetIdAllocator, NetIndex, SpawnNetworked};
 pub use ordered::Ordered;
+pub use playback::{Playback, PlaybackError};
 pub use rng::TickRng;
+pub use session::{EcsPlayer, LocalInput, Session, SessionError};
 pub use simulation::{EcsImage, EcsSimulation};
 
 /// What the code of a game needs.

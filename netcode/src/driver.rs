@@ -199,7 +199,6 @@ impl<P: Player> Driver<P> {
                     let images = usize::try_from(session.images).unwrap_or(0);
                     self.images.clear();
                     self.images.resize_with(images, Image::default);
-                    self.begin_recording();
                 }
                 Request::Sample { tick } => {
                     self.input.clear();
@@ -210,8 +209,20 @@ impl<P: Player> Driver<P> {
                     self.node
                         .submit_input(now, &self.input)
                         .expect("the node has just asked for an input of this size");
+                    // The input may have made a tick final that has not run yet, and its state
+                    // may be a keyframe: its step comes first.
+                    continue;
                 }
                 Request::Step { frame, kind } => {
+                    // Recording begins with the first step: by then it is known who plays.
+                    let first =
+                        matches!(self.recording, Recording::Wanted(_)).then(|| frame.clone());
+                    let frame = if let Some(frame) = &first {
+                        self.begin_recording();
+                        frame
+                    } else {
+                        frame
+                    };
                     if let Some(simulation) = &mut self.simulation {
                         simulation.step(frame, kind);
                         if kind == crate::simulation::StepKind::First {
@@ -309,7 +320,6 @@ impl<P: Player> Driver<P> {
         let simulation = self.simulation.as_mut()?;
         simulation.import(&snapshot).ok()?;
         self.images.iter_mut().for_each(|place| place.tick = None);
-        self.begin_recording();
         Some(snapshot.tick)
     }
 
@@ -398,6 +408,8 @@ impl<P: Player> Recording<P> {
         {
             file.keyframe(simulation.export(&saved.image));
         }
+        // A state that was passed over, by a jump or a heal, must not keep later ones out.
+        keyframe.take_if(|saved| saved.tick < Some(frame.tick()));
     }
 
     fn hash(&mut self, tick: Tick, hash: u64) {

@@ -33,6 +33,26 @@ pub const INPUT_DELAY_TICKS_MAX: u32 = 64;
 /// Ticks that a node may run ahead of the confirmed tick on guessed inputs.
 pub const PREDICTION_TICKS_MAX: u32 = 16;
 
+/// Captured states that a driver keeps, one per tick. A host's settings with more are refused, and
+/// so is a welcome that asks for more.
+pub const IMAGES_MAX: u32 = 1024;
+
+/// Newest tick at which a client joins or takes over a state; beyond, it ignores the welcome. At
+/// 240 ticks per second that is 103 days. Arithmetic on ticks behind it cannot overflow.
+pub const JOIN_TICK_MAX: u32 = u32::MAX / 2;
+
+/// Microseconds by which a node that slept may be late: it makes up for them by running ticks
+/// faster. What is beyond is lost to its clock.
+pub const CATCH_UP_US_MAX: u64 = 2_000_000;
+
+/// Events that wait for the game. A game that does not take them loses the oldest; messages wait
+/// in their link from half of this on, where the peer is held back.
+pub const EVENTS_MAX: usize = 1024;
+
+/// Handshake and goodbye datagrams that a host has not sent yet. Further answers are not given:
+/// whoever is serious asks again.
+pub const ANSWERS_MAX: usize = 2048;
+
 /// Bytes of a name: a game's or a member's in a handshake, a kind's, field's or variant's in a
 /// schema; longer ones are refused.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -108,6 +128,10 @@ const _: () = {
     // only up to this many bytes; a session with more slots times bytes is refused at creation.
     assert!(INPUT_FRAME_BYTES_MAX * 3 / 2 + 16 + 300 <= DATAGRAM_BYTES_MAX);
     assert!(SLOTS_MAX <= 64);
+    // What a node that slept makes up for is still in history.
+    assert!(
+        CATCH_UP_US_MAX * TICK_RATE_HZ_MAX as u64 / 1_000_000 < INPUT_HISTORY_TICKS_MAX as u64 / 2
+    );
 };
 
 /// Slots times input size of a session, in bytes, so that one whole input frame always fits one

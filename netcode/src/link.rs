@@ -4,6 +4,7 @@
 //! [`conditioned`] puts the bad network of a [`conditioner`] around either. [`replay_file`] moves a
 //! recording into a file, by the same rule: no call waits.
 
+pub mod clock;
 pub mod conditioned;
 pub mod conditioner;
 pub mod memory;
@@ -102,4 +103,15 @@ impl<L: Link + ?Sized> Link for Box<L> {
     fn close(&mut self, path: Path) {
         (**self).close(path);
     }
+}
+
+/// A random secret for [`HostConfig`](crate::session::config::HostConfig) and
+/// [`JoinConfig`](crate::session::config::JoinConfig), from the operating system.
+///
+/// # Errors
+/// If it has none to give.
+pub fn random_secret() -> std::io::Result<u128> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
+    Ok(u128::from_le_bytes(bytes).max(1))
 }

@@ -218,6 +218,10 @@ impl Simulation for Toy {
 
     fn import(&mut self, snapshot: &Snapshot) -> Result<(), ImportError> {
         snapshot.validate(&self.schema)?;
+        // What ran here before may have been guesses that nobody has set right.
+        self.trail
+            .iter_mut()
+            .for_each(|place| place.tick = Tick::ZERO);
         self.tick = snapshot.tick;
         self.traces = snapshot.kinds[1]
             .rows()

@@ -103,7 +103,7 @@ const _: () = assert!(SQUADS_U32 as usize == SQUADS);
 fn base_of(slot: Slot, slots: u8) -> Vec2 {
     let angle = f32::from(slot.0) * (core::f32::consts::TAU / f32::from(slots.max(1)));
     let (sin, cos) = math::sin_cos(angle);
-    Vec2::splat(FIELD_M / 2.0) + Vec2::new(cos, sin) * (FIELD_M * 0.42)
+    Vec2::splat(FIELD_M / 2.0) + Vec2::new(cos, sin) * (FIELD_M * 0.32)
 }
 
 /// A random place within `radius` metres of a base, in a square.
@@ -117,6 +117,12 @@ fn place_near_base(mut rng: Mut<'_, TickRng>, slot: Slot, slots: u8, radius: f32
 fn on_field(place: Vec2) -> Vec2 {
     let clamp = |metres| math::max(0.0, math::min(FIELD_M, metres));
     Vec2::new(clamp(place.x), clamp(place.y))
+}
+
+/// Every slot that there can be. A state that comes from a file may hold more armies; those do
+/// nothing.
+fn all_slots() -> impl Iterator<Item = Slot> {
+    (0..=u8::MAX).map(Slot)
 }
 
 /// The session's slots.

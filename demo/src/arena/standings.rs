@@ -29,14 +29,17 @@ pub fn standings(world: &World) -> Vec<Standing> {
     let Some(armies) = world.get_resource::<Armies>() else {
         return Vec::new();
     };
-    let mut standings: Vec<Standing> = (0..)
+    let mut standings: Vec<Standing> = (0..=u8::MAX)
         .map(Slot)
         .zip(&armies.0)
         .map(|(slot, army)| Standing {
             slot,
             score: army.score,
             points: 0,
-            units: army.units.saturating_sub(army.fallen.iter().sum()),
+            units: army
+                .fallen
+                .iter()
+                .fold(army.units, |units, &fallen| units.saturating_sub(fallen)),
             kills: army.kills,
             losses: army.losses,
             hero: false,

@@ -22,7 +22,8 @@ use phalanx_demo::tokens;
 const PROGRAM: &str = "arena";
 
 /// A top-down skirmish of thousands of units in lockstep. Without a command, it plays a session of
-/// bots on this machine, over a bad network, records it and verifies the replay.
+/// bots on this machine, each on a node of its own, records it and verifies the replay: 1200 ticks
+/// over a network of 50 ms round trip and 2 % loss, unless options say otherwise.
 #[derive(Parser, Debug)]
 #[command(name = PROGRAM, version, args_conflicts_with_subcommands = true)]
 struct Cli {

@@ -6,7 +6,7 @@
 //! lies behind the receiver's model was overtaken by one that held at least as much, and is
 //! skipped as stale.
 //!
-//! The layout is in `docs/WIRE-inputs.md`.
+//! The layout is in `docs/WIRE.md`, chapter 8.
 
 mod decode;
 mod encode;

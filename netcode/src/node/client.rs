@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use crate::hash::keyed;
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
-use crate::limits::{INPUT_HISTORY_TICKS_MAX, SLOTS_MAX, SNAPSHOT_BYTES_MAX};
+use crate::limits::{
+    CATCH_UP_US_MAX, IMAGES_MAX, INPUT_HISTORY_TICKS_MAX, JOIN_TICK_MAX, SLOTS_MAX,
+    SNAPSHOT_BYTES_MAX,
+};
 use crate::lockstep::{DelayControl, Exchange, Shape};
 use crate::node::api::{DesyncReport, DisconnectReason, Event, SessionInfo};
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::desync::fold;
+use crate::node::host::first_transfer;
 use crate::session::bulk::{BulkConfig, BulkReceiver, BulkSender};
 use crate::session::clock::{Samples, offset_of};
 use crate::session::config::{InputDelay, JoinConfig, ResumeToken, Role};
@@ -213,7 +217,7 @@ impl Client {
             self.phase = Phase::Over;
             self.closing.push_back(self.path);
             core.awaited = None;
-            core.events.push_back(Event::Disconnected { reason });
+            core.report(Event::Disconnected { reason });
         }
     }
 
@@ -264,7 +268,8 @@ impl Client {
         let fits = welcome.slots > 0
             && usize::from(welcome.slots) <= SLOTS_MAX
             && frame_bytes <= crate::limits::INPUT_FRAME_BYTES_MAX
-            && welcome.images <= 4096
+            && welcome.images <= IMAGES_MAX
+            && welcome.from <= JOIN_TICK_MAX
             && (PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&welcome.protocol);
         if !fits {
             return Err(DropReason::Malformed);
@@ -285,6 +290,8 @@ impl Client {
         let resumed = welcome.resumed
             && self.hello.resume != 0
             && core.info.session == info.session
+            // What it asked for: other ticks may be known no more.
+            && welcome.from == self.hello.confirmed
             && from <= self.final_tick(core);
         if welcome.resumed && !resumed {
             return Err(DropReason::Malformed);
@@ -338,7 +345,7 @@ impl Client {
         self.frames_upto = from;
         self.checked_own = from;
         let resume = ResumeToken(welcome.resume);
-        core.events.push_back(Event::Welcomed { info, resume });
+        core.report(Event::Welcomed { info, resume });
         Ok(())
     }
 
@@ -369,7 +376,7 @@ impl Client {
     fn refused(&mut self, core: &mut Core, reason: String, differences: Vec<String>) {
         self.phase = Phase::Over;
         self.closing.push_back(self.path);
-        core.events.push_back(Event::Refused {
+        core.report(Event::Refused {
             reason,
             differences,
         });
@@ -467,7 +474,7 @@ impl Client {
             self.try_run(core, now);
         } else {
             self.healing = false;
-            core.events.push_back(Event::Healed { tick });
+            core.report(Event::Healed { tick });
         }
         self.advance(core, now);
     }
@@ -547,8 +554,10 @@ impl Client {
             let margin = margin.saturating_add(i16::try_from(spare).unwrap_or(0));
             self.delay.report(now, core.rate, rtt_us, margin);
         }
-        while let Some((channel, bytes)) = self.peer.messages.receive() {
-            core.events.push_back(Event::Message {
+        while core.has_room_for_messages()
+            && let Some((channel, bytes)) = self.peer.messages.receive()
+        {
+            core.report(Event::Message {
                 from: MemberId::FIRST_HOST,
                 channel,
                 bytes,
@@ -582,7 +591,7 @@ impl Client {
             if self.waits && self.running {
                 let margin_us = core.clock.due(tick).micros_from(now);
                 let tick_us = i64::try_from(core.rate.tick_us()).unwrap_or(1);
-                let margin = margin_us * 16 / tick_us;
+                let margin = margin_us.saturating_mul(16) / tick_us;
                 self.peer.margins.push(margin);
                 if margin < 4 {
                     self.peer.want_clock();
@@ -605,7 +614,7 @@ impl Client {
             let submitted = core.submitted.get(slot, tick).bytes();
             if submitted.is_some() && submitted != core.known.get(slot, tick).bytes() {
                 core.statistics.inputs_replaced += 1;
-                core.events.push_back(Event::InputReplaced { tick });
+                core.report(Event::InputReplaced { tick });
             }
         }
     }
@@ -627,11 +636,11 @@ impl Client {
                     return Err(DropReason::BadSection);
                 }
                 core.roster.set(member.clone());
-                core.events.push_back(Event::Member(member));
+                core.report(Event::Member(member));
             }
             Control::Gone(id) => {
                 if let Some(member) = core.roster.remove(MemberId(id)) {
-                    core.events.push_back(Event::Left {
+                    core.report(Event::Left {
                         member,
                         reason: ByeReason::Left,
                     });
@@ -648,7 +657,7 @@ impl Client {
                 digest,
             } => {
                 let wanted = self.needs_state || self.healing;
-                if !wanted {
+                if !wanted || tick > JOIN_TICK_MAX {
                     return Err(DropReason::Unexpected);
                 }
                 let receiver = BulkReceiver::new(id, u64::from(bytes), digest, SNAPSHOT_BYTES_MAX)
@@ -660,11 +669,14 @@ impl Client {
                 upto,
                 hashes,
             } => {
-                let span = upto.saturating_sub(after) as usize;
-                if !hashes.is_empty() || span > HASHES_MAX || self.hashes_wanted.is_some() {
+                let span = upto.checked_sub(after).unwrap_or(u32::MAX) as usize;
+                if !hashes.is_empty()
+                    || !(1..=HASHES_MAX).contains(&span)
+                    || self.hashes_wanted.is_some()
+                {
                     return Err(DropReason::Unexpected);
                 }
-                for number in after.saturating_add(1)..=upto {
+                for number in after + 1..=upto {
                     if core.hashes.at(Tick::new(number)).is_none() {
                         core.todo.push_back(Todo::Hash(Tick::new(number)));
                     }
@@ -672,6 +684,11 @@ impl Client {
                 self.hashes_wanted = Some((Tick::new(after), Tick::new(upto)));
             }
             Control::Diverged { tick, heal } => {
+                // One export at a time, however often the host asks.
+                let exports = |todo: &Todo| matches!(todo, Todo::Export(_, _));
+                if core.todo.iter().any(exports) {
+                    return Err(DropReason::Unexpected);
+                }
                 core.statistics.desyncs += 1;
                 self.diverged = Some((Tick::new(tick), Vec::new()));
                 self.healing = heal && self.heal;
@@ -728,7 +745,7 @@ impl Client {
         } else {
             self.delay.guess(ticks(rtt_us + jitter_us) + 2);
         }
-        core.events.push_back(Event::Activated { tick: from });
+        core.report(Event::Activated { tick: from });
         self.advance(core, now);
         Ok(())
     }
@@ -764,12 +781,17 @@ impl Client {
                 .saturating_add(wait_us)
                 .saturating_sub(tick_us + ahead_us);
             core.clock.jump(Tick::ZERO, Time::from_micros(zero));
-            core.events.push_back(Event::Started);
+            core.report(Event::Started);
         } else if let Some(offset) = self.target(core) {
             let elapsed = now.micros_from(Time::ZERO).saturating_sub(offset);
-            let ticks = u64::try_from(elapsed).unwrap_or(0) * u64::from(core.rate.hz()) / 1_000_000;
+            let ticks = u64::try_from(elapsed).unwrap_or(0);
+            let ticks = ticks.saturating_mul(u64::from(core.rate.hz())) / 1_000_000;
             let tick = Tick::new(u32::try_from(ticks).unwrap_or(u32::MAX));
-            core.clock.jump(tick.max(core.timeline.settled()), now);
+            // Whoever is further behind than history reaches cannot catch up; and no host may make
+            // this node ask for inputs without end.
+            let settled = core.timeline.settled();
+            let latest = settled.plus(INPUT_HISTORY_TICKS_MAX);
+            core.clock.jump(tick.clamp(settled, latest), now);
             core.clock.steer(offset);
         } else {
             return;
@@ -782,7 +804,7 @@ impl Client {
         if self.waits {
             // The host's own ticks: everyone runs the same tick at the same time.
             let zero_us = i64::try_from(self.peer.zero_us?).ok()?;
-            return Some(zero_us - self.peer.clock_offset_us?);
+            return Some(zero_us.saturating_sub(self.peer.clock_offset_us?));
         }
         // The latest of the last four seconds: a jitter buffer as deep as the losses were long.
         let arrival = self.arrivals.max()?;
@@ -823,7 +845,7 @@ impl Client {
                     self.end(core, DisconnectReason::Silence);
                     if never_inside {
                         core.events.pop_back();
-                        core.events.push_back(Event::NoAnswer);
+                        core.report(Event::NoAnswer);
                     }
                 } else if *next_at <= now {
                     *next_at = now.plus_micros(HELLO_US);
@@ -854,7 +876,7 @@ impl Client {
             self.end(core, DisconnectReason::PathClosed);
             if !was_inside && self.resume.is_none() {
                 core.events.pop_back();
-                core.events.push_back(Event::NoAnswer);
+                core.report(Event::NoAnswer);
             }
         }
     }
@@ -872,7 +894,7 @@ impl Client {
             if core.is_over() && self.ended_at.is_none() && self.state.is_none() {
                 self.ended_at = Some(now);
                 let tick = core.timeline.settled();
-                core.events.push_back(Event::Ended { tick });
+                core.report(Event::Ended { tick });
             }
         } else if self.phase == Phase::Inside {
             self.say_ready(core);
@@ -881,6 +903,8 @@ impl Client {
 
     fn advance_paced(&mut self, core: &mut Core, now: Time) {
         let own = self.peer.slot;
+        // The host's ticks went on: those that nobody ran here are made up for without inputs.
+        core.clock.skip(now, CATCH_UP_US_MAX);
         while core.awaited.is_none() && core.clock.is_due(now) {
             let tick = core.clock.tick().next();
             if self.asks_for_input(core, tick.plus(self.input_delay())) {
@@ -897,7 +921,7 @@ impl Client {
                 let first = core.stalled_since.is_none();
                 core.stall(now, now);
                 if first {
-                    core.events.push_back(Event::Stalled {
+                    core.report(Event::Stalled {
                         tick: confirmed.next(),
                         slots: 0,
                     });
@@ -930,7 +954,7 @@ impl Client {
             && let Some(since) = core.stalled_since
         {
             core.unstall(now);
-            core.events.push_back(Event::Resumed {
+            core.report(Event::Resumed {
                 stalled_us: now.micros_since(since),
             });
         }
@@ -966,7 +990,7 @@ impl Client {
                         .slots()
                         .filter(|&slot| core.known.newest(slot) < tick && Some(slot) != own)
                         .fold(0, |mask, slot| mask | slot.bit());
-                    core.events.push_back(Event::Stalled { tick, slots });
+                    core.report(Event::Stalled { tick, slots });
                 }
                 core.stall(now, due);
                 return;
@@ -975,7 +999,7 @@ impl Client {
                 core.unstall(now);
                 core.clock.hold(now);
                 let stalled_us = now.micros_since(since);
-                core.events.push_back(Event::Resumed { stalled_us });
+                core.report(Event::Resumed { stalled_us });
             }
             core.step(last, own);
             core.clock.advance();
@@ -1091,14 +1115,15 @@ impl Client {
     /// The state that the host wants to compare is there, or known no more.
     pub(super) fn give_report(&mut self, tick: Tick, bytes: Option<Vec<u8>>) {
         let bytes: Arc<[u8]> = bytes.unwrap_or_default().into();
+        let id = first_transfer(self.hello.nonce);
         self.tell(&Control::Transfer {
-            id: 1,
+            id,
             purpose: Purpose::Report,
             tick: tick.number(),
             bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             digest: crate::hash::digest(&bytes),
         });
-        self.report = BulkSender::new(1, bytes, BulkConfig::default()).ok();
+        self.report = BulkSender::new(id, bytes, BulkConfig::default()).ok();
     }
 
     /// Reports a divergence that the host has described, once its lines are complete.
@@ -1107,7 +1132,7 @@ impl Client {
             && let Some((tick, differences)) = self.diverged.take_if(|(_, lines)| !lines.is_empty())
         {
             let member = core.info.member;
-            core.events.push_back(Event::Desync(DesyncReport {
+            core.report(Event::Desync(DesyncReport {
                 tick,
                 member,
                 differences,

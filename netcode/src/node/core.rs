@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::id::{MemberId, SessionId, Slot, Term};
 use crate::input::{InputFrame, InputHistory};
+use crate::limits::{CATCH_UP_US_MAX, EVENTS_MAX};
 use crate::lockstep::{Inputs, Timeline, Work};
 use crate::node::api::{Event, SessionInfo};
 use crate::node::desync::HashRing;
@@ -181,6 +182,28 @@ impl Core {
             .max(now.micros_since(since));
         self.statistics.longest_stall_us = longest;
         true
+    }
+
+    /// Ticks that a sleep has held up for too long are not made up for: later ones are due as much
+    /// later.
+    pub(super) fn forgive(&mut self, now: Time) {
+        if now.micros_since(self.clock.next_due()) > CATCH_UP_US_MAX {
+            self.clock.hold(now);
+        }
+    }
+
+    /// Queues an event for the game.
+    pub(super) fn report(&mut self, event: Event) {
+        if self.events.len() >= EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// Whether messages may be handed to the game. They wait in their link otherwise, which then
+    /// holds the peer back.
+    pub(super) fn has_room_for_messages(&self) -> bool {
+        self.events.len() < EVENTS_MAX / 2
     }
 
     /// Whether the last tick has run on final inputs.

@@ -27,7 +27,7 @@ impl HashRing {
     pub(super) fn next_due(&mut self, settled: Tick) -> Option<Tick> {
         let steps = self.asked.number().checked_div(self.interval)?;
         let tick = Tick::new((steps + 1).saturating_mul(self.interval));
-        if tick > settled {
+        if tick > settled || tick <= self.asked {
             return None;
         }
         self.asked = tick;

@@ -285,10 +285,12 @@ impl Doctor {
             .own
             .as_deref()
             .and_then(|bytes| Snapshot::decode(bytes, schema).ok());
+        // A state of another tick says nothing, and as a cure would send this host there.
         let theirs = case
             .theirs
             .as_deref()
-            .and_then(|bytes| Snapshot::decode(bytes, schema).ok());
+            .and_then(|bytes| Snapshot::decode(bytes, schema).ok())
+            .filter(|theirs| theirs.tick == case.tick);
         let differences: Vec<String> = match (&own, &theirs) {
             (Some(own), Some(theirs)) => {
                 let found = own.differences(theirs, schema, DIFFERENCES_MAX);
@@ -301,7 +303,7 @@ impl Doctor {
         for line in core::iter::once(&heading).chain(&differences) {
             self.lines.push_back((case.path, shortened(line)));
         }
-        core.events.push_back(Event::Desync(DesyncReport {
+        core.report(Event::Desync(DesyncReport {
             tick: case.tick,
             member,
             differences,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::hash::keyed;
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
-use crate::limits::{INPUT_HISTORY_TICKS_MAX, MEMBERS_MAX};
+use crate::limits::{ANSWERS_MAX, INPUT_HISTORY_TICKS_MAX, MEMBERS_MAX};
 use crate::lockstep::{DelayControl, Exchange, Shape};
 use crate::node::api::{Event, SessionInfo};
 use crate::node::core::{Core, ExportFor, Todo};
@@ -28,6 +28,8 @@ use crate::wire::header::{TagKey, kind};
 const SCHEMA_PART_BYTES: usize = 900;
 /// Parts of a schema that are sent for one Hello, at most.
 const SCHEMA_PARTS_MAX: usize = 32;
+/// Parts that one Hello gets: it is small, and the answer shall not be hundreds of times its size.
+const SCHEMA_PARTS_AT_ONCE: u32 = 4;
 /// Times that a goodbye is said: it is not acked.
 const BYE_COPIES: u8 = 3;
 /// Ticks by which absences are settled ahead of time, where everyone waits for everyone.
@@ -244,7 +246,9 @@ impl Host {
         if let Some(guest) = self.guests.get(&path)
             && guest.nonce == hello.nonce
         {
-            self.outgoing.push_back((path, guest.welcome.clone()));
+            if self.outgoing.len() < ANSWERS_MAX {
+                self.outgoing.push_back((path, guest.welcome.clone()));
+            }
             return Ok(());
         }
         match self.admit(core, now, path, &hello) {
@@ -285,8 +289,10 @@ impl Host {
                 refusal,
             },
         );
+        let mut sent = 0;
         for part in 0..parts {
-            if hello.schema_parts_wanted & (1 << part) != 0 {
+            if hello.schema_parts_wanted & (1 << part) != 0 && sent < SCHEMA_PARTS_AT_ONCE {
+                sent += 1;
                 let bytes = self.schema_parts[usize::from(part)].clone();
                 let part = SchemaPart {
                     nonce: hello.nonce,
@@ -300,7 +306,7 @@ impl Host {
 
     fn answer<T: crate::wire::codec::Encode>(&mut self, path: Path, kind: u8, body: &T) {
         // A flood of requests meets a full queue; whoever is serious asks again.
-        if self.outgoing.len() < 4 * MEMBERS_MAX {
+        if self.outgoing.len() < ANSWERS_MAX {
             let mut bytes = Vec::new();
             handshake::write(kind, body, &mut bytes);
             self.outgoing.push_back((path, bytes));
@@ -352,6 +358,8 @@ impl Host {
         // Whoever was on this path before is another attempt.
         if self.guests.contains_key(&path) {
             self.lose(core, now, path);
+            // The path goes on, with the new attempt.
+            self.closing.retain(|closing| *closing != path);
         }
         let holder = slot.and_then(|slot| self.seats[slot.index()].holder.clone());
         let member = match holder {
@@ -364,8 +372,12 @@ impl Host {
                 holder.member
             }
             None => {
+                // After 65 535 joins numbers come again, but never one that is in use.
+                while core.roster.member(MemberId(self.next_member)).is_some() {
+                    self.next_member = self.next_member.wrapping_add(1);
+                }
                 let member = MemberId(self.next_member);
-                self.next_member = self.next_member.wrapping_add(1).max(1);
+                self.next_member = self.next_member.wrapping_add(1);
                 member
             }
         };
@@ -461,7 +473,7 @@ impl Host {
             wants_state,
             state_not_before: from.plus(behind),
             transfer: None,
-            transfers: 0,
+            transfers: first_transfer(hello.nonce),
             is_too_far_behind: false,
         };
         for other in core.roster.members() {
@@ -506,7 +518,7 @@ impl Host {
             guest.tell(&Control::Member(MemberRecord::from(&member)));
         }
         core.roster.set(member.clone());
-        core.events.push_back(Event::Member(member));
+        core.report(Event::Member(member));
     }
 
     pub(super) fn want_export(&self, core: &mut Core) {
@@ -533,6 +545,7 @@ impl Host {
         let Some(guest) = self.guests.remove(&path) else {
             return Err(DropReason::UnknownPath);
         };
+        self.doctor.forget(path);
         self.closing.push_back(path);
         let reason = if bye.reason == ByeReason::Ended && core.is_over() {
             ByeReason::Ended
@@ -640,8 +653,10 @@ impl Host {
                 .report(now, core.rate, rtt_us, margin.saturating_add(spare));
         }
         let member = guest.peer.member;
-        while let Some((channel, bytes)) = guest.peer.messages.receive() {
-            core.events.push_back(Event::Message {
+        while core.has_room_for_messages()
+            && let Some((channel, bytes)) = guest.peer.messages.receive()
+        {
+            core.report(Event::Message {
                 from: member,
                 channel,
                 bytes,
@@ -687,7 +702,8 @@ impl Host {
         for number in first..=newest.number() {
             let due = core.clock.due(Tick::new(number));
             let margin_us = due.micros_from(now.plus_micros(relay_us));
-            let margin = margin_us * 16 / i64::try_from(core.rate.tick_us()).unwrap_or(1);
+            let margin =
+                margin_us.saturating_mul(16) / i64::try_from(core.rate.tick_us()).unwrap_or(1);
             guest.peer.margins.push(margin);
             if margin < 4 {
                 guest.peer.want_clock();
@@ -831,7 +847,7 @@ impl Host {
             guest.tell(&Control::Gone(member.0));
         }
         if let Some(member) = core.roster.remove(member) {
-            core.events.push_back(Event::Left { member, reason });
+            core.report(Event::Left { member, reason });
         }
     }
 
@@ -938,7 +954,7 @@ impl Host {
         };
         if at <= now {
             self.started = true;
-            core.events.push_back(Event::Started);
+            core.report(Event::Started);
         }
     }
 
@@ -982,11 +998,14 @@ impl Host {
         if core.is_over() && self.ended_at.is_none() {
             self.ended_at = Some(now);
             let tick = core.timeline.settled();
-            core.events.push_back(Event::Ended { tick });
+            core.report(Event::Ended { tick });
         }
     }
 
     fn advance_paced(&mut self, core: &mut Core, now: Time) {
+        if self.started {
+            core.forgive(now);
+        }
         while self.ticks_are_due(core, now) {
             let tick = core.clock.tick().next();
             if self.asks_for_input(core, tick) {
@@ -1028,7 +1047,7 @@ impl Host {
                 core.stall(now, due);
                 if first {
                     let slots = self.missing(core, tick);
-                    core.events.push_back(Event::Stalled { tick, slots });
+                    core.report(Event::Stalled { tick, slots });
                 }
                 self.drop_slowest(core, now, tick);
                 return;
@@ -1037,7 +1056,7 @@ impl Host {
                 core.unstall(now);
                 core.clock.hold(now);
                 let stalled_us = now.micros_since(since);
-                core.events.push_back(Event::Resumed { stalled_us });
+                core.report(Event::Resumed { stalled_us });
                 // The others follow this clock.
                 self.guests
                     .values_mut()
@@ -1180,6 +1199,11 @@ impl Host {
         for (path, guest) in &mut self.guests {
             if core::mem::take(&mut guest.due) {
                 guest.write(core, now, newest, since_end, uneven, out);
+                if guest.is_too_far_behind {
+                    // No batch was written, and the absence of one means "nothing has changed".
+                    out.clear();
+                    continue;
+                }
                 return Some(*path);
             }
             if let Some(transfer) = &mut guest.transfer
@@ -1240,7 +1264,10 @@ impl Host {
                 self.want_export(core);
             }
         }
-        if self.doctor.cure.is_some() && self.config.desync.heal {
+        if !self.config.desync.heal {
+            self.doctor.cure = None;
+        }
+        if self.doctor.cure.is_some() {
             core.todo.push_back(Todo::Import);
         }
     }
@@ -1258,14 +1285,16 @@ impl Host {
         while core.timeline.simulated() < upto && core.timeline.may_step(confirmed) {
             core.step(confirmed, self.own_slot);
         }
-        core.events.push_back(Event::Healed { tick });
+        core.report(Event::Healed { tick });
     }
 }
 
 impl Guest {
     pub(super) fn tell(&mut self, control: &Control) {
-        // A full outbox means a peer that acks nothing; silence ends it soon.
-        let _full = self.peer.outbox.push(control.to_bytes());
+        // A full outbox means a peer that acks nothing. What it misses it would miss for ever.
+        if self.peer.outbox.push(control.to_bytes()).is_err() {
+            self.is_too_far_behind = true;
+        }
     }
 
     fn begin_transfer(&mut self, purpose: Purpose, tick: Tick, bytes: &Arc<[u8]>) {
@@ -1318,6 +1347,12 @@ impl Guest {
         core.statistics.datagrams_sent += 1;
         core.statistics.bytes_sent += out.len() as u64;
     }
+}
+
+/// Number of the transfer before the first on a link. Chunks of the link before may still arrive.
+pub(super) fn first_transfer(nonce: u64) -> u16 {
+    let [low, high, ..] = nonce.to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 fn session_low(core: &Core) -> u64 {

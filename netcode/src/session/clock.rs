@@ -118,7 +118,7 @@ pub struct TickClock {
 }
 
 /// How far a clock may be off before it jumps, in microseconds.
-const JUMP_US: i64 = 500_000;
+const JUMP_US: u64 = 500_000;
 /// How much of each tick's length a clock may gain or lose: 1/16, about 6 %.
 const SLEW_DIVISOR: u64 = 16;
 
@@ -166,14 +166,15 @@ impl TickClock {
         let slew = i64::try_from(self.rate.tick_us() / SLEW_DIVISOR)
             .unwrap_or(1)
             .max(1);
-        let off = self.target_us - self.offset_us;
-        self.offset_us += off.clamp(-slew, slew);
+        let off = self.target_us.saturating_sub(self.offset_us);
+        self.offset_us = self.offset_us.saturating_add(off.clamp(-slew, slew));
     }
 
-    /// Says where the offset should be: that of a clock whose tick 0 was due at `us`.
+    /// Says where the offset should be: that of a clock whose tick 0 was due at `us`, which may
+    /// follow from a peer's word and be any number.
     pub fn steer(&mut self, us: i64) {
         self.target_us = us;
-        if (us - self.offset_us).abs() > JUMP_US {
+        if us.saturating_sub(self.offset_us).unsigned_abs() > JUMP_US {
             self.offset_us = us;
         }
     }
@@ -182,9 +183,16 @@ impl TickClock {
     pub fn hold(&mut self, now: Time) {
         let late = now.micros_from(self.next_due());
         if late > 0 {
-            self.offset_us += late;
-            self.target_us += late;
+            self.offset_us = self.offset_us.saturating_add(late);
+            self.target_us = self.target_us.saturating_add(late);
         }
+    }
+
+    /// Leaves out ticks that were due more than `us` before `now`; later ones are due as before.
+    pub fn skip(&mut self, now: Time, us: u64) {
+        let late = now.micros_since(self.next_due());
+        let ticks = late.saturating_sub(us) / self.rate.tick_us().max(1);
+        self.tick = self.tick.plus(u32::try_from(ticks).unwrap_or(u32::MAX));
     }
 
     /// Goes on from `tick`, which is due at `now`.
@@ -199,7 +207,8 @@ impl TickClock {
         let slew = i64::try_from(self.rate.tick_us() / SLEW_DIVISOR)
             .unwrap_or(1)
             .max(1);
-        -(self.target_us - self.offset_us).clamp(-slew, slew) * 1_000_000 / tick_us
+        let off = self.target_us.saturating_sub(self.offset_us);
+        -off.clamp(-slew, slew) * 1_000_000 / tick_us
     }
 }
 
@@ -239,6 +248,37 @@ mod tests {
         }
         assert_eq!(ticks, 10);
         assert_eq!(clock.due(Tick::ZERO), Time::from_millis(110));
+    }
+
+    #[test]
+    fn a_clock_takes_any_number_for_its_offset() {
+        for wild in [i64::MIN, i64::MIN + 1, -1, i64::MAX] {
+            let mut clock = TickClock::new(TickRate::DEFAULT, Tick::ZERO, Time::from_millis(9));
+            for us in [wild, 0, i64::MAX, wild, i64::MIN] {
+                clock.steer(us);
+                clock.advance();
+                clock.hold(Time::from_millis(10));
+                let _ = (clock.dilation_ppm(), clock.due(Tick::MAX));
+            }
+            clock.steer(7);
+            assert_eq!(clock.due(Tick::ZERO), Time::from_micros(7));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_skips_is_where_it_would_be() {
+        let mut clock = TickClock::new(TickRate::DEFAULT, Tick::ZERO, Time::ZERO);
+        let due = clock.due(Tick::new(300));
+        clock.skip(due, 2_000_000);
+        assert!(
+            clock.tick().number().abs_diff(180) <= 1,
+            "{:?}",
+            clock.tick()
+        );
+        assert_eq!(clock.due(Tick::new(300)), due);
+        let tick = clock.tick();
+        clock.skip(due, 2_000_000);
+        assert_eq!(clock.tick(), tick);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::limits::{
-    INPUT_BYTES_MAX, INPUT_DELAY_TICKS_MAX, INPUT_FRAME_BYTES_MAX, NAME_BYTES_MAX,
+    IMAGES_MAX, INPUT_BYTES_MAX, INPUT_DELAY_TICKS_MAX, INPUT_FRAME_BYTES_MAX, NAME_BYTES_MAX,
     PREDICTION_TICKS_MAX, SLOTS_MAX,
 };
 use crate::state::Schema;
@@ -231,6 +231,9 @@ pub enum ConfigError {
         /// Images kept.
         images: u32,
     },
+    /// More captured states than the limit.
+    #[error("at most {IMAGES_MAX} images can be kept, not {0}")]
+    TooManyImages(u32),
     /// A role that cannot be asked for.
     #[error("a client joins as player or as spectator")]
     Role,
@@ -319,6 +322,9 @@ impl HostConfig {
             });
         }
         self.input_delay.check()?;
+        if self.desync.images > IMAGES_MAX {
+            return Err(ConfigError::TooManyImages(self.desync.images));
+        }
         check_prediction(self.prediction_ticks, self.desync.images)
     }
 }

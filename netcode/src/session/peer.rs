@@ -54,6 +54,8 @@ pub struct Accepted<'a> {
     /// The input batch.
     pub batch: &'a [u8],
     seq: Seq,
+    /// The tick, where it stood in full.
+    spelled: Option<Tick>,
 }
 
 /// One remote participant.
@@ -198,14 +200,22 @@ impl Peer {
             messages: header.messages,
             batch,
             seq,
-        }
-        .with_spelled(header.tick, &mut self.heard_offset))
+            spelled: header.tick,
+        })
     }
 
     /// Takes in a datagram whose content was fine: windows, acks and clocks advance.
     pub fn accept(&mut self, now: Time, datagram: &Accepted<'_>) {
         self.mark_received(now, datagram.seq);
         self.heard_at = now;
+        if let Some(tick) = datagram.spelled
+            && self
+                .heard_offset
+                .is_none_or(|(_, since)| datagram.seq > since)
+        {
+            let offset = i64::from(tick.number()) - i64::from(datagram.seq.number());
+            self.heard_offset = Some((offset, datagram.seq));
+        }
         if let Some(ack) = datagram.acked {
             self.take_ack(now, ack, datagram.clock);
         }
@@ -370,18 +380,5 @@ impl Peer {
             }
         }
         self.outbox.on_ack(ack);
-    }
-}
-
-impl<'a> Accepted<'a> {
-    /// Notes the offset that this datagram spelled out, unless a newer one did.
-    fn with_spelled(self, tick: Option<Tick>, heard: &mut Option<(i64, Seq)>) -> Accepted<'a> {
-        if let Some(tick) = tick
-            && heard.is_none_or(|(_, since)| self.seq > since)
-        {
-            let offset = i64::from(tick.number()) - i64::from(self.seq.number());
-            *heard = Some((offset, self.seq));
-        }
-        self
     }
 }

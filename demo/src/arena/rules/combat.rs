@@ -4,7 +4,7 @@ use phalanx::prelude::*;
 
 use super::movement::reach_of;
 use super::players::HERO_HEALTH;
-use super::{base_of, place_near_base, recruit, slots_of};
+use super::{all_slots, base_of, place_near_base, recruit, slots_of};
 use crate::arena::field::{CELL_M, Field};
 use crate::arena::{
     Armies, Buttons, Command, Downed, Health, Hero, Position, SQUADS, Unit, Velocity, Weapon,
@@ -104,19 +104,20 @@ pub(super) fn fall(
         if let Some(unit) = unit {
             commands.despawn(id);
             if let Some(army) = armies.of_mut(unit.slot) {
-                army.fallen[usize::from(unit.squad) % SQUADS] += 1;
-                army.losses += 1;
+                let fallen = &mut army.fallen[usize::from(unit.squad) % SQUADS];
+                *fallen = fallen.saturating_add(1);
+                army.losses = army.losses.saturating_add(1);
             }
         } else if let Some(hero) = hero {
             let until = tick.0.plus(DOWNED_TICKS);
             commands.insert(id, Downed { until });
             position.0 = base_of(hero.slot, slots);
             if let Some(army) = armies.of_mut(hero.slot) {
-                army.losses += 1;
+                army.losses = army.losses.saturating_add(1);
             }
         }
         if let Some(army) = armies.of_mut(hit.by) {
-            army.kills += 1;
+            army.kills = army.kills.saturating_add(1);
         }
     }
 }
@@ -147,7 +148,7 @@ pub(super) fn reinforce(
         return;
     }
     let slots = slots_of(&armies);
-    for (slot, army) in (0..).map(Slot).zip(&mut armies.0) {
+    for (slot, army) in all_slots().zip(&mut armies.0) {
         let mut weakest = 0;
         for squad in 1..SQUADS {
             if army.fallen[squad] > army.fallen[weakest] {

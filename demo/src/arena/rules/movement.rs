@@ -15,7 +15,7 @@ use crate::arena::{
 /// Ticks between two decisions of a unit.
 const THINK_TICKS: u64 = 4;
 /// Metres per tick of a unit.
-const UNIT_SPEED: f32 = 0.1;
+const UNIT_SPEED: f32 = 0.15;
 /// Metres that units keep between each other.
 const SPACING_M: f32 = 1.2;
 /// A unit closer to its destination than this has arrived.

@@ -10,7 +10,7 @@ use crate::arena::{Armies, Command, Downed, Health, Hero, Position, SquadOrder, 
 /// Health of a hero at its best.
 pub(super) const HERO_HEALTH: u16 = 1000;
 /// Metres per tick of a hero.
-const HERO_SPEED: f32 = 0.16;
+const HERO_SPEED: f32 = 0.22;
 
 /// A hero appears when its slot joins and goes when it leaves; its army is then on its own.
 pub(super) fn come_and_go(

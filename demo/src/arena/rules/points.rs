@@ -2,6 +2,7 @@
 
 use phalanx::prelude::*;
 
+use super::all_slots;
 use crate::arena::field::Field;
 use crate::arena::{Armies, ControlPoint, Position};
 
@@ -36,7 +37,7 @@ pub(super) fn capture(
                 ..ControlPoint::default()
             },
             Some(slot) if point.claimant == Some(slot) => {
-                let progress = point.progress + 1;
+                let progress = point.progress.saturating_add(1);
                 if progress >= CAPTURE_TICKS {
                     ControlPoint {
                         holder: claimant,
@@ -61,16 +62,16 @@ pub(super) fn capture(
             && let Some(holder) = point.holder
             && let Some(army) = armies.of_mut(holder)
         {
-            army.score += 1;
+            army.score = army.score.saturating_add(1);
         }
     }
 }
 
 /// Who outnumbers all others together.
 fn majority(counts: &[u32]) -> Option<Slot> {
+    // Each of them counts entities, of which there are far fewer than 2^31.
     let total: u32 = counts.iter().sum();
-    (0..)
-        .map(Slot)
+    all_slots()
         .zip(counts)
         .find(|&(_, &count)| count * 2 > total)
         .map(|(slot, _)| slot)

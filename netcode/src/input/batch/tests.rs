@@ -465,7 +465,7 @@ fn session() -> (InputHistory, BatchEncoder, InputHistory, BatchDecoder) {
     (sender, encoder, receiver, decoder)
 }
 
-/// The example of `docs/WIRE-inputs.md`.
+/// The example of `docs/WIRE.md`, chapter 8.
 #[test]
 fn bytes_are_golden() {
     let mut sent = InputHistory::new(2, 2);

@@ -1,0 +1,60 @@
+//! Playing replays of a game.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
+use std::path::Path;
+
+use phalanx_netcode::replay::{OpenError, PlayError, Player, Reader};
+
+use crate::{EcsSimulation, Game};
+
+/// Plays a replay: steps, seeks, verifies. See [`Player`].
+pub type Playback<R = BufReader<File>> = Player<EcsSimulation, R>;
+
+/// Why a replay cannot be played.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaybackError {
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It is of another game.
+    #[error("this replay is of the game \"{found}\", not of \"{expected}\"")]
+    OtherGame {
+        /// The replay's game.
+        found: String,
+        /// This game.
+        expected: String,
+    },
+    /// It cannot be played, for example because its components differ.
+    #[error(transparent)]
+    Play(#[from] PlayError),
+}
+
+impl Game {
+    /// Opens a replay file of this game.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is of another game or of other components.
+    pub fn playback(&self, file: impl AsRef<Path>) -> Result<Playback, PlaybackError> {
+        let file = File::open(file).map_err(OpenError::from)?;
+        self.playback_from(BufReader::new(file))
+    }
+
+    /// Opens a replay of this game from any source.
+    ///
+    /// # Errors
+    /// As [`Game::playback`].
+    pub fn playback_from<R: Read + Seek>(&self, source: R) -> Result<Playback<R>, PlaybackError> {
+        let reader = Reader::open(source)?;
+        let header = reader.header();
+        if header.game != self.id() {
+            return Err(PlaybackError::OtherGame {
+                found: header.game.clone(),
+                expected: self.id().to_owned(),
+            });
+        }
+        let simulation = self.simulation(header.seed, header.slots());
+        Ok(Player::new(simulation, reader)?)
+    }
+}

@@ -1,0 +1,250 @@
+//! A game over a real link, in real time: what a game client or a listen server holds.
+
+use std::fmt;
+use std::path::Path as FilePath;
+
+use bevy_ecs::world::World;
+use phalanx_netcode::driver::{Driver, Player};
+use phalanx_netcode::id::Path;
+use phalanx_netcode::link::Link;
+use phalanx_netcode::link::clock::Clock;
+use phalanx_netcode::link::replay_file::RecordError;
+use phalanx_netcode::node::{Event, Node, SessionInfo};
+use phalanx_netcode::replay::Summary;
+use phalanx_netcode::session::config::{ConfigError, GameInfo, HostConfig, JoinConfig, Mode};
+use phalanx_netcode::state::Exact;
+use phalanx_netcode::tick::Tick;
+
+use crate::{EcsSimulation, Game};
+
+/// Gives the local player's input for a tick, from what the world shows.
+pub trait LocalInput<I>: FnMut(Tick, &World) -> I + Send + 'static {}
+
+impl<I, F: FnMut(Tick, &World) -> I + Send + 'static> LocalInput<I> for F {}
+
+/// A game over a link `L`, in real time.
+///
+/// Call [`Session::update`] from the game's loop, at least once per tick; it never waits.
+/// [`Session::run`] is that loop for programs that have no other.
+pub struct Session<L> {
+    driver: Driver<EcsPlayer>,
+    link: L,
+    clock: Clock,
+}
+
+type EncodedInput = Box<dyn FnMut(Tick, &World) -> Vec<u8> + Send>;
+
+/// The game's side of a [`Driver`].
+pub struct EcsPlayer {
+    game: Game,
+    input: EncodedInput,
+}
+
+impl Player for EcsPlayer {
+    type Simulation = EcsSimulation;
+
+    fn begin(&mut self, session: &SessionInfo) -> EcsSimulation {
+        self.game.simulation(session.seed, session.slots)
+    }
+
+    fn sample(&mut self, tick: Tick, simulation: &EcsSimulation, input: &mut [u8]) {
+        let sampled = (self.input)(tick, simulation.world());
+        input.copy_from_slice(&sampled);
+    }
+}
+
+impl<L: Link> Session<L> {
+    /// Opens a session as its host, over `link`. A secret of 0 in the settings is replaced by a
+    /// random one.
+    ///
+    /// # Errors
+    /// If the settings cannot be used, or the system has no random numbers.
+    pub fn host<I: Exact + 'static>(
+        game: &Game,
+        mut config: HostConfig,
+        link: L,
+        input: impl LocalInput<I>,
+    ) -> Result<Self, SessionError> {
+        let clock = Clock::new();
+        fill(&mut config.secret)?;
+        let info = config.game.clone();
+        let node = Node::host(config, clock.now())?;
+        Ok(Self::new(game, info, node, link, clock, input))
+    }
+
+    /// Joins the host behind `path`, which `link` has connected to. A secret of 0 in the settings
+    /// is replaced by a random one.
+    ///
+    /// # Errors
+    /// If the settings cannot be used, or the system has no random numbers.
+    pub fn join<I: Exact + 'static>(
+        game: &Game,
+        mut config: JoinConfig,
+        link: L,
+        path: Path,
+        input: impl LocalInput<I>,
+    ) -> Result<Self, SessionError> {
+        let clock = Clock::new();
+        fill(&mut config.secret)?;
+        let info = config.game.clone();
+        let node = Node::join(config, path, clock.now())?;
+        Ok(Self::new(game, info, node, link, clock, input))
+    }
+
+    fn new<I: Exact + 'static>(
+        game: &Game,
+        info: GameInfo,
+        node: Node,
+        link: L,
+        clock: Clock,
+        mut input: impl LocalInput<I>,
+    ) -> Self {
+        let encoder = game.clone();
+        let player = EcsPlayer {
+            game: game.clone(),
+            input: Box::new(move |tick, world| encoder.encode_input(&input(tick, world))),
+        };
+        Self {
+            driver: Driver::new(node, info, player),
+            link,
+            clock,
+        }
+    }
+
+    /// Takes in what arrived, runs the ticks that are due, and sends. `false` once all is over.
+    pub fn update(&mut self) -> bool {
+        self.driver.pump(self.clock.now(), &mut self.link);
+        !self.driver.node().is_over()
+    }
+
+    /// Updates until the session is over, and hands each event to `on_event`. Between updates the
+    /// thread sleeps.
+    pub fn run(&mut self, mut on_event: impl FnMut(&mut Self, Event)) {
+        loop {
+            let goes_on = self.update();
+            while let Some(event) = self.poll_event() {
+                on_event(self, event);
+            }
+            if !goes_on {
+                return;
+            }
+            self.nap();
+        }
+    }
+
+    /// Sleeps until something may be due, at most a millisecond.
+    pub fn nap(&self) {
+        self.clock.nap_until(self.driver.poll_timeout());
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.driver.poll_event()
+    }
+
+    /// Records the session into a file from its beginning. Call it before the first update.
+    pub fn record(&mut self, file: impl AsRef<FilePath>) {
+        self.driver.record(file);
+    }
+
+    /// Ends the recording and waits until the file is complete. `None` if nothing was recorded.
+    ///
+    /// # Errors
+    /// If the file could not be written.
+    pub fn finish_recording(&mut self) -> Option<Result<Summary, RecordError>> {
+        self.driver.finish_recording()
+    }
+
+    /// The world, once there is a state: for drawing.
+    #[must_use]
+    pub fn world(&self) -> Option<&World> {
+        self.driver.simulation().map(EcsSimulation::world)
+    }
+
+    /// The simulation, once there is a state.
+    #[must_use]
+    pub fn simulation(&self) -> Option<&EcsSimulation> {
+        self.driver.simulation()
+    }
+
+    /// The simulation, for presentation entities and systems. State must not be changed.
+    pub fn simulation_mut(&mut self) -> Option<&mut EcsSimulation> {
+        self.driver.simulation_mut()
+    }
+
+    /// The protocol machine: roster, statistics, links, input delay.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        self.driver.node()
+    }
+
+    /// The protocol machine, for commands: messages, leaving, the last tick.
+    pub fn node_mut(&mut self) -> &mut Node {
+        self.driver.node_mut()
+    }
+
+    /// The link.
+    #[must_use]
+    pub fn link(&self) -> &L {
+        &self.link
+    }
+
+    /// The link, for example to connect again after a loss.
+    pub fn link_mut(&mut self) -> &mut L {
+        &mut self.link
+    }
+
+    /// The hash of the present state: equal on all nodes at the same tick.
+    pub fn state_hash(&mut self) -> Option<u64> {
+        self.driver.state_hash()
+    }
+}
+
+impl<L: fmt::Debug> fmt::Debug for Session<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("link", &self.link)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EcsPlayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EcsPlayer").finish_non_exhaustive()
+    }
+}
+
+/// Why a session does not begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The system has no random numbers.
+    #[error("the operating system gives no random numbers: {0}")]
+    Random(#[from] std::io::Error),
+}
+
+fn fill(secret: &mut u128) -> std::io::Result<()> {
+    if *secret == 0 {
+        *secret = phalanx_netcode::link::random_secret()?;
+    }
+    Ok(())
+}
+
+impl Game {
+    /// What two nodes compare when they meet. `build` names the version of your program: nodes
+    /// whose texts differ do not play together.
+    #[must_use]
+    pub fn info(&self, build: &str) -> GameInfo {
+        GameInfo {
+            game: self.id().to_owned(),
+            build: build.to_owned(),
+            schema: std::sync::Arc::clone(self.schema()),
+            mode: Mode::Lockstep,
+            tick_rate: self.tick_rate(),
+            input_bytes: self.input_bytes(),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A host that says anything at all: a client refuses or survives it, without a panic, a hang or
+//! queues without end.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use phalanx_netcode::id::{Path, SessionId, Term};
+use phalanx_netcode::limits::{EVENTS_MAX, IMAGES_MAX, JOIN_TICK_MAX};
+use phalanx_netcode::node::{Node, Request};
+use phalanx_netcode::prng::Prng;
+use phalanx_netcode::session::config::{GameInfo, JoinConfig, Mode, Role};
+use phalanx_netcode::session::control::{Control, Purpose};
+use phalanx_netcode::session::handshake::{self, Hello, Welcome};
+use phalanx_netcode::state::Schema;
+use phalanx_netcode::tick::{Seq, Tick, TickRate};
+use phalanx_netcode::time::Time;
+use phalanx_netcode::wire::bytes::{put_counted, put_varint};
+use phalanx_netcode::wire::header::{ClockSection, HashSection, TagKey, TickHeader, kind};
+
+/// Numbers at the edges, and some in between.
+fn wild(prng: &mut Prng) -> u64 {
+    match prng.below(8) {
+        0 => 0,
+        1 => u64::MAX,
+        2 => u64::from(u32::MAX),
+        3 => i64::MAX.unsigned_abs(),
+        4 => 1 << 62,
+        5 => u64::from(JOIN_TICK_MAX),
+        6 => prng.below(2000),
+        _ => prng.next_u64() >> prng.below(64),
+    }
+}
+
+fn wild32(prng: &mut Prng) -> u32 {
+    u32::try_from(wild(prng) & 0xffff_ffff).unwrap()
+}
+
+fn control(prng: &mut Prng) -> Control {
+    match prng.below(7) {
+        0 => Control::Start(wild(prng)),
+        1 => Control::LastTick(wild32(prng)),
+        2 => Control::Activate(wild32(prng)),
+        3 => Control::Transfer {
+            id: 1,
+            purpose: Purpose::Join,
+            tick: wild32(prng),
+            bytes: wild32(prng),
+            digest: 0,
+        },
+        4 => Control::Hashes {
+            after: wild32(prng),
+            upto: wild32(prng),
+            hashes: Vec::new(),
+        },
+        5 => Control::Diverged {
+            tick: wild32(prng),
+            heal: true,
+        },
+        _ => Control::Gone(1),
+    }
+}
+
+/// Obeys all requests, without a simulation; gives how many there were.
+fn obey(node: &mut Node, now: Time) -> u32 {
+    let mut count = 0;
+    loop {
+        let (mut sample, mut hash, mut export, mut import) = (false, None, None, false);
+        match node.poll_request() {
+            None => return count,
+            Some(Request::Sample { .. }) => sample = true,
+            Some(Request::Hash { tick }) => hash = Some(tick),
+            Some(Request::Export { tick }) => export = Some(tick),
+            Some(Request::Import { .. }) => import = true,
+            Some(
+                Request::Begin(_)
+                | Request::Step { .. }
+                | Request::Capture { .. }
+                | Request::Restore { .. },
+            ) => {}
+        }
+        if sample {
+            node.submit_input(now, &[0; 4]).unwrap();
+        }
+        if let Some(tick) = hash {
+            node.commit_hash(tick, None);
+        }
+        if let Some(tick) = export {
+            node.commit_snapshot(tick, None);
+        }
+        if import {
+            node.commit_import(now, None);
+        }
+        count += 1;
+    }
+}
+
+#[test]
+fn no_word_of_a_host_breaks_a_client() {
+    let (mut welcomed, mut most) = (0, 0);
+    for seed in 0..600 {
+        let mut prng = Prng::new(seed);
+        let game = GameInfo {
+            game: "toy".to_owned(),
+            build: "1".to_owned(),
+            schema: Arc::new(Schema::new(Vec::new()).unwrap()),
+            mode: Mode::Lockstep,
+            tick_rate: TickRate::new([5, 60, 240][usize::try_from(seed % 3).unwrap()]).unwrap(),
+            input_bytes: 4,
+        };
+        let role = if prng.below(2) == 0 {
+            Role::Player
+        } else {
+            Role::Spectator
+        };
+        let config = JoinConfig {
+            role,
+            prediction_ticks: u32::try_from(prng.below(2)).unwrap() * 8,
+            ..JoinConfig::new(game, "Ada")
+        };
+        let mut now = Time::from_millis(3_600_000);
+        let mut node = Node::join(config, Path(0), now).unwrap();
+        node.handle_timeout(now);
+        let mut out = Vec::new();
+        node.poll_transmit(now, &mut out).unwrap();
+        let hello: Hello = handshake::read(&out[1..]).unwrap();
+        let from = if prng.below(2) == 0 {
+            0
+        } else {
+            wild32(&mut prng)
+        };
+        let welcome = Welcome {
+            nonce: hello.nonce,
+            protocol: 1,
+            session: 5,
+            term: 1,
+            member: 1,
+            slot: if role == Role::Player { 1 } else { 255 },
+            slots: 2,
+            seed: 0,
+            gate: u8::try_from(prng.below(2)).unwrap(),
+            desync_interval: wild32(&mut prng),
+            images: wild32(&mut prng) % (IMAGES_MAX + 2),
+            heal: true,
+            resume: wild(&mut prng),
+            from,
+            resumed: prng.below(8) == 0,
+        };
+        let mut bytes = Vec::new();
+        handshake::write(kind::WELCOME, &welcome, &mut bytes);
+        node.handle_datagram(now, Path(0), &bytes);
+        most = most.max(obey(&mut node, now));
+        welcomed += u32::from(node.session().session == SessionId(5));
+
+        let key = TagKey::new(SessionId(5), Term(1), hello.nonce);
+        let mut first_control = 0;
+        for seq in 0..60 {
+            now = now.plus_micros(prng.below(100_000));
+            let mut section = Vec::new();
+            put_varint(&mut section, first_control);
+            let count = 1 + prng.below(2);
+            for _ in 0..count {
+                put_counted(&mut section, &control(&mut prng).to_bytes());
+            }
+            let has = |prng: &mut Prng| prng.below(2) == 0;
+            let control = has(&mut prng).then_some(&section[..]);
+            let header = TickHeader {
+                ack: None,
+                tick: has(&mut prng).then(|| match prng.below(3) {
+                    0 => Tick::new(wild32(&mut prng)),
+                    _ => Tick::new(welcome.from.saturating_add(prng.next_u32() % 300)),
+                }),
+                clock: has(&mut prng).then(|| ClockSection {
+                    sent_us: wild(&mut prng),
+                    zero_us: wild(&mut prng),
+                    ack_delay_us: wild32(&mut prng),
+                    margin: Some(i16::MAX),
+                    loss: 255,
+                }),
+                hash: Some(HashSection {
+                    tick: Tick::new(wild32(&mut prng)),
+                    hash: 0,
+                }),
+                control,
+                messages: None,
+            };
+            first_control += if control.is_some() { count } else { 0 };
+            let mut bytes = Vec::new();
+            header.encode(key, Seq::new(seq), &mut bytes);
+            node.handle_datagram(now, Path(0), &bytes);
+            most = most.max(obey(&mut node, now));
+            node.handle_timeout(now);
+            most = most.max(obey(&mut node, now));
+            while node.poll_transmit(now, &mut out).is_some() {}
+            assert!(node.poll_timeout() >= Time::ZERO, "seed {seed}");
+        }
+        let events = core::iter::from_fn(|| node.poll_event()).count();
+        assert!(events <= EVENTS_MAX, "seed {seed}: {events} events");
+    }
+    assert!(welcomed > 200, "only {welcomed} were let in");
+    assert!(most < 20_000, "{most} requests for one datagram");
+}

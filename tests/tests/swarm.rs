@@ -1,0 +1,719 @@
+//! Random sessions from a seed, over bad networks, with checkers.
+//!
+//! A run has a safety phase, with faults, and a liveness phase: the faults end, and within a
+//! bounded time everyone who is still there must be in step again. `SEEDS=n` runs more seeds,
+//! `SEED=n cargo test -p phalanx-tests --test swarm one_seed -- --nocapture` one of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use phalanx::netcode::id::MemberId;
+use phalanx::netcode::link::conditioner::{Burst, Conditions};
+use phalanx::netcode::node::{DesyncReport, DisconnectReason, Event};
+use phalanx::netcode::prng::Prng;
+use phalanx::netcode::session::config::{
+    DesyncPolicy, Gate, HostConfig, InputDelay, JoinConfig, LatePolicy, Role, Start,
+};
+use phalanx::netcode::session::handshake::ByeReason;
+use phalanx::netcode::session::messages::Channel;
+use phalanx::netcode::simulation::Simulation;
+use phalanx::netcode::tick::Tick;
+use phalanx_tests::cluster::{Cluster, Index};
+use phalanx_tests::toy::{self, Footprint};
+
+/// Seeds of a default run.
+const SEEDS: u64 = 64;
+/// Seeds that found something once.
+const REGRESSIONS: [u64; 4] = [8, 18, 28, 63];
+/// Microseconds between two looks at the nodes.
+const LOOK_US: u64 = 100_000;
+/// Microseconds of virtual time in which everyone must be in step after the last fault.
+const RECOVERY_US: u64 = 20_000_000;
+/// Ticks that must run in the liveness phase after all are in step.
+const PROGRESS_TICKS: u32 = 60;
+/// Bytes that a node prints itself as, at most: a rough measure of what it holds.
+const PRINTED_BYTES_MAX: usize = 12 << 20;
+
+/// What befalls a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Leaves,
+    Vanishes,
+    IsCut { us: u64 },
+    Pauses { us: u64 },
+}
+
+/// A client of the run.
+#[derive(Debug)]
+struct Actor {
+    joins_at_us: u64,
+    fate: Fate,
+    fate_at_us: u64,
+    config: JoinConfig,
+    conditions: Conditions,
+    ahead_us: u64,
+    index: Option<Index>,
+    is_gone: bool,
+    asks_again_at_us: Option<u64>,
+    refusals: u32,
+}
+
+/// What the checkers remember of a node.
+#[derive(Debug, Default)]
+struct Watched {
+    checked: u32,
+    active_from: Option<u32>,
+    replaced: BTreeSet<u32>,
+    links: u32,
+    member: Option<MemberId>,
+    sent: u32,
+    heard: u32,
+    ended: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Run {
+    seed: u64,
+    cluster: Cluster,
+    prng: Prng,
+    actors: Vec<Actor>,
+    watched: Vec<Watched>,
+    /// State after each settled tick, and the first node that had it.
+    states: BTreeMap<u32, (Footprint, Index)>,
+    /// What the host has sent to and heard from each member.
+    host_sent: BTreeMap<MemberId, u32>,
+    host_heard: BTreeMap<MemberId, u32>,
+    desyncs: Vec<DesyncReport>,
+    us: u64,
+    waits: bool,
+    chats: bool,
+}
+
+fn pick<T: Copy>(prng: &mut Prng, choices: &[T]) -> T {
+    let index = prng.below(choices.len() as u64);
+    choices[usize::try_from(index).expect("an index of a slice")]
+}
+
+fn between(prng: &mut Prng, low: u64, high: u64) -> u64 {
+    low + prng.below(high - low + 1)
+}
+
+fn below(prng: &mut Prng, bound: u32) -> u32 {
+    prng.next_u32() % bound
+}
+
+fn conditions(prng: &mut Prng) -> Conditions {
+    let rtt_us = prng.below(300_000);
+    let loss = match prng.below(3) {
+        0 => 0,
+        1 => below(prng, 50_000),
+        _ => below(prng, 300_000),
+    };
+    let mut conditions = Conditions::from_rtt(rtt_us, loss);
+    conditions.jitter_us = pick(prng, &[0, 5_000, 40_000]);
+    conditions.duplicate_per_million = pick(prng, &[0, 0, 50_000, 300_000]);
+    conditions.reorder_per_million = pick(prng, &[0, 0, 20_000, 200_000]);
+    if prng.below(4) == 0 {
+        let length = 2 + below(prng, 19);
+        conditions.burst = Some(Burst::from_mean(loss, length));
+    }
+    conditions
+}
+
+fn delay(prng: &mut Prng) -> InputDelay {
+    match prng.below(3) {
+        0 => InputDelay::Fixed(below(prng, 12)),
+        1 => InputDelay::Adaptive { min: 0, max: 8 },
+        _ => InputDelay::default(),
+    }
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut prng = Prng::with_stream(seed, 7);
+        let slots = pick(&mut prng, &[2, 3, 4, 5, 6, 7, 8]);
+        let plays = prng.below(2) == 0;
+        let waits = prng.below(2) == 0;
+        let prediction_ticks = pick(&mut prng, &[0, 0, 1, 4, 8]);
+        let present = 1 + (below(&mut prng, u32::from(slots - u8::from(plays)))).to_le_bytes()[0];
+        let host = HostConfig {
+            plays,
+            gate: if waits {
+                Gate::Wait {
+                    limit_us: between(&mut prng, 300_000, 3_000_000),
+                }
+            } else {
+                Gate::Paced
+            },
+            late_policy: pick(&mut prng, &[LatePolicy::Repeat, LatePolicy::Neutral]),
+            input_delay: delay(&mut prng),
+            prediction_ticks,
+            start: Start::Players(present + u8::from(plays)),
+            desync: DesyncPolicy {
+                interval_ticks: pick(&mut prng, &[8, 32]),
+                ..DesyncPolicy::default()
+            },
+            resume_us: pick(&mut prng, &[0, 2_000_000, 30_000_000]),
+            silence_us: between(&mut prng, 1_000_000, 4_000_000),
+            spectator_delay_ticks: pick(&mut prng, &[0, 0, 60]),
+            ..HostConfig::new(toy::game(), slots)
+        };
+        let spectators = prng.below(3);
+        let late = u64::from(slots - present - u8::from(plays));
+        let mut actors = Vec::new();
+        for number in 0..u64::from(present) + late + spectators {
+            let is_late = number >= u64::from(present);
+            let role = if number >= u64::from(present) + late {
+                Role::Spectator
+            } else {
+                Role::Player
+            };
+            let fate = match prng.below(12) {
+                0 | 1 => Fate::Leaves,
+                2 | 3 => Fate::Vanishes,
+                4 | 5 => Fate::IsCut {
+                    us: between(&mut prng, 50_000, 6_000_000),
+                },
+                6 | 7 => Fate::Pauses {
+                    us: between(&mut prng, 50_000, 6_000_000),
+                },
+                _ => Fate::Stays,
+            };
+            let joins_at_us = if is_late { prng.below(5_000_000) } else { 0 };
+            actors.push(Actor {
+                joins_at_us,
+                fate,
+                fate_at_us: between(&mut prng, 1_500_000, 6_000_000).max(joins_at_us),
+                config: JoinConfig {
+                    role,
+                    input_delay: delay(&mut prng),
+                    prediction_ticks: pick(&mut prng, &[0, 0, 2, 8]),
+                    silence_us: between(&mut prng, 1_000_000, 4_000_000),
+                    ..JoinConfig::new(toy::game(), &format!("client {number}"))
+                },
+                conditions: conditions(&mut prng),
+                ahead_us: prng.below(3) * prng.below(100_000_000),
+                index: None,
+                is_gone: false,
+                asks_again_at_us: None,
+                refusals: 0,
+            });
+        }
+        let at_host = conditions(&mut prng);
+        Self {
+            seed,
+            cluster: Cluster::new(host, at_host, seed),
+            chats: prng.below(3) > 0,
+            prng,
+            actors,
+            watched: vec![Watched::default()],
+            states: BTreeMap::new(),
+            host_sent: BTreeMap::new(),
+            host_heard: BTreeMap::new(),
+            desyncs: Vec::new(),
+            us: 0,
+            waits,
+        }
+    }
+
+    /// Fulfils what is due, lets time pass, and looks.
+    fn round(&mut self) {
+        for at in 0..self.actors.len() {
+            self.act(at);
+        }
+        if self.chats {
+            self.chat();
+        }
+        self.cluster.run_us(LOOK_US);
+        self.us += LOOK_US;
+        for index in 0..self.cluster.members.len() {
+            self.look_at_events(index);
+        }
+        for index in 0..self.cluster.members.len() {
+            self.look_at_ticks(index);
+        }
+        // Last, because where states differ the first tick that does says more.
+        assert!(self.desyncs.is_empty(), "{:?}", self.desyncs);
+        for index in 0..self.cluster.members.len() {
+            let desyncs = self.cluster.node(index).statistics().desyncs;
+            assert_eq!(desyncs, 0, "node {index} counts desyncs");
+        }
+        assert!(self.cluster.largest <= 1180, "{} B", self.cluster.largest);
+    }
+
+    fn act(&mut self, at: usize) {
+        let now_us = self.us;
+        let actor = &mut self.actors[at];
+        let Some(index) = actor.index else {
+            if actor.joins_at_us <= now_us {
+                let index = self
+                    .cluster
+                    .join_ahead(actor.config.clone(), actor.ahead_us);
+                self.cluster.set_conditions(index, actor.conditions);
+                actor.index = Some(index);
+                self.watched.push(Watched::default());
+            }
+            return;
+        };
+        let is_due = |at_us: u64| (at_us..at_us + LOOK_US).contains(&now_us);
+        if is_due(actor.fate_at_us) {
+            match actor.fate {
+                Fate::Stays => {}
+                Fate::Leaves => {
+                    self.cluster.driver(index).node_mut().leave();
+                    actor.is_gone = true;
+                }
+                Fate::Vanishes => {
+                    self.cluster.isolate(index);
+                    actor.is_gone = true;
+                }
+                Fate::IsCut { .. } => self.cluster.isolate(index),
+                Fate::Pauses { .. } => self.cluster.members[index].paused = true,
+            }
+        }
+        match actor.fate {
+            Fate::IsCut { us } if is_due(actor.fate_at_us + us) => self.cluster.mend(index),
+            Fate::Pauses { us } if is_due(actor.fate_at_us + us) => {
+                self.cluster.members[index].paused = false;
+            }
+            Fate::Stays
+            | Fate::Leaves
+            | Fate::Vanishes
+            | Fate::IsCut { .. }
+            | Fate::Pauses { .. } => {}
+        }
+        if actor.asks_again_at_us.is_some_and(|at| at <= now_us) {
+            actor.asks_again_at_us = None;
+            let now = self.cluster.now_of(index);
+            let path = phalanx::netcode::id::Path(0);
+            self.cluster.driver(index).node_mut().rejoin(now, path);
+        }
+    }
+
+    /// Clients and host count at each other.
+    fn chat(&mut self) {
+        for index in 1..self.cluster.members.len() {
+            let watched = &mut self.watched[index];
+            let node = self.cluster.driver(index).node_mut();
+            if watched.links > 0 && watched.ended.is_none() && self.prng.below(3) == 0 {
+                let message = (watched.sent + 1).to_le_bytes();
+                if node
+                    .send_message(MemberId::FIRST_HOST, Channel::Reliable, &message)
+                    .is_ok()
+                {
+                    watched.sent += 1;
+                }
+            }
+        }
+        let members: Vec<MemberId> = self
+            .cluster
+            .node(0)
+            .links()
+            .map(|link| link.member)
+            .collect();
+        for member in members {
+            if self.prng.below(3) == 0 {
+                let sent = self.host_sent.entry(member).or_default();
+                let node = self.cluster.driver(0).node_mut();
+                let message = (*sent + 1).to_le_bytes();
+                if node
+                    .send_message(member, Channel::Reliable, &message)
+                    .is_ok()
+                {
+                    *sent += 1;
+                }
+            }
+        }
+    }
+
+    fn look_at_events(&mut self, index: Index) {
+        let events = core::mem::take(&mut self.cluster.members[index].events);
+        for event in events {
+            let watched = &mut self.watched[index];
+            match event {
+                Event::Welcomed { info, .. } => {
+                    watched.active_from = None;
+                    watched.links += 1;
+                    // Messages are counted per member. One with a second link may miss some.
+                    if watched.member.replace(info.member) != Some(info.member) {
+                        (watched.sent, watched.heard, watched.links) = (0, 0, 1);
+                    }
+                    self.cluster.driver(index).player_mut().submitted.clear();
+                    if let Some(actor) = self.actor(index) {
+                        actor.asks_again_at_us = None;
+                    }
+                }
+                Event::Activated { tick } => watched.active_from = Some(tick.number()),
+                Event::InputReplaced { tick } => {
+                    assert!(!self.waits, "node {index}: input of {tick} was replaced");
+                    watched.replaced.insert(tick.number());
+                }
+                Event::Desync(report) => self.desyncs.push(report),
+                Event::Healed { tick } => panic!("node {index} healed at {tick}"),
+                Event::Message {
+                    from,
+                    channel: Channel::Reliable,
+                    bytes,
+                } => {
+                    let number = u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+                    let (heard, links) = if index == 0 {
+                        let mut all = self.watched.iter();
+                        let sender = all.find(|watched| watched.member == Some(from));
+                        let links = sender.map_or(0, |sender| sender.links);
+                        (self.host_heard.entry(from).or_default(), links)
+                    } else {
+                        (&mut watched.heard, watched.links)
+                    };
+                    let is_next = number == *heard + 1;
+                    assert!(
+                        is_next || number > *heard && links != 1,
+                        "node {index}: message {number} from {from:?} after {heard}"
+                    );
+                    *heard = number;
+                }
+                Event::Ended { tick } => watched.ended = Some(tick.number()),
+                Event::Refused { .. } => {
+                    let us = self.us + 1_000_000;
+                    if let Some(actor) = self.actor(index) {
+                        actor.asks_again_at_us = Some(us);
+                        actor.refusals += 1;
+                    }
+                }
+                Event::NoAnswer => self.ask_again(index),
+                Event::Disconnected { reason } => match reason {
+                    DisconnectReason::Left | DisconnectReason::Bye(ByeReason::Ended) => {}
+                    DisconnectReason::BadState
+                    | DisconnectReason::Bye(ByeReason::Fault | ByeReason::HostStops) => {
+                        panic!("node {index}: {reason}")
+                    }
+                    DisconnectReason::Silence
+                    | DisconnectReason::PathClosed
+                    | DisconnectReason::Bye(_) => self.ask_again(index),
+                },
+                Event::Member(_)
+                | Event::Left { .. }
+                | Event::Started
+                | Event::Stalled { .. }
+                | Event::Resumed { .. }
+                | Event::Message { .. } => {}
+            }
+        }
+    }
+
+    fn ask_again(&mut self, index: Index) {
+        let us = self.us + 200_000;
+        if let Some(actor) = self.actor(index)
+            && !actor.is_gone
+        {
+            actor.asks_again_at_us = Some(us);
+        }
+    }
+
+    fn actor(&mut self, index: Index) -> Option<&mut Actor> {
+        self.actors
+            .iter_mut()
+            .find(|actor| actor.index == Some(index))
+    }
+
+    /// Every tick that is settled here has the state that it has elsewhere, and the node's own
+    /// inputs in it or an event that says so.
+    fn look_at_ticks(&mut self, index: Index) {
+        let node = self.cluster.node(index);
+        let settled = node.settled_tick().number();
+        let slot = node.session().slot;
+        let member = &self.cluster.members[index];
+        let Some(toy) = member.driver.simulation() else {
+            return;
+        };
+        if toy.tick().number() < settled {
+            // The state of the tick from which it goes on is still on its way.
+            return;
+        }
+        let watched = &mut self.watched[index];
+        watched.checked = watched.checked.min(settled);
+        for number in watched.checked + 1..=settled {
+            let Some(footprint) = toy.footprint(Tick::new(number)) else {
+                continue;
+            };
+            let (there, first) = self
+                .states
+                .entry(number)
+                .or_insert_with(|| (footprint.clone(), index));
+            assert_eq!(
+                footprint, there,
+                "nodes {index} and {first} differ after tick {number}"
+            );
+            let is_active = index == 0 || watched.active_from.is_some_and(|from| from <= number);
+            let submitted = member.driver.player().submitted.get(&Tick::new(number));
+            if let (Some(slot), Some(&submitted), true) = (slot, submitted, is_active) {
+                let applied =
+                    (footprint.present & slot.bit() != 0).then_some(footprint.inputs[slot.index()]);
+                assert!(
+                    applied == Some(submitted) || watched.replaced.contains(&number),
+                    "node {index}: input {submitted} of tick {number} was lost: {applied:?} acted"
+                );
+            }
+        }
+        watched.checked = settled;
+    }
+
+    /// Runs the phase with faults.
+    fn suffer(&mut self) {
+        while self.us < 9_000_000 {
+            self.round();
+        }
+    }
+
+    /// Ends all faults.
+    fn calm(&mut self) {
+        let calm = Conditions::from_rtt(40_000, 0);
+        for index in 0..self.cluster.members.len() {
+            self.cluster.set_conditions(index, calm);
+        }
+        for at in 0..self.actors.len() {
+            let actor = &self.actors[at];
+            let index = actor.index.expect("all have joined by now");
+            let fate = actor.fate;
+            if !actor.is_gone && !matches!(fate, Fate::Vanishes) {
+                self.cluster.mend(index);
+                self.cluster.members[index].paused = false;
+            }
+        }
+    }
+
+    /// The clients that should take part: none of those that are gone, or that found no seat.
+    fn expected(&self) -> Vec<Index> {
+        let host = self.cluster.node(0);
+        let is_full = host.roster().players() >= usize::from(host.session().slots);
+        let here = self.actors.iter().filter(|actor| {
+            let is_out = actor.refusals > 0 && is_full && actor.config.role == Role::Player;
+            let index = actor.index.unwrap_or(0);
+            !actor.is_gone && (!is_out || self.has_link(index))
+        });
+        here.filter_map(|actor| actor.index).collect()
+    }
+
+    fn has_link(&self, index: Index) -> bool {
+        let member = self.cluster.node(index).session().member;
+        let mut links = self.cluster.node(0).links();
+        self.watched[index].links > 0 && links.any(|link| link.member == member)
+    }
+
+    /// Whether all expected clients are in step with the host; or who is not.
+    fn laggards(&self) -> Vec<Index> {
+        let host = self.cluster.node(0).settled_tick().number();
+        let delay = 60;
+        let lags = |&index: &Index| {
+            let node = self.cluster.node(index);
+            let allowed = if node.session().slot.is_none() {
+                delay + 30
+            } else {
+                30
+            };
+            let needs_part = node.session().slot.is_some();
+            !self.has_link(index)
+                || node.settled_tick().number() + allowed < host
+                || needs_part && self.watched[index].active_from.is_none()
+        };
+        self.expected().into_iter().filter(lags).collect()
+    }
+
+    /// Runs the phase without faults; false if the session never began.
+    fn recover(&mut self) -> bool {
+        self.calm();
+        let host = |run: &Self| run.cluster.node(0).settled_tick().number();
+        if host(self) == 0 && self.actors.iter().any(|actor| actor.is_gone) {
+            return false;
+        }
+        let until = self.us + RECOVERY_US;
+        let mut from = host(self);
+        loop {
+            self.round();
+            let late = self.laggards();
+            if !late.is_empty() {
+                from = host(self);
+            }
+            if host(self) >= from + PROGRESS_TICKS {
+                return true;
+            }
+            assert!(
+                self.us < until,
+                "after {} ticks, {from} of them not in step, {late:?} of {:?} are behind",
+                host(self),
+                self.expected(),
+            );
+        }
+    }
+
+    /// Ends the session: all reach the same last tick and are done.
+    fn end(&mut self) {
+        let here = self.expected();
+        let tick = self.cluster.node(0).tick().plus(30);
+        self.cluster.driver(0).node_mut().end_at(tick);
+        let until = self.us + 12_000_000;
+        let is_over = |run: &Self, index: Index| run.cluster.node(index).is_over();
+        while !(is_over(self, 0) && here.iter().all(|&index| is_over(self, index))) {
+            self.round();
+            let left: Vec<Index> = (0..=0)
+                .chain(here.iter().copied())
+                .filter(|&index| !is_over(self, index))
+                .collect();
+            assert!(self.us < until, "{left:?} are not over");
+        }
+        let last = self.watched[0].ended;
+        for &index in &here {
+            let ended = self.watched[index].ended;
+            let is_spectator = self.cluster.node(index).session().slot.is_none();
+            assert!(
+                ended == last || is_spectator && ended.is_none(),
+                "node {index} ended at {ended:?}, the host at {last:?}"
+            );
+        }
+    }
+
+    fn look_at_sizes(&self) {
+        for (index, member) in self.cluster.members.iter().enumerate() {
+            let bytes = format!("{:?}", member.driver.node()).len();
+            assert!(bytes < PRINTED_BYTES_MAX, "node {index} holds {bytes}");
+        }
+    }
+
+    #[expect(
+        clippy::print_stdout,
+        reason = "shown with --nocapture, to look into a seed"
+    )]
+    fn describe(&self) {
+        println!(
+            "seed {}: {:?}",
+            self.seed,
+            self.cluster.node(0).statistics()
+        );
+        println!("  host: {:?}", self.cluster.default_conditions());
+        for actor in &self.actors {
+            println!(
+                "  {:?} {:?} {:?} at {} for {:?}, joins {}, {:?} {:?}",
+                actor.index,
+                actor.config.role,
+                actor.fate,
+                actor.fate_at_us,
+                actor.config.input_delay,
+                actor.joins_at_us,
+                actor.config.prediction_ticks,
+                actor.conditions
+            );
+        }
+    }
+}
+
+/// Whether the session of this seed began at all.
+#[expect(
+    clippy::print_stdout,
+    reason = "shown with --nocapture, to look into a seed"
+)]
+fn run(seed: u64, verbose: bool) -> bool {
+    let mut run = Run::new(seed);
+    if verbose {
+        run.describe();
+    }
+    run.suffer();
+    let began = run.recover();
+    if began {
+        run.end();
+        run.look_at_sizes();
+    }
+    if verbose {
+        run.describe();
+        for (index, watched) in run.watched.iter().enumerate() {
+            println!(
+                "{index}: settled {} links {} {:?}",
+                watched.checked,
+                watched.links,
+                run.cluster.node(index).statistics()
+            );
+        }
+    }
+    began
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[expect(clippy::print_stdout, reason = "the line that repeats a failed run")]
+fn run_all(seeds: impl Iterator<Item = u64>) {
+    let (mut count, mut began, mut failed) = (0_u64, 0_u64, Vec::new());
+    for seed in seeds {
+        count += 1;
+        match catch_unwind(AssertUnwindSafe(|| run(seed, false))) {
+            Ok(has_begun) => began += u64::from(has_begun),
+            Err(_panic) => {
+                println!(
+                    "repeat with: SEED={seed} cargo test -p phalanx-tests --test swarm one_seed \
+                     -- --nocapture"
+                );
+                failed.push(seed);
+                if failed.len() >= 20 {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "of {count} seeds failed: {failed:?}");
+    assert!(
+        began * 10 >= count * 8,
+        "only {began} of {count} sessions began"
+    );
+}
+
+#[test]
+fn random_sessions_are_safe_and_recover() {
+    let first = number_of("FIRST").unwrap_or(0);
+    run_all(first..first + number_of("SEEDS").unwrap_or(SEEDS));
+}
+
+#[test]
+fn seeds_that_found_something_once_pass() {
+    run_all(REGRESSIONS.into_iter());
+}
+
+#[test]
+fn a_steady_link_carries_one_datagram_per_tick_and_direction() {
+    for (gate, ahead_us) in [
+        (Gate::Paced, 0),
+        (
+            Gate::Wait {
+                limit_us: 5_000_000,
+            },
+            77_000_000,
+        ),
+    ] {
+        let host = HostConfig {
+            gate,
+            ..HostConfig::new(toy::game(), 3)
+        };
+        let mut cluster = Cluster::new(host, Conditions::from_rtt(60_000, 0), 3);
+        for number in 0..3 {
+            let config = JoinConfig::new(toy::game(), &format!("client {number}"));
+            cluster.join_ahead(config, number * ahead_us);
+        }
+        cluster.run_us(10_000_000);
+        cluster.reset_traffic();
+        let before = cluster.node(0).tick();
+        cluster.run_us(10_000_000);
+        let ticks = u64::from(cluster.node(0).tick().since(before));
+        assert!((599..=601).contains(&ticks), "{ticks} ticks in ten seconds");
+        assert_eq!(cluster.traffic.len(), 6);
+        for (route, (datagrams, _)) in &cluster.traffic {
+            assert!(
+                datagrams.abs_diff(ticks) <= 1,
+                "{gate:?} {route:?}: {datagrams} datagrams for {ticks} ticks"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_seed() {
+    run(number_of("SEED").unwrap_or(1), number_of("SEED").is_some());
+}
