@@ -7,11 +7,6 @@
 //! ticks and answered with a constant. The cost of reading the clock is subtracted.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a benchmark measures time, the node gets a virtual one"
-)]
-
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -180,7 +175,7 @@ fn network(players: u8, strict: bool, prediction: u32, seed: u64) -> Network {
         let mut config = JoinConfig::new(toy::game(), &format!("player {player}"));
         config.input_delay = delay;
         config.prediction_ticks = prediction;
-        config.secret = u128::from(seed) << 32 | u128::from(player) + 1;
+        config.secret = (u128::from(seed) << 32) + u128::from(player) + 1;
         let node = Node::join(config, Path(0), now).expect("the settings can be used");
         members.push(member(node, u64::from(player) + 1));
     }
