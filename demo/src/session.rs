@@ -3,37 +3,36 @@
 //! A [`Session`] owns a driver and a link and runs on a thread of its own; a [`Board`] shows others
 //! how it stands and takes their wish to stop. Everything that happens ends up in an [`Outcome`].
 
+mod board;
+mod link;
+mod outcome;
+
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use phalanx::netcode::driver::Driver;
-use phalanx::netcode::hash::digest;
-use phalanx::netcode::id::Path;
-use phalanx::netcode::id::Slot;
-use phalanx::netcode::link::conditioned::ConditionedLink;
-use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::link::udp::{JoinToken, UdpConfig, UdpLink, UdpStatistics};
-use phalanx::netcode::link::{CloseReason, Link, LinkEvent};
+use phalanx::netcode::link::CloseReason;
+use phalanx::netcode::link::udp::UdpStatistics;
 use phalanx::netcode::node::{DesyncReport, DisconnectReason, Event, Node};
 use phalanx::netcode::session::config::{
     GameInfo, HostConfig, JoinConfig, Mode as SessionMode, Role, Start,
 };
 use phalanx::netcode::session::handshake::ByeReason;
 use phalanx::netcode::session::roster::Member;
-use phalanx::netcode::session::statistics::NodeStatistics;
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
 use phalanx::{EcsSimulation, Game};
 
-use crate::arena::{self, Standing, standings};
+pub use board::{Board, Status};
+pub use link::{Destination, GameLink, Network, Watched, open_link};
+pub use outcome::{End, HEADER_BYTES, Outcome, Traffic};
+
+use crate::arena::{self, standings};
 use crate::options::Settings;
 use crate::play::{Hands, Pilot};
 use crate::view::{self, Canvas};
@@ -44,237 +43,8 @@ const NAP_US: u64 = 1000;
 const BOARD_PERIOD: Duration = Duration::from_millis(250);
 /// Time for a session to end after it was asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
-/// Room in the link for spectators and for players who come back.
-const EXTRA_CLIENTS: usize = 40;
 /// Times that a client comes back after it lost its link.
 const RETURNS_MAX: u32 = 3;
-/// Bytes of IPv4 and UDP headers around every datagram.
-pub const HEADER_BYTES: u64 = 28;
-
-/// The link of a session: UDP, a bad network if one is asked for, and a look at what closes.
-pub type GameLink = Watched<ConditionedLink<UdpLink>>;
-
-/// Opens the UDP link of a node. Of `conditions`, a node that `conditions` alone makes the network
-/// bad meets both directions; nodes that share them meet what they receive.
-///
-/// # Errors
-/// If the address cannot be used.
-pub fn open_link(
-    bind: SocketAddr,
-    settings: &Settings,
-    clients: usize,
-    network: Network,
-    stream: u64,
-) -> Result<GameLink> {
-    // One id for all versions: the handshake explains what differs, a link would stay silent.
-    let mut config = UdpConfig::new(digest(b"phalanx arena")).with_bind(bind);
-    if clients > 0 {
-        config = config.with_clients_max(clients + EXTRA_CLIENTS);
-    } else {
-        config = config.with_clients_max(0);
-    }
-    if settings.insecure {
-        config = config.insecure();
-    }
-    config.timeout = settings.timeout;
-    let outgoing = match network {
-        Network::BothWays => settings.conditions,
-        Network::Incoming => Conditions::PERFECT,
-    };
-    let seed = settings
-        .seed
-        .wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let udp = UdpLink::bind(config)?;
-    Ok(Watched {
-        inner: ConditionedLink::new(udp, outgoing, settings.conditions, seed),
-        closed: None,
-    })
-}
-
-/// Which datagrams meet the settings' network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
-    /// Those that are sent and those that are received.
-    BothWays,
-    /// Those that are received; the other end does the same.
-    Incoming,
-}
-
-/// A link that remembers why its last path was closed.
-#[derive(Debug)]
-pub struct Watched<L> {
-    inner: L,
-    closed: Option<CloseReason>,
-}
-
-impl<L: Link> Link for Watched<L> {
-    fn receive(&mut self) -> Option<LinkEvent<'_>> {
-        let event = self.inner.receive();
-        if let Some(LinkEvent::Closed { reason, .. }) = &event {
-            self.closed = Some(*reason);
-        }
-        event
-    }
-
-    fn send(&mut self, path: Path, bytes: &[u8]) {
-        self.inner.send(path, bytes);
-    }
-
-    fn flush(&mut self) {
-        self.inner.flush();
-    }
-
-    fn close(&mut self, path: Path) {
-        self.inner.close(path);
-    }
-}
-
-impl GameLink {
-    /// The UDP link itself.
-    #[must_use]
-    pub const fn udp(&self) -> &UdpLink {
-        self.inner.inner()
-    }
-
-    /// Connects to a host.
-    ///
-    /// # Errors
-    /// If the destination cannot be one.
-    pub fn connect(&mut self, to: &Destination) -> Result<Path> {
-        let udp = self.inner.inner_mut();
-        Ok(match to {
-            Destination::Address(address) => udp.connect(*address)?,
-            Destination::Token(token) => udp.join(token)?,
-        })
-    }
-}
-
-/// Where a client connects to.
-#[derive(Clone, Debug)]
-pub enum Destination {
-    /// A host without encryption.
-    Address(SocketAddr),
-    /// A host that gave a join code.
-    Token(Box<JoinToken>),
-}
-
-impl Destination {
-    /// The host's address.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        match self {
-            Self::Address(address) => *address,
-            Self::Token(token) => token.address(),
-        }
-    }
-}
-
-/// What others see of a running session, and their wish that it stops.
-#[derive(Debug, Default)]
-pub struct Board {
-    stop: Arc<AtomicBool>,
-    status: Mutex<Status>,
-}
-
-/// How a session stands.
-#[derive(Clone, Debug, Default)]
-pub struct Status {
-    /// The newest tick.
-    pub tick: u32,
-    /// Figures in one line.
-    pub line: String,
-    /// The field and the players, if someone looks.
-    pub view: String,
-    /// Counters and gauges, by name.
-    pub figures: Vec<(&'static str, f64)>,
-    /// What happened since the last look.
-    pub news: Vec<String>,
-}
-
-impl Board {
-    /// The flag that asks the session to stop; signal handlers set it.
-    #[must_use]
-    pub fn stop_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stop)
-    }
-
-    /// Asks the session to stop.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    /// Takes the status, and with it the news.
-    #[must_use]
-    pub fn look(&self) -> Status {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = status.clone();
-        status.news.clear();
-        seen
-    }
-}
-
-/// How a session ended for one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// At its last tick.
-    Finished,
-    /// This node left, as it was told.
-    Left,
-    /// The host stopped the session.
-    HostStopped,
-    /// Otherwise; the sentence is for people.
-    Failed(String),
-}
-
-/// What one node went through.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// How it ended.
-    pub end: End,
-    /// Its slot, if it played.
-    pub slot: Option<Slot>,
-    /// Players at the end, or at the beginning if more.
-    pub players: usize,
-    /// The last tick.
-    pub tick: Tick,
-    /// The state's hash at the last tick.
-    pub state_hash: Option<u64>,
-    /// The node's counters.
-    pub statistics: NodeStatistics,
-    /// Differences that were found.
-    pub desyncs: Vec<DesyncReport>,
-    /// Round trip, mean over the node's links.
-    pub rtt_us: Option<u64>,
-    /// Datagrams and bytes from the first tick to the last.
-    pub traffic: Traffic,
-    /// How the armies stand.
-    pub standings: Vec<Standing>,
-    /// Names of the players, by slot.
-    pub names: Vec<String>,
-    /// Whether recording worked, if it was asked for.
-    pub recording: Option<Result<(), String>>,
-}
-
-/// Datagrams and bytes of one node, link and UDP and IP headers included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// The last tick that was counted.
-    pub until: Tick,
-    /// Ticks for which these counts stand, summed over the nodes at the other ends.
-    pub link_ticks: u64,
-    /// Datagrams sent.
-    pub datagrams_sent: u64,
-    /// Bytes sent.
-    pub bytes_sent: u64,
-    /// Datagrams received.
-    pub datagrams_received: u64,
-    /// Bytes received.
-    pub bytes_received: u64,
-}
 
 /// One node of a session, ready to run.
 #[derive(Debug)]
@@ -650,8 +420,8 @@ impl Session {
             }
             (None, _) | (_, None) => String::new(),
         };
-        let figures = figures(node, &statistics, rtt_us, &self.link.udp().statistics());
-        let mut status = board.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = board::figures(node, rtt_us, &self.link.udp().statistics());
+        let mut status = board.status();
         status.tick = node.tick().number();
         status.line = line;
         status.view = view;
@@ -713,41 +483,6 @@ fn why_closed(closed: Option<CloseReason>, host: Option<SocketAddr>) -> String {
         (Some(reason), _) => reason.to_string(),
         (None, None) => CloseReason::NoAnswer.to_string(),
     }
-}
-
-fn figures(
-    node: &Node,
-    statistics: &NodeStatistics,
-    rtt_us: Option<u64>,
-    udp: &UdpStatistics,
-) -> Vec<(&'static str, f64)> {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "metrics are floats; 2^53 is enough"
-    )]
-    let float = |count: u64| count as f64;
-    let players = u64::try_from(node.roster().players()).unwrap_or(0);
-    vec![
-        ("tick", f64::from(node.tick().number())),
-        ("players", float(players)),
-        ("rtt_seconds", float(rtt_us.unwrap_or(0)) / 1e6),
-        ("stalls_total", float(statistics.stalls)),
-        ("rollbacks_total", float(statistics.rollbacks)),
-        ("desyncs_total", float(statistics.desyncs)),
-        (
-            "inputs_late_total",
-            float(node.links().map(|link| link.statistics.inputs_late).sum()),
-        ),
-        ("udp_datagrams_sent_total", float(udp.datagrams_sent)),
-        ("udp_bytes_sent_total", float(udp.bytes_sent)),
-        (
-            "udp_datagrams_received_total",
-            float(udp.datagrams_received),
-        ),
-        ("udp_bytes_received_total", float(udp.bytes_received)),
-        ("udp_datagrams_refused_total", float(udp.drops.total())),
-        ("datagrams_dropped_total", float(statistics.drops.total())),
-    ]
 }
 
 /// A name that another node chose, safe to print.

@@ -259,6 +259,11 @@ impl Summary {
         stdout.flush()?;
         let failures = self.failures();
         for failure in &failures {
+            // Parts of it may be words of another node.
+            let failure: String = failure
+                .chars()
+                .filter(|letter| !letter.is_control())
+                .collect();
             writeln!(io::stderr(), "{program}: {failure}")?;
         }
         Ok(if failures.is_empty() {

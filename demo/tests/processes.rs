@@ -456,6 +456,12 @@ fn a_whole_session_on_this_machine_succeeds() {
     assert_eq!(run["replay_verified"], true);
     assert_eq!(run["replay_file"], name);
     assert!(run["rtt_ms"].as_f64().unwrap() >= 50.0);
+
+    // Even the shortest one has a last hash to verify.
+    let short = ["--ticks", "2", "--units", "30", "--record", name, "--json"];
+    let run = Process::start(ARENA, &short).succeed();
+    assert_eq!(run["ticks"], 2);
+    assert_eq!(run["replay_verified"], true);
 }
 
 /// Sends a signal to a running program.

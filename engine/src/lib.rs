@@ -114,3 +114,8 @@ pub mod prelude {
         Networked, Ordered, SessionSetup, SlotPresence, SpawnNetworked, Stepping, TickRng,
     };
 }
+
+/// The README's code compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeDoctests;

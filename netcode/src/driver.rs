@@ -95,6 +95,7 @@ impl<P: Player> Driver<P> {
     /// # Errors
     /// If the file could not be created or written; what was written before is valid.
     pub fn finish_recording(&mut self) -> Option<Result<Summary, RecordError>> {
+        self.record_last_hash();
         match core::mem::replace(&mut self.recording, Recording::Off) {
             Recording::Off | Recording::Wanted(_) => None,
             Recording::On { file, .. } => Some(file.finish()),
@@ -260,6 +261,24 @@ impl<P: Player> Driver<P> {
         }
     }
 
+    /// Records the hash of the present state, so that a replay is verified to its very end, and a
+    /// short one at all.
+    fn record_last_hash(&mut self) {
+        self.drain_confirmed();
+        let tick = self.node.settled_tick();
+        let is_new = self.newest_hash.is_none_or(|(newest, _)| newest < tick);
+        let is_here = self
+            .simulation
+            .as_ref()
+            .is_some_and(|simulation| simulation.tick() == tick);
+        if matches!(self.recording, Recording::On { .. }) && is_new && is_here && self.hash_at(tick)
+        {
+            let hash = self.hash.combined();
+            self.newest_hash = Some((tick, hash));
+            self.recording.hash(tick, hash);
+        }
+    }
+
     fn drain_confirmed(&mut self) {
         while let Some(frame) = self.node.poll_confirmed() {
             self.recording.confirmed(frame, self.simulation.as_ref());
@@ -339,7 +358,7 @@ impl<P: Player> Driver<P> {
         let header = Header {
             game: self.game.game.clone(),
             build: self.game.build.clone(),
-            mode: crate::replay::Mode::Lockstep,
+            mode: self.game.mode,
             tick_rate: session.tick_rate,
             input_bytes: session.input_bytes,
             seed: session.seed,

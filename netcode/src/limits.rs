@@ -3,34 +3,41 @@
 //! Relations between limits are asserted at compile time at the end of the file.
 
 /// UDP payload of one datagram, in bytes. It fits IPv6's minimum MTU of 1280 B with 40 B IP,
-/// 8 B UDP and up to 24 B of renetcode around it. The packer never exceeds it.
+/// 8 B UDP and up to 24 B of renetcode around it. The packer never exceeds it: inputs that do not fit
+/// are cut at the newest ticks, messages wait.
 pub const DATAGRAM_BYTES_MAX: usize = 1180;
 
-/// Room that a secure link may add around a datagram, in bytes (prefix, sequence, tag).
+/// Room that a secure link may add around a datagram, in bytes (prefix, sequence, tag). Only the
+/// arithmetic of the largest datagram depends on it.
 pub const LINK_OVERHEAD_BYTES_MAX: usize = 25;
 
-/// Slots of a session. A slot is a bit in a `u64` mask.
+/// Slots of a session. A slot is a bit in a `u64` mask. A host's settings and a welcome with more
+/// are refused; a player for whom none is left is refused as `Full`.
 pub const SLOTS_MAX: usize = 64;
 
-/// Members of a session, spectators included. Further ones are refused as `Full`.
+/// Members of a session, spectators included. Further ones are refused as `Full`; a host that
+/// tells a client of more commits a fault.
 pub const MEMBERS_MAX: usize = 512;
 
-/// Bytes of one slot's input for one tick. A game with more sends messages.
+/// Bytes of one slot's input for one tick. Settings with more are refused; such a game sends
+/// messages.
 pub const INPUT_BYTES_MAX: usize = 64;
 
-/// Ticks per second.
+/// Ticks per second, at least. A smaller rate cannot be made.
 pub const TICK_RATE_HZ_MIN: u16 = 5;
-/// Ticks per second.
+/// Ticks per second, at most. A larger rate cannot be made.
 pub const TICK_RATE_HZ_MAX: u16 = 240;
 
 /// Ticks of inputs that a node keeps per slot. A peer that has acked none of them is too far
-/// behind for frames and gets a snapshot.
+/// behind for frames: the host says goodbye to it, and if it asks again it gets a snapshot.
 pub const INPUT_HISTORY_TICKS_MAX: u32 = 1024;
 
-/// Ticks between sampling an input and the tick on which it acts.
+/// Ticks between sampling an input and the tick on which it acts. Settings with more are refused;
+/// later inputs count as late.
 pub const INPUT_DELAY_TICKS_MAX: u32 = 64;
 
-/// Ticks that a node may run ahead of the confirmed tick on guessed inputs.
+/// Ticks that a node may run ahead of the confirmed tick on guessed inputs. Settings with more are
+/// refused; a node that has guessed so far ahead as it may stalls.
 pub const PREDICTION_TICKS_MAX: u32 = 16;
 
 /// Captured states that a driver keeps, one per tick. A host's settings with more are refused, and
@@ -57,7 +64,7 @@ pub const ANSWERS_MAX: usize = 2048;
 /// schema; longer ones are refused.
 pub const NAME_BYTES_MAX: usize = 64;
 
-/// Component and resource kinds in a schema.
+/// Component and resource kinds in a schema. A schema with more is refused.
 pub const KINDS_MAX: usize = 512;
 
 /// Fields and enum variants of one kind, nested ones included. A schema with more is refused.
@@ -90,31 +97,37 @@ pub const REPLAY_KEYFRAME_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 16 * ENTITIES_
 /// Bytes of a replay's index: some two million chunks. The writer refuses to go on beyond.
 pub const REPLAY_INDEX_BYTES_MAX: usize = 16 << 20;
 
-/// Bytes of one control message. The sender of a longer one has a bug; a peer's is refused.
+/// Bytes of one control message as the carrier sees it. The sender of a longer one has a bug; a
+/// peer's section with one is refused. What nodes say is shorter still
+/// ([`CONTROL_BYTES_MAX`](crate::session::control::CONTROL_BYTES_MAX)): it must fit beside the inputs.
 pub const CONTROL_BYTES_MAX: usize = 900;
 
-/// Control messages that wait for an ack, per peer. One more is refused.
-pub const OUTBOX_MESSAGES_MAX: usize = 256;
+/// Control messages that wait for an ack, per peer: a newcomer gets one per member at once. One more
+/// is refused, and the host lets go of the peer as too slow.
+pub const OUTBOX_MESSAGES_MAX: usize = 1024;
 
-/// Bytes of control messages that wait for an ack, per peer. More are refused.
+/// Bytes of control messages that wait for an ack, per peer. More are refused, as above.
 pub const OUTBOX_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of one message of the game. Longer ones are refused; a transfer has no such limit.
 pub const MESSAGE_BYTES_MAX: usize = 900;
 
-/// Bytes of one packet of the message channels, inside a datagram.
+/// Bytes of one packet of the message channels, inside a datagram. The packer makes no larger one.
 pub const MESSAGE_PACKET_BYTES_MAX: usize = 1100;
 
-/// Payload bytes of one chunk of a transfer.
+/// Payload bytes of one chunk of a transfer; the last may be shorter. Any other size is refused.
 pub const BULK_CHUNK_BYTES: usize = 1160;
 
-/// Bytes that a node may put before the content of a chunk or of an ack of a transfer.
+/// Bytes that a node may put before the content of a chunk or of an ack of a transfer: the kind.
+/// Only the arithmetic of the largest datagram depends on it.
 pub const BULK_HEADER_BYTES_MAX: usize = 8;
 
-/// Chunks between the oldest one that a receiver misses and the newest that it accepts.
+/// Chunks between the oldest one that a receiver misses and the newest that it accepts. The sender
+/// waits at the end of this window; a chunk beyond is refused.
 pub const BULK_WINDOW_CHUNKS_MAX: u32 = 4096;
 
 const _: () = {
+    assert!(OUTBOX_MESSAGES_MAX > MEMBERS_MAX + 64);
     assert!(CONTROL_BYTES_MAX + 16 <= DATAGRAM_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX + 24 <= MESSAGE_PACKET_BYTES_MAX);
     assert!(MESSAGE_PACKET_BYTES_MAX < DATAGRAM_BYTES_MAX);
@@ -135,5 +148,5 @@ const _: () = {
 };
 
 /// Slots times input size of a session, in bytes, so that one whole input frame always fits one
-/// datagram. A session with more is refused when it is opened.
+/// datagram. A session with more is refused when it is opened, and so is a welcome to one.
 pub const INPUT_FRAME_BYTES_MAX: usize = 576;

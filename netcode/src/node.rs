@@ -270,10 +270,12 @@ impl Node {
     pub fn commit_snapshot(&mut self, tick: Tick, bytes: Option<Vec<u8>>) {
         let purpose = self.exporting.take();
         match (&mut self.role, purpose) {
-            (Role::Host(host), Some(ExportFor::Join)) => match bytes {
-                Some(bytes) => host.give_state(tick, &Arc::from(bytes)),
-                None => host.want_export(&mut self.core),
-            },
+            (Role::Host(host), Some(ExportFor::Join)) => {
+                // Without a state, whoever waits for it goes on to wait: the host asks again.
+                if let Some(bytes) = bytes {
+                    host.give_state(tick, &Arc::from(bytes));
+                }
+            }
             (Role::Host(host), Some(ExportFor::Report)) => host.doctor.own_state(tick, bytes),
             (Role::Client(client), Some(_)) => client.give_report(tick, bytes),
             (Role::Host(_) | Role::Client(_), None) => {}

@@ -20,9 +20,10 @@ mod scan;
 mod verify;
 mod writer;
 
+pub use crate::session::config::Mode;
 pub use chunks::{TermCause, TermChange};
 pub use format::{ChunkKind, FORMAT_VERSION};
-pub use header::{Header, HeaderError, Mode, OpenError};
+pub use header::{Header, HeaderError, OpenError};
 pub use info::{ChunkTotal, Info};
 pub use player::{PlayError, Player};
 pub use policy::KeyframePolicy;

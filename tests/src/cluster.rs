@@ -115,6 +115,12 @@ pub struct Cluster {
     pub traffic: BTreeMap<(Index, Index), (u64, u64)>,
     /// Bytes of the largest datagram sent so far.
     pub largest: usize,
+    /// The last datagrams sent, with sender and receiver: at most [`Cluster::tapped`].
+    pub tap: VecDeque<(Index, Index, Vec<u8>)>,
+    /// How many datagrams are kept in the tap; none by default.
+    pub tapped: usize,
+    /// What the host has sent over paths that belong to no member, oldest first, 256 at most.
+    pub astray: VecDeque<(Path, Vec<u8>)>,
 }
 
 impl Cluster {
@@ -144,6 +150,9 @@ impl Cluster {
             prng: Prng::with_stream(seed, 99),
             traffic: BTreeMap::new(),
             largest: 0,
+            tap: VecDeque::new(),
+            tapped: 0,
+            astray: VecDeque::new(),
         }
     }
 
@@ -243,6 +252,14 @@ impl Cluster {
             .push_back((path, bytes.to_vec()));
     }
 
+    /// Hands `bytes` to `to` over any path.
+    pub fn inject_over(&mut self, path: Path, to: Index, bytes: &[u8]) {
+        self.members[to]
+            .link
+            .inbox
+            .push_back((path, bytes.to_vec()));
+    }
+
     /// Runs for `us` microseconds.
     pub fn run_us(&mut self, us: u64) {
         let end = self.now.plus_micros(us);
@@ -320,6 +337,19 @@ impl Cluster {
         let mut outbox = core::mem::take(&mut self.members[from].link.outbox);
         for (path, bytes) in &mut outbox {
             let to = if from == 0 { path.0 as usize } else { 0 };
+            if to >= self.members.len() {
+                self.astray.push_back((*path, bytes.clone()));
+                if self.astray.len() > 256 {
+                    self.astray.pop_front();
+                }
+                continue;
+            }
+            if self.tapped > 0 {
+                self.tap.push_back((from, to, bytes.clone()));
+                if self.tap.len() > self.tapped {
+                    self.tap.pop_front();
+                }
+            }
             let traffic = self.traffic.entry((from, to)).or_default();
             traffic.0 += 1;
             traffic.1 += bytes.len() as u64;

@@ -230,12 +230,10 @@ fn play_here(options: Options) -> Result<ExitCode> {
         .map(|(session, board)| show::spawn(session, Arc::clone(board)))
         .collect::<Result<_>>()?;
     let over = || host.is_finished() && clients.iter().all(JoinHandle::is_finished);
-    let shown = display.follow(&board, over, |_status| {
+    let shown = display.follow(&board, over, |status| {
         // A client that cannot join would let the others wait for ever.
-        if clients.iter().any(JoinHandle::is_finished)
-            && !host.is_finished()
-            && board.look().tick == 0
-        {
+        let lost_one = clients.iter().any(JoinHandle::is_finished);
+        if lost_one && status.tick == 0 {
             board.stop();
         }
         if host.is_finished() {

@@ -292,6 +292,9 @@ impl Client {
             && core.info.session == info.session
             // What it asked for: other ticks may be known no more.
             && welcome.from == self.hello.confirmed
+            && from > Tick::ZERO
+            && (core.info.slots, core.info.images) == (info.slots, info.images)
+            && core.slots().all(|slot| core.known.oldest(slot) <= from)
             && from <= self.final_tick(core);
         if welcome.resumed && !resumed {
             return Err(DropReason::Malformed);

@@ -34,8 +34,12 @@ const SCHEMA_PARTS_AT_ONCE: u32 = 4;
 const BYE_COPIES: u8 = 3;
 /// Ticks by which absences are settled ahead of time, where everyone waits for everyone.
 const ABSENCE_TICKS: u32 = 16;
+/// Microseconds that the start waits for round trips to be measured.
+const MEASURING_US: u64 = 2_000_000;
 /// Microseconds from the last player's arrival to the first tick, at least.
 const START_LEAD_US: u64 = 300_000;
+/// Microseconds between two exports of the state for members that join.
+const EXPORT_US: u64 = 100_000;
 /// Microseconds after the last tick in which members fetch what they lack.
 const FAREWELL_US: u64 = 5_000_000;
 
@@ -70,8 +74,11 @@ pub(super) struct Host {
     delay: DelayControl,
     next_member: u16,
     start_at: Option<Time>,
+    /// Since when all players are there that the start waits for.
+    complete_since: Option<Time>,
     started: bool,
     manual_start: bool,
+    exported_at: Option<Time>,
     ended_at: Option<Time>,
     outgoing: VecDeque<(Path, Vec<u8>)>,
     schema_parts: Vec<Vec<u8>>,
@@ -142,8 +149,10 @@ impl Host {
             delay: DelayControl::new(config.input_delay),
             next_member: 1,
             start_at: None,
+            complete_since: None,
             started: false,
             manual_start: false,
+            exported_at: None,
             ended_at: None,
             outgoing: VecDeque::new(),
             schema_parts: Vec::new(),
@@ -507,9 +516,7 @@ impl Host {
             connected: true,
         };
         self.set_member(core, joined);
-        if wants_state {
-            self.want_export(core);
-        }
+        self.export_if_due(core, now);
     }
 
     /// Makes a member known to all.
@@ -521,11 +528,17 @@ impl Host {
         core.report(Event::Member(member));
     }
 
-    pub(super) fn want_export(&self, core: &mut Core) {
-        let tick = core.timeline.settled();
-        let wanted = Todo::Export(tick, ExportFor::Join);
-        if !core.todo.contains(&wanted) {
-            core.todo.push_back(wanted);
+    /// Asks for the state, now or as soon as the last time is long enough ago: members that come
+    /// and go shall not keep the host busy with exports.
+    fn export_if_due(&mut self, core: &mut Core, now: Time) {
+        let is_wanted = self.guests.values().any(|guest| guest.wants_state);
+        let is_due = self
+            .exported_at
+            .is_none_or(|at| now.micros_since(at) >= EXPORT_US);
+        if is_wanted && is_due {
+            self.exported_at = Some(now);
+            let tick = core.timeline.settled();
+            core.todo.push_back(Todo::Export(tick, ExportFor::Join));
         }
     }
 
@@ -880,6 +893,7 @@ impl Host {
         self.doctor
             .handle_timeout(core, &self.config.game.schema, now);
         self.follow_doctor(core);
+        self.export_if_due(core, now);
         self.say_farewell(core, now);
     }
 
@@ -930,12 +944,18 @@ impl Host {
                 Start::Players(players) => core.roster.players() >= usize::from(players),
                 Start::Manual => self.manual_start,
             };
-            // Round trips must be known, so that everyone's first inputs are in time.
+            if !is_complete {
+                self.complete_since = None;
+                return;
+            }
+            // Round trips should be known, so that everyone's first inputs are in time; but nobody
+            // keeps the others from starting by staying silent.
+            let since = *self.complete_since.get_or_insert(now);
             let measured = self
                 .guests
                 .values()
                 .all(|guest| guest.peer.rtt.smoothed_us().is_some());
-            if is_complete && measured {
+            if measured || now.micros_since(since) > MEASURING_US {
                 let trips = self
                     .guests
                     .values()
@@ -1261,7 +1281,6 @@ impl Host {
                 && self.config.desync.heal
             {
                 guest.wants_state = true;
-                self.want_export(core);
             }
         }
         if !self.config.desync.heal {

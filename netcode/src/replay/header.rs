@@ -9,27 +9,10 @@ use crate::id::SessionId;
 use crate::limits::{
     INPUT_BYTES_MAX, INPUT_FRAME_BYTES_MAX, NAME_BYTES_MAX, REPLAY_HEADER_BYTES_MAX, SLOTS_MAX,
 };
+use crate::session::config::Mode;
 use crate::state::Schema;
 use crate::tick::{Tick, TickRate};
 use crate::wire::bytes::{DecodeError, Reader, put_counted};
-
-/// How the recorded session was played.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Everyone simulates: the replay holds input frames.
-    Lockstep,
-    /// The host simulates. Reserved: this version records no state deltas.
-    StateSync,
-}
-
-impl core::fmt::Display for Mode {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Lockstep => "lockstep",
-            Self::StateSync => "state-sync",
-        })
-    }
-}
 
 /// What a replay says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,10 +113,7 @@ impl Header {
         let mut body = Vec::new();
         put_counted(&mut body, self.game.as_bytes());
         put_counted(&mut body, self.build.as_bytes());
-        body.push(match self.mode {
-            Mode::Lockstep => 1,
-            Mode::StateSync => 2,
-        });
+        body.push(self.mode.number());
         body.extend(self.tick_rate.hz().to_le_bytes());
         body.push(self.input_bytes);
         body.push(self.slots());
@@ -202,11 +182,7 @@ impl Header {
         let mut reader = Reader::new(bytes);
         let game = reader.text(NAME_BYTES_MAX)?.to_owned();
         let build = reader.text(NAME_BYTES_MAX)?.to_owned();
-        let mode = match reader.u8()? {
-            1 => Mode::Lockstep,
-            2 => Mode::StateSync,
-            _ => return Err(DecodeError::Invalid("unknown mode")),
-        };
+        let mode = Mode::from_number(reader.u8()?).ok_or(DecodeError::Invalid("unknown mode"))?;
         let tick_rate = TickRate::new(reader.u16()?)
             .ok_or(DecodeError::Invalid("the tick rate is out of range"))?;
         let input_bytes = reader.u8()?;

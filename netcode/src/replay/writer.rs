@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::chunks::{ChunkRef, Hashes, TermChange, put_index_entry};
 use super::format::{ChunkHeader, ChunkKind, Coding, encode_footer};
-use super::header::{Header, HeaderError, Mode};
+use super::header::{Header, HeaderError};
 use super::inputs::InputRun;
 use crate::hash::digest;
 use crate::input::InputFrame;
 use crate::limits::{REPLAY_CHUNK_TICKS_MAX, REPLAY_INDEX_BYTES_MAX, REPLAY_KEYFRAME_BYTES_MAX};
+use crate::session::config::Mode;
 use crate::state::{ImportError, Schema, Snapshot};
 use crate::tick::{Tick, TickRate};
 use crate::wire::compress::compress;

@@ -1,5 +1,6 @@
 //! What a session is, and what a node wants of it.
 
+use core::fmt;
 use std::sync::Arc;
 
 use crate::limits::{
@@ -14,6 +15,38 @@ use crate::tick::{Tick, TickRate};
 pub enum Mode {
     /// Every node simulates; inputs travel.
     Lockstep,
+    /// The host simulates, state travels. Reserved: this version does not play it.
+    StateSync,
+}
+
+impl Mode {
+    /// Number in handshakes and files.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Lockstep => 1,
+            Self::StateSync => 2,
+        }
+    }
+
+    /// The mode with this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Lockstep),
+            2 => Some(Self::StateSync),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lockstep => "lockstep",
+            Self::StateSync => "state-sync",
+        })
+    }
 }
 
 /// What both ends of a handshake must have in common.
@@ -234,6 +267,9 @@ pub enum ConfigError {
     /// More captured states than the limit.
     #[error("at most {IMAGES_MAX} images can be kept, not {0}")]
     TooManyImages(u32),
+    /// The mode is not played by this version.
+    #[error("this version does not play in {0} mode")]
+    Mode(Mode),
     /// A role that cannot be asked for.
     #[error("a client joins as player or as spectator")]
     Role,
@@ -243,6 +279,9 @@ impl GameInfo {
     fn check(&self) -> Result<(), ConfigError> {
         check_name("name of the game", &self.game)?;
         check_name("name of the build", &self.build)?;
+        if self.mode != Mode::Lockstep {
+            return Err(ConfigError::Mode(self.mode));
+        }
         if self.input_bytes == 0 || usize::from(self.input_bytes) > INPUT_BYTES_MAX {
             return Err(ConfigError::InputBytes(self.input_bytes));
         }

@@ -205,26 +205,6 @@ pub struct Bye {
     pub reason: ByeReason,
 }
 
-impl Mode {
-    /// Number on the wire.
-    #[must_use]
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Lockstep => 1,
-        }
-    }
-
-    /// Name of a mode's number, for texts.
-    #[must_use]
-    pub const fn name_of(number: u8) -> &'static str {
-        match number {
-            1 => "lockstep",
-            2 => "state-sync",
-            _ => "unknown",
-        }
-    }
-}
-
 impl Hello {
     /// What `game` asks for.
     #[must_use]
@@ -314,8 +294,9 @@ impl Refusal {
             ),
             Self::Mode { host } => format!(
                 "the host plays in {} mode, you in {} mode",
-                Mode::name_of(*host),
-                Mode::name_of(you.mode.number())
+                Mode::from_number(*host)
+                    .map_or_else(|| "another".to_owned(), |mode| mode.to_string()),
+                you.mode
             ),
             Self::TickRate { host } => {
                 format!(

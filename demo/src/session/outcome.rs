@@ -1,0 +1,70 @@
+//! What one node went through.
+
+use phalanx::netcode::id::Slot;
+use phalanx::netcode::node::DesyncReport;
+use phalanx::netcode::session::statistics::NodeStatistics;
+use phalanx::netcode::tick::Tick;
+
+use crate::arena::Standing;
+
+/// Bytes of IPv4 and UDP headers around every datagram.
+pub const HEADER_BYTES: u64 = 28;
+
+/// How a session ended for one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At its last tick.
+    Finished,
+    /// This node left, as it was told.
+    Left,
+    /// The host stopped the session.
+    HostStopped,
+    /// Otherwise; the sentence is for people.
+    Failed(String),
+}
+
+/// What one node went through.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub end: End,
+    /// Its slot, if it played.
+    pub slot: Option<Slot>,
+    /// Players at the end, or at the beginning if more.
+    pub players: usize,
+    /// The last tick.
+    pub tick: Tick,
+    /// The state's hash at the last tick.
+    pub state_hash: Option<u64>,
+    /// The node's counters.
+    pub statistics: NodeStatistics,
+    /// Differences that were found.
+    pub desyncs: Vec<DesyncReport>,
+    /// Round trip, mean over the node's links.
+    pub rtt_us: Option<u64>,
+    /// Datagrams and bytes from the first tick to the last.
+    pub traffic: Traffic,
+    /// How the armies stand.
+    pub standings: Vec<Standing>,
+    /// Names of the players, by slot.
+    pub names: Vec<String>,
+    /// Whether recording worked, if it was asked for.
+    pub recording: Option<Result<(), String>>,
+}
+
+/// Datagrams and bytes of one node, link and UDP and IP headers included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// The last tick that was counted.
+    pub until: Tick,
+    /// Ticks for which these counts stand, summed over the nodes at the other ends.
+    pub link_ticks: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+}
