@@ -225,7 +225,7 @@ fn verdict(rows: &[Row], overhead: f64) -> bool {
         );
         println!(
             "    it waited {:.2} % of its ticks (longest freeze {:.0} ms); the host replaced {} \
-             inputs,\n    and it was told of {} (the rest were replaced by equal ones)",
+             inputs,\n    and it was told of {} (others had equal bytes, or the word is still on its way)",
             bad.stalled_percent(),
             bad.longest_freeze_us as f64 / 1000.0,
             row.figures.late,
