@@ -11,7 +11,7 @@ use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::node::api::{DesyncReport, Event};
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::desync::fold;
-use crate::node::host::Guest;
+use crate::node::guest::Guest;
 use crate::session::bulk::BulkReceiver;
 use crate::session::control::{Control, HASHES_MAX};
 use crate::session::statistics::DropReason;
