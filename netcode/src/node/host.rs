@@ -493,7 +493,7 @@ impl Host {
                 guest.wants_state = true;
             }
         }
-        if !self.config.desync.heal {
+        if !self.config.desync.heal_host {
             self.doctor.cure = None;
         }
         if self.doctor.cure.is_some() {
