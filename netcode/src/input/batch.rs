@@ -111,7 +111,13 @@ impl Models {
     fn advance(&mut self, slot: Slot, base: Tick, history: &InputHistory) -> bool {
         let model = &mut self.slots[slot.index()];
         while model.tick() < base {
-            match history.get(slot, model.tick().next()) {
+            let tick = model.tick().next();
+            let is_known = tick <= history.newest(slot) && tick > history.oldest(slot);
+            if is_known && !model.is_new() && !history.is_changed(slot, tick) {
+                model.advance_unchanged();
+                continue;
+            }
+            match history.get(slot, tick) {
                 SlotInput::Absent => model.advance(None),
                 SlotInput::Present(bytes) => model.advance(Some(bytes)),
                 SlotInput::Unknown => return false,
@@ -159,6 +165,16 @@ impl Runs {
         }
         self.newest[slot.index()] = newest;
         Ok(())
+    }
+
+    /// At most the first `ticks` ticks of every slot.
+    fn shortened(&self, slots: u64, ticks: u32) -> Self {
+        let mut runs = *self;
+        for slot in slots_of(slots) {
+            let run = slot.index();
+            runs.newest[run] = runs.newest[run].min(runs.bases[run].plus(ticks));
+        }
+        runs
     }
 
     fn is_empty(&self, slot: Slot) -> bool {

@@ -8,13 +8,36 @@ use crate::tick::Tick;
 ///
 /// Its shape (slots, bytes per input) is fixed for a session. Bytes of absent slots are zero, so
 /// frames compare by value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct InputFrame {
     tick: Tick,
     present: u64,
     slots: u8,
     input_bytes: u8,
     bytes: Vec<u8>,
+}
+
+impl Clone for InputFrame {
+    fn clone(&self) -> Self {
+        Self {
+            bytes: self.bytes.clone(),
+            ..*self
+        }
+    }
+
+    /// Keeps the memory that is there: guesses are copied in every tick.
+    fn clone_from(&mut self, source: &Self) {
+        let Self {
+            tick,
+            present,
+            slots,
+            input_bytes,
+            ref bytes,
+        } = *source;
+        self.bytes.clone_from(bytes);
+        (self.tick, self.present) = (tick, present);
+        (self.slots, self.input_bytes) = (slots, input_bytes);
+    }
 }
 
 impl InputFrame {

@@ -9,6 +9,7 @@
 //! two are sets with at least one member, coded alike: the first member, whether there are more,
 //! and only then the rest; so a button costs few decisions.
 
+use super::history::same_bytes;
 use crate::limits::INPUT_BYTES_MAX;
 use crate::tick::Tick;
 use crate::wire::range::{Bit, Decoder, Encoder, UNIFORM_BITS_MAX};
@@ -84,7 +85,7 @@ impl Cursor {
     #[inline]
     fn differs(&self, input: Option<&[u8]>) -> bool {
         match input {
-            Some(bytes) => !self.present || self.value[..bytes.len()] != *bytes,
+            Some(bytes) => !self.present || !same_bytes(&self.value[..bytes.len()], bytes),
             None => self.present,
         }
     }
@@ -130,6 +131,9 @@ pub struct SlotModel {
     bits: Vec<Bit>,
     input_bytes: usize,
     tick: Tick,
+    /// Whether it has learned nothing since its start, when its cursor may differ from the history
+    /// before it.
+    is_new: bool,
     cursor: Cursor,
 }
 
@@ -148,6 +152,7 @@ impl SlotModel {
             bits: vec![Bit::one_in(2); flips_of(input_bytes, input_bytes)],
             input_bytes,
             tick,
+            is_new: true,
             cursor: Cursor::START,
         };
         model.start(tick);
@@ -157,6 +162,7 @@ impl SlotModel {
     /// Forgets everything; the slot starts after `tick`.
     pub fn start(&mut self, tick: Tick) {
         self.tick = tick;
+        self.is_new = true;
         self.cursor = Cursor::START;
         self.bits[CHANGED..][..AGES].fill(Bit::one_in(8));
         self.bits[CHANGED_ABSENT..][..AGES].fill(Bit::one_in(16));
@@ -177,10 +183,28 @@ impl SlotModel {
         &self.cursor
     }
 
+    /// Whether the model is still at its start. Later its cursor follows history, so what has
+    /// changed there from one tick to the next has changed for the cursor as well.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// Learns the input of the next tick; `None` if the slot is absent.
     pub fn advance(&mut self, input: Option<&[u8]>) {
-        self.tick = self.tick.next();
         let changed = self.cursor.differs(input);
+        self.learn(changed, input);
+    }
+
+    /// Learns that the next tick has the same input as this one. Not for a new model.
+    pub fn advance_unchanged(&mut self) {
+        self.learn(false, None);
+    }
+
+    #[inline]
+    fn learn(&mut self, changed: bool, input: Option<&[u8]>) {
+        self.tick = self.tick.next();
+        self.is_new = false;
         self.bits[self.cursor.changed_context()].update(changed);
         if changed {
             let bits = &mut self.bits;
@@ -204,6 +228,13 @@ impl SlotModel {
         cursor.grow_older(changed);
     }
 
+    /// Codes that the tick after `cursor` has the same input, and moves the cursor there.
+    #[inline]
+    pub fn encode_unchanged(&self, cursor: &mut Cursor, coder: &mut Encoder<'_>) {
+        coder.bit(false, self.bits[cursor.changed_context()]);
+        cursor.grow_older(false);
+    }
+
     fn encode_change(&self, cursor: &Cursor, input: Option<&[u8]>, coder: &mut Encoder<'_>) {
         let mark = coder.mark();
         let bits_before = coder.bits();
@@ -222,14 +253,15 @@ impl SlotModel {
         }
     }
 
-    /// Moves `cursor` to the tick that [`SlotModel::encode`] coded.
+    /// Moves `cursor` to the tick that [`SlotModel::encode`] coded; true if it changed.
     #[inline]
-    pub fn decode(&self, cursor: &mut Cursor, coder: &mut Decoder<'_>) {
+    pub fn decode(&self, cursor: &mut Cursor, coder: &mut Decoder<'_>) -> bool {
         let changed = coder.bit(self.bits[cursor.changed_context()]);
         if changed {
             self.decode_change(cursor, coder);
         }
         cursor.grow_older(changed);
+        changed
     }
 
     fn decode_change(&self, cursor: &mut Cursor, coder: &mut Decoder<'_>) {

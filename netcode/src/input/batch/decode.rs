@@ -5,7 +5,7 @@ use super::{
     SOME_APPEAR, SOME_REPLACED, SPREADS, STEPS, UNEXPECTED, differ_chance, slots_of,
 };
 use crate::id::Slot;
-use crate::input::history::{InputHistory, SlotInput};
+use crate::input::history::{InputHistory, SlotInput, same_bytes};
 use crate::tick::Tick;
 use crate::wire::bytes::DecodeError;
 use crate::wire::range::Decoder;
@@ -168,10 +168,13 @@ impl BatchDecoder {
             let model = &self.models.slots[slot.index()];
             let mut cursor = *model.cursor();
             let known = history.newest(slot);
+            let oldest = history.oldest(slot);
+            let mut is_following = !model.is_new();
             let own = plan.own.filter(|(own, _)| *own == slot);
             let some_replaced = own.is_some() && !runs.is_empty(slot) && coder.bit(SOME_REPLACED);
             let mut was_replaced = false;
             for tick in runs.ticks(slot) {
+                let mut is_changed = true;
                 if let Some((_, sent)) = own {
                     was_replaced = some_replaced && coder.bit(REPLACED[usize::from(was_replaced)]);
                     if was_replaced {
@@ -187,7 +190,17 @@ impl BatchDecoder {
                         }
                     }
                 } else {
-                    model.decode(&mut cursor, coder);
+                    is_changed = model.decode(&mut cursor, coder);
+                }
+                // The tick before agreed, and neither end has a change since.
+                let agrees_surely = is_following
+                    && !is_changed
+                    && tick <= known
+                    && tick > oldest
+                    && !history.is_changed(slot, tick);
+                is_following = true;
+                if agrees_surely {
+                    continue;
                 }
                 let input = cursor.input(size);
                 if tick > known {
@@ -272,7 +285,7 @@ fn decode_bases(
 fn agrees(known: SlotInput<'_>, input: Option<&[u8]>) -> bool {
     match known {
         SlotInput::Absent => input.is_none(),
-        SlotInput::Present(bytes) => input == Some(bytes),
+        SlotInput::Present(bytes) => input.is_some_and(|input| same_bytes(input, bytes)),
         // Older than history: nothing to compare with.
         SlotInput::Unknown => true,
     }

@@ -100,7 +100,7 @@ impl BatchEncoder {
         }
         let mut fits = 0;
         let mut ticks = ticks_all;
-        if let Some(bytes) = self.attempt(plan, &runs, history, ticks, room, out) {
+        if let Some(bytes) = self.attempt(plan, &runs, history, room, out) {
             return Ok(BatchSpan {
                 bytes,
                 ticks,
@@ -111,10 +111,8 @@ impl BatchEncoder {
         while fits + 1 < ticks {
             let middle = fits.midpoint(ticks);
             let before = out.len();
-            if self
-                .attempt(plan, &runs, history, middle, room, out)
-                .is_some()
-            {
+            let shorter = runs.shortened(plan.slots, middle);
+            if self.attempt(plan, &shorter, history, room, out).is_some() {
                 out.truncate(before);
                 fits = middle;
             } else {
@@ -124,8 +122,9 @@ impl BatchEncoder {
         if fits == 0 {
             return Err(BatchError::NoRoom);
         }
+        let shorter = runs.shortened(plan.slots, fits);
         let bytes = self
-            .attempt(plan, &runs, history, fits, room, out)
+            .attempt(plan, &shorter, history, room, out)
             .ok_or(BatchError::NoRoom)?;
         Ok(BatchSpan {
             bytes,
@@ -134,26 +133,20 @@ impl BatchEncoder {
         })
     }
 
-    /// Codes at most `ticks` ticks of every slot, or nothing if that takes more than `room` bytes.
+    /// Codes `runs`, or nothing if that takes more than `room` bytes.
     fn attempt(
         &self,
         plan: &BatchPlan<'_>,
         runs: &Runs,
         history: &InputHistory,
-        ticks: u32,
         room: usize,
         out: &mut Vec<u8>,
     ) -> Option<usize> {
-        let mut runs = *runs;
-        for slot in slots_of(plan.slots) {
-            let run = slot.index();
-            runs.newest[run] = runs.newest[run].min(runs.bases[run].plus(ticks));
-        }
         let before = out.len();
         let mut coder = Encoder::new(out);
-        self.encode_bases(plan, &runs, &mut coder);
-        self.encode_newest(plan, &runs, &mut coder);
-        let is_done = self.encode_runs(plan, &runs, history, room, &mut coder);
+        self.encode_bases(plan, runs, &mut coder);
+        self.encode_newest(plan, runs, &mut coder);
+        let is_done = self.encode_runs(plan, runs, history, room, &mut coder);
         let bytes = coder.finish();
         if is_done && bytes <= room {
             return Some(bytes);
@@ -278,8 +271,16 @@ impl BatchEncoder {
                     }
                 }
             } else {
+                // What history knows of a change from one tick to the next saves comparing values.
+                let mut is_following =
+                    !model.is_new() && runs.bases[slot.index()] >= history.oldest(slot);
                 for tick in runs.ticks(slot) {
-                    model.encode(&mut cursor, history.get(slot, tick).bytes(), coder);
+                    if is_following && !history.is_changed(slot, tick) {
+                        model.encode_unchanged(&mut cursor, coder);
+                    } else {
+                        model.encode(&mut cursor, history.get(slot, tick).bytes(), coder);
+                    }
+                    is_following = true;
                     if coder.bits() > bits_max {
                         return false;
                     }

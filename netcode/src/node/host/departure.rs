@@ -161,7 +161,8 @@ impl Host {
         if now.micros_since(since) <= limit_us {
             return;
         }
-        let missing = self.missing(core, tick);
+        // Only those whom the others wait for too: the rest may be late because they wait.
+        let missing = self.missing(core, self.confirmed(core).next());
         for slot in crate::lockstep::slots_of(missing) {
             let path = match &self.seats[slot.index()].holder {
                 Some(holder) if Some(slot) != self.own_slot => holder.path,
