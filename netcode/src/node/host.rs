@@ -286,13 +286,13 @@ impl Host {
                 })
                 .map_err(|_error| DropReason::BadSection)?;
         }
-        if let Some(messages) = datagram.messages {
-            if guest.peer.messages.handle(messages).is_err() {
-                // Its message channels are beyond repair.
-                self.say_bye(core, path, ByeReason::Fault);
-                self.lose(core, now, path);
-                return Err(DropReason::BadSection);
-            }
+        if let Some(messages) = datagram.messages
+            && guest.peer.messages.handle(messages).is_err()
+        {
+            // Its message channels are beyond repair.
+            self.say_bye(core, path, ByeReason::Fault);
+            self.lose(core, now, path);
+            return Err(DropReason::BadSection);
         }
         guest.peer.accept(now, &datagram);
         guest.peer.statistics.datagrams_received += 1;
