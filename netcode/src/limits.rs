@@ -97,10 +97,9 @@ pub const REPLAY_KEYFRAME_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 16 * ENTITIES_
 /// Bytes of a replay's index: some two million chunks. The writer refuses to go on beyond.
 pub const REPLAY_INDEX_BYTES_MAX: usize = 16 << 20;
 
-/// Bytes of one control message as the carrier sees it. The sender of a longer one has a bug; a
-/// peer's section with one is refused. What nodes say is shorter still
-/// ([`CONTROL_BYTES_MAX`](crate::session::control::CONTROL_BYTES_MAX)): it must fit beside the inputs.
-pub const CONTROL_BYTES_MAX: usize = 900;
+/// Bytes of one control message. It fits beside the largest input frame. The sender of a longer one
+/// has a bug; a peer's section with one is refused.
+pub const CONTROL_BYTES_MAX: usize = 240;
 
 /// Control messages that wait for an ack, per peer: a newcomer gets one per member at once. One more
 /// is refused, and the host lets go of the peer as too slow.

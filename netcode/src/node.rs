@@ -16,6 +16,7 @@ mod client;
 mod core;
 mod desync;
 mod doctor;
+mod guest;
 mod host;
 mod seat;
 

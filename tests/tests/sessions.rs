@@ -5,7 +5,7 @@ use std::sync::Arc;
 use phalanx::netcode::id::MemberId;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::{DisconnectReason, Event};
-use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, Role, Start};
+use phalanx::netcode::session::config::{DesyncPolicy, Gate, HostConfig, JoinConfig, Role, Start};
 use phalanx::netcode::session::handshake::ByeReason;
 use phalanx::netcode::session::messages::Channel;
 use phalanx::netcode::state::{ExactType, FieldSchema, Schema};
@@ -441,7 +441,15 @@ fn a_diverged_client_is_named_down_to_the_field_and_healed() {
 
 #[test]
 fn a_diverged_host_is_named_by_the_majority_and_healed() {
-    let mut cluster = Cluster::new(host(3, 3), calm(), 21);
+    let desync = DesyncPolicy {
+        heal_host: true,
+        ..DesyncPolicy::default()
+    };
+    let config = HostConfig {
+        desync,
+        ..host(3, 3)
+    };
+    let mut cluster = Cluster::new(config, calm(), 21);
     let ids = [
         cluster.join(player("a")),
         cluster.join(player("b")),

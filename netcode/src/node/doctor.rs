@@ -11,7 +11,7 @@ use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::node::api::{DesyncReport, Event};
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::desync::fold;
-use crate::node::host::Guest;
+use crate::node::guest::Guest;
 use crate::session::bulk::BulkReceiver;
 use crate::session::control::{Control, HASHES_MAX};
 use crate::session::statistics::DropReason;
@@ -176,12 +176,14 @@ impl Doctor {
             .map(|(number, _)| Tick::new(number));
         case.tick = first.unwrap_or(case.tick);
         case.asked = true;
-        core.todo
-            .push_back(Todo::Export(case.tick, ExportFor::Report));
+        let (tick, member) = (case.tick, case.member);
+        core.todo.push_back(Todo::Export(tick, ExportFor::Report));
+        // A member that is right needs no other state.
+        let heal = self.minority(core, path, member) == member;
         if let Some(guest) = guests.get_mut(&path) {
             guest.tell(&Control::Diverged {
-                tick: case.tick.number(),
-                heal: true,
+                tick: tick.number(),
+                heal,
             });
         }
     }

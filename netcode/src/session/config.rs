@@ -128,8 +128,11 @@ pub struct DesyncPolicy {
     /// Captured states that the driver keeps, one per tick. Enough to cover the interval plus two
     /// round trips lets the report name the first tick that differs.
     pub images: u32,
-    /// Whether a node that diverged takes over a snapshot and plays on.
+    /// Whether a client that diverged takes over a snapshot of the host and plays on.
     pub heal: bool,
+    /// Whether a host that differs from the majority takes over the state of a member that agrees
+    /// with it. Members who conspire could then rewrite the game: only among friends.
+    pub heal_host: bool,
 }
 
 impl Default for DesyncPolicy {
@@ -138,6 +141,7 @@ impl Default for DesyncPolicy {
             interval_ticks: 32,
             images: 64,
             heal: true,
+            heal_host: false,
         }
     }
 }

@@ -1,11 +1,9 @@
 //! Control messages: what host and client tell each other now and then, in order, exactly once.
 
+use crate::limits::CONTROL_BYTES_MAX;
 use crate::session::roster::MemberRecord;
 use crate::wire::bytes::DecodeError;
 use crate::wire::codec::{self, Decode, Encode};
-
-/// Bytes of a control message, at most.
-pub const CONTROL_BYTES_MAX: usize = 240;
 
 /// Hashes that one control message carries, at most.
 pub const HASHES_MAX: usize = 40;

@@ -242,7 +242,7 @@ mod tests {
 
     fn body(number: u32) -> Vec<u8> {
         let mut body = number.to_le_bytes().to_vec();
-        body.resize(4 + usize::try_from(number * 37 % 300).unwrap(), 7);
+        body.resize(4 + usize::try_from(number * 37 % 230).unwrap(), 7);
         body
     }
 

@@ -1,0 +1,287 @@
+//! Getting in: Hello, Welcome, Refuse, and the slot that takes part.
+
+use super::{Client, Phase, lead_limits};
+use crate::hash::keyed;
+use crate::id::{MemberId, Path, SessionId, Slot, Term};
+use crate::limits::{IMAGES_MAX, JOIN_TICK_MAX, SLOTS_MAX};
+use crate::lockstep::{DelayControl, Exchange};
+use crate::node::api::{Event, SessionInfo};
+use crate::node::core::{Core, Todo};
+use crate::session::config::{ResumeToken, Role};
+use crate::session::control::Control;
+use crate::session::handshake::{
+    self, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Refusal, Refuse, SchemaPart, Welcome,
+};
+use crate::session::peer::Peer;
+use crate::session::statistics::DropReason;
+use crate::state::Schema;
+use crate::tick::Tick;
+use crate::time::Time;
+use crate::wire::bytes::Reader;
+use crate::wire::header::TagKey;
+
+/// Bytes of an encoded schema that a refusal may bring.
+const SCHEMA_BYTES_MAX: usize = 1 << 20;
+
+/// Ticks behind the clock at which a member counts as caught up.
+const CAUGHT_UP_TICKS: u32 = 4;
+
+/// Ticks that may run before the host has confirmed this node's own inputs for them, where all
+/// wait for all.
+const UNCONFIRMED_TICKS_MAX: u32 = 255;
+
+impl Client {
+    /// Asks to join, or to come back.
+    pub(super) fn ask(&mut self, now: Time, confirmed: Tick) {
+        self.attempts += 1;
+        let mut seed = b"hello".to_vec();
+        seed.extend_from_slice(&self.attempts.to_le_bytes());
+        seed.extend_from_slice(&now.micros().to_le_bytes());
+        seed.extend_from_slice(self.config.name.as_bytes());
+        self.hello.nonce = keyed(self.config.secret, &seed).max(1);
+        self.hello.resume = self.resume.map_or(0, |token| token.0);
+        self.hello.confirmed = confirmed.number();
+        self.phase = Phase::Asking {
+            since: now,
+            next_at: now,
+        };
+    }
+
+    /// Takes the session up again over `path`.
+    pub(in crate::node) fn rejoin(&mut self, core: &Core, now: Time, path: Path) {
+        self.path = path;
+        self.outgoing.clear();
+        // What ran beyond the final inputs may have to run again: from a state that is still kept.
+        let last = self.final_tick(core).min(core.timeline.simulated());
+        let ahead = core.timeline.simulated().since(core.timeline.settled());
+        let has_state = !self.needs_state && self.state.is_none();
+        let goes_on = has_state && (ahead == 0 || ahead < core.info.images);
+        self.ask(now, if goes_on { last } else { Tick::ZERO });
+    }
+
+    pub(super) fn handle_welcome(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        body: &[u8],
+    ) -> Result<(), DropReason> {
+        let welcome: Welcome = handshake::read(body).map_err(|_error| DropReason::Malformed)?;
+        let is_asking = matches!(self.phase, Phase::Asking { .. });
+        if !is_asking || welcome.nonce != self.hello.nonce {
+            return Err(DropReason::Unexpected);
+        }
+        let slot = match (welcome.slot, self.config.role) {
+            (u8::MAX, Role::Spectator) => None,
+            (slot, Role::Player) if slot < welcome.slots => Some(Slot(slot)),
+            _ => return Err(DropReason::Malformed),
+        };
+        let input_bytes = self.config.game.input_bytes;
+        let frame_bytes = usize::from(welcome.slots) * usize::from(input_bytes);
+        let fits = welcome.slots > 0
+            && usize::from(welcome.slots) <= SLOTS_MAX
+            && frame_bytes <= crate::limits::INPUT_FRAME_BYTES_MAX
+            && welcome.images <= IMAGES_MAX
+            && welcome.from <= JOIN_TICK_MAX
+            && (PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&welcome.protocol);
+        if !fits {
+            return Err(DropReason::Malformed);
+        }
+        let from = Tick::new(welcome.from);
+        let info = SessionInfo {
+            session: SessionId(welcome.session),
+            term: Term(welcome.term),
+            member: MemberId(welcome.member),
+            slot,
+            slots: welcome.slots,
+            seed: welcome.seed,
+            input_bytes,
+            tick_rate: self.config.game.tick_rate,
+            images: welcome.images,
+            desync_interval: welcome.desync_interval,
+        };
+        let resumed = welcome.resumed
+            && self.hello.resume != 0
+            && core.info.session == info.session
+            // What it asked for: other ticks may be known no more.
+            && welcome.from == self.hello.confirmed
+            && from > Tick::ZERO
+            && (core.info.slots, core.info.images) == (info.slots, info.images)
+            && core.slots().all(|slot| core.known.oldest(slot) <= from)
+            && from <= self.final_tick(core);
+        if welcome.resumed && !resumed {
+            return Err(DropReason::Malformed);
+        }
+        let key = TagKey::new(info.session, info.term, welcome.nonce);
+        self.peer = Peer::new(self.path, info.member, key, info.tick_rate, now);
+        self.peer.slot = slot;
+        let all = (0..info.slots)
+            .map(Slot)
+            .fold(0, |mask, slot| mask | slot.bit());
+        self.exchange = Exchange::new(info.slots, input_bytes, 0, all, from);
+        self.resume = Some(ResumeToken(welcome.resume));
+        self.waits = welcome.gate != 0;
+        self.heal = welcome.heal;
+        self.arrivals.clear();
+        self.active_from = None;
+        self.said_ready = false;
+        self.receiver = None;
+        self.phase = Phase::Inside;
+        if resumed {
+            for slot in core.slots() {
+                if core.known.newest(slot) > from {
+                    core.known.rewind(slot, from);
+                }
+            }
+            core.info = info.clone();
+            core.awaited = None;
+            self.running = self.start_at_us.is_some();
+        } else {
+            let prediction = self
+                .config
+                .prediction_ticks
+                .min(info.images.saturating_sub(1));
+            *core = Core::new(info.clone(), prediction, now);
+            if self.waits {
+                core.timeline.keep_guesses(UNCONFIRMED_TICKS_MAX);
+            }
+            core.begin_after(from);
+            core.jump(from);
+            self.running = false;
+            self.start_at_us = None;
+            self.delay = DelayControl::new(lead_limits(&self.config));
+            self.needs_state = from > Tick::ZERO;
+            if !self.needs_state {
+                core.todo.push_back(Todo::Begin);
+                if core.info.images > 0 {
+                    core.todo.push_back(Todo::Capture(Tick::ZERO));
+                }
+            }
+        }
+        self.frames_upto = from;
+        self.checked_own = from;
+        let resume = ResumeToken(welcome.resume);
+        core.report(Event::Welcomed { info, resume });
+        Ok(())
+    }
+
+    pub(super) fn handle_refuse(&mut self, core: &mut Core, body: &[u8]) -> Result<(), DropReason> {
+        let refuse: Refuse = handshake::read(body).map_err(|_error| DropReason::Malformed)?;
+        let is_asking = matches!(self.phase, Phase::Asking { .. });
+        if !is_asking || refuse.nonce != self.hello.nonce {
+            return Err(DropReason::Unexpected);
+        }
+        if let Refusal::Schema { parts, .. } = refuse.refusal
+            && parts > 0
+            && parts <= 32
+        {
+            if self.schema_parts.len() != usize::from(parts) {
+                self.schema_parts = vec![None; usize::from(parts)];
+            }
+            let missing = self.schema_parts.iter().enumerate();
+            self.hello.schema_parts_wanted = missing
+                .filter(|(_, part)| part.is_none())
+                .fold(0, |mask, (index, _)| mask | 1 << index);
+            return Ok(());
+        }
+        let reason = refuse.refusal.sentence(&self.config.game);
+        self.refused(core, reason, Vec::new());
+        Ok(())
+    }
+
+    pub(super) fn refused(&mut self, core: &mut Core, reason: String, differences: Vec<String>) {
+        self.phase = Phase::Over;
+        self.closing.push_back(self.path);
+        core.report(Event::Refused {
+            reason,
+            differences,
+        });
+    }
+
+    pub(super) fn handle_schema_part(
+        &mut self,
+        core: &mut Core,
+        body: &[u8],
+    ) -> Result<(), DropReason> {
+        let part: SchemaPart = handshake::read(body).map_err(|_error| DropReason::Malformed)?;
+        let is_asking = matches!(self.phase, Phase::Asking { .. });
+        if !is_asking || part.nonce != self.hello.nonce {
+            return Err(DropReason::Unexpected);
+        }
+        let place = self.schema_parts.get_mut(usize::from(part.part));
+        *place.ok_or(DropReason::Malformed)? = Some(part.bytes);
+        if self.schema_parts.iter().any(Option::is_none) {
+            return Ok(());
+        }
+        let block: Vec<u8> = self
+            .schema_parts
+            .iter()
+            .flatten()
+            .flatten()
+            .copied()
+            .collect();
+        let host = crate::wire::compress::decompress(&block, SCHEMA_BYTES_MAX)
+            .and_then(|bytes| Schema::decode(&mut Reader::new(&bytes)));
+        let differences = match host {
+            Ok(host) => {
+                let found = host.compare(&self.config.game.schema);
+                found.iter().map(ToString::to_string).collect()
+            }
+            Err(_error) => Vec::new(),
+        };
+        let reason = "the host's components differ from yours".to_owned();
+        self.refused(core, reason, differences);
+        Ok(())
+    }
+
+    pub(super) fn activate(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        from: Tick,
+    ) -> Result<(), DropReason> {
+        let slot = self.peer.slot.ok_or(DropReason::Unexpected)?;
+        let near = from <= core.clock.tick().max(core.known.newest(slot)).plus(10_000);
+        if self.active_from.is_some() || from == Tick::ZERO || !near {
+            return Err(DropReason::Unexpected);
+        }
+        self.active_from = Some(from);
+        core.submitted.start(slot, from.previous());
+        self.exchange.offer(slot, from.previous());
+        let rtt_us = self.peer.rtt.smoothed_us().unwrap_or(100_000);
+        let jitter_us = 2 * self.peer.rtt.deviation_us();
+        let ticks = |us| core.rate.ticks_in_us_ceil(us);
+        if self.waits {
+            let way_us = if core.roster.players() > 2 {
+                rtt_us
+            } else {
+                rtt_us / 2
+            };
+            let ahead = core.timeline.prediction();
+            self.delay
+                .guess((ticks(way_us + jitter_us) + 1).saturating_sub(ahead));
+            core.prefill(
+                slot,
+                core.clock
+                    .tick()
+                    .plus(self.delay.ticks())
+                    .min(from.plus(64)),
+            );
+        } else {
+            self.delay.guess(ticks(rtt_us + jitter_us) + 2);
+        }
+        core.report(Event::Activated { tick: from });
+        self.advance(core, now);
+        Ok(())
+    }
+
+    pub(super) fn say_ready(&mut self, core: &Core) {
+        if self.said_ready || self.needs_state || self.peer.slot.is_none() {
+            return;
+        }
+        let behind = core.clock.tick().since(core.timeline.simulated());
+        if core.timeline.simulated() == Tick::ZERO || self.running && behind <= CAUGHT_UP_TICKS {
+            self.said_ready = true;
+            self.tell(&Control::Ready);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Letting members in: Hello, Welcome, Refuse, and the state that newcomers need.
+
+use std::sync::Arc;
+
+use super::{Host, first_transfer};
+use crate::hash::keyed;
+use crate::id::{MemberId, Path, Slot};
+use crate::limits::{ANSWERS_MAX, INPUT_HISTORY_TICKS_MAX, MEMBERS_MAX};
+use crate::lockstep::Exchange;
+use crate::node::api::Event;
+use crate::node::core::{Core, ExportFor, Todo};
+use crate::node::guest::Guest;
+use crate::node::seat::{Holder, Seat};
+use crate::session::config::Role;
+use crate::session::control::{Control, Purpose};
+use crate::session::handshake::{self, ByeReason, Hello, Refusal, Refuse, SchemaPart, Welcome};
+use crate::session::peer::Peer;
+use crate::session::roster::{Member, MemberRecord};
+use crate::session::statistics::DropReason;
+use crate::tick::Tick;
+use crate::time::Time;
+use crate::wire::header::{TagKey, kind};
+
+/// Bytes of schema in one part of a refusal.
+const SCHEMA_PART_BYTES: usize = 900;
+
+/// Parts of a schema that are sent for one Hello, at most.
+const SCHEMA_PARTS_MAX: usize = 32;
+
+/// Parts that one Hello gets: it is small, and the answer shall not be hundreds of times its size.
+const SCHEMA_PARTS_AT_ONCE: u32 = 4;
+
+/// Microseconds between two exports of the state for members that join.
+const EXPORT_US: u64 = 100_000;
+
+impl Host {
+    pub(super) fn handle_hello(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        path: Path,
+        body: &[u8],
+    ) -> Result<(), DropReason> {
+        let hello: Hello = handshake::read(body).map_err(|_error| DropReason::Malformed)?;
+        if let Some(guest) = self.guests.get(&path)
+            && guest.nonce == hello.nonce
+        {
+            if self.outgoing.len() < ANSWERS_MAX {
+                self.outgoing.push_back((path, guest.welcome.clone()));
+            }
+            return Ok(());
+        }
+        if !self.admissions.take(now) {
+            return Err(DropReason::RateLimited);
+        }
+        match self.admit(core, now, path, &hello) {
+            Ok(()) => {}
+            Err(Refusal::Schema { host, .. }) => self.refuse_schema(path, &hello, host),
+            Err(refusal) => {
+                self.answer(
+                    path,
+                    kind::REFUSE,
+                    &Refuse {
+                        nonce: hello.nonce,
+                        refusal,
+                    },
+                );
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse_schema(&mut self, path: Path, hello: &Hello, host: u64) {
+        if self.schema_parts.is_empty() {
+            let (mut schema, mut block) = (Vec::new(), Vec::new());
+            self.config.game.schema.encode(&mut schema);
+            crate::wire::compress::compress(&schema, &mut block);
+            self.schema_parts = block
+                .chunks(SCHEMA_PART_BYTES)
+                .take(SCHEMA_PARTS_MAX)
+                .map(<[u8]>::to_vec)
+                .collect();
+        }
+        let parts = u8::try_from(self.schema_parts.len()).unwrap_or(u8::MAX);
+        let refusal = Refusal::Schema { host, parts };
+        self.answer(
+            path,
+            kind::REFUSE,
+            &Refuse {
+                nonce: hello.nonce,
+                refusal,
+            },
+        );
+        let mut sent = 0;
+        for part in 0..parts {
+            if hello.schema_parts_wanted & (1 << part) != 0 && sent < SCHEMA_PARTS_AT_ONCE {
+                sent += 1;
+                let bytes = self.schema_parts[usize::from(part)].clone();
+                let part = SchemaPart {
+                    nonce: hello.nonce,
+                    part,
+                    bytes,
+                };
+                self.answer(path, kind::SCHEMA_PART, &part);
+            }
+        }
+    }
+
+    pub(super) fn answer<T: crate::wire::codec::Encode>(&mut self, path: Path, kind: u8, body: &T) {
+        // A flood of requests meets a full queue; whoever is serious asks again.
+        if self.outgoing.len() < ANSWERS_MAX {
+            let mut bytes = Vec::new();
+            handshake::write(kind, body, &mut bytes);
+            self.outgoing.push_back((path, bytes));
+        }
+    }
+
+    /// Lets a client in, or says why not.
+    pub(super) fn admit(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        path: Path,
+        hello: &Hello,
+    ) -> Result<(), Refusal> {
+        let protocol = hello.compare(&self.config.game)?;
+        if core.is_over() || self.leaving {
+            return Err(Refusal::Ended);
+        }
+        // Whoever was on this path before is another attempt.
+        if self.guests.contains_key(&path) {
+            self.lose(core, now, path);
+            // The path goes on, with the new attempt.
+            self.closing.retain(|closing| *closing != path);
+        }
+        let resumes = self.seat_to_resume(hello);
+        let slot = if hello.spectator {
+            None
+        } else {
+            Some(resumes.or(self.free_slot()))
+        };
+        let slot = match slot {
+            None => {
+                let watching = self
+                    .guests
+                    .values()
+                    .filter(|guest| guest.role == Role::Spectator);
+                let limit = self.config.spectators;
+                if watching.count() >= usize::from(limit) {
+                    return Err(Refusal::SpectatorsFull { limit });
+                }
+                None
+            }
+            Some(None) => {
+                return Err(Refusal::Full {
+                    slots: self.config.slots,
+                });
+            }
+            Some(slot) => slot,
+        };
+        if self.guests.len() >= MEMBERS_MAX {
+            return Err(Refusal::Full {
+                slots: self.config.slots,
+            });
+        }
+        let holder = slot.and_then(|slot| self.seats[slot.index()].holder.clone());
+        let member = match holder {
+            Some(holder) => {
+                if let Some(old) = holder.path {
+                    self.say_bye(core, old, ByeReason::Replaced);
+                    self.guests.remove(&old);
+                    self.doctor.forget(old);
+                }
+                holder.member
+            }
+            None => {
+                // After 65 535 joins numbers come again, but never one that is in use.
+                while core.roster.member(MemberId(self.next_member)).is_some() {
+                    self.next_member = self.next_member.wrapping_add(1);
+                }
+                let member = MemberId(self.next_member);
+                self.next_member = self.next_member.wrapping_add(1);
+                member
+            }
+        };
+        self.welcome(core, now, path, hello, protocol, member, slot);
+        Ok(())
+    }
+
+    pub(super) fn seat_to_resume(&self, hello: &Hello) -> Option<Slot> {
+        let is_its = |seat: &Seat| {
+            seat.holder
+                .as_ref()
+                .is_some_and(|h| h.resume == hello.resume && h.resume != 0)
+        };
+        let index = self.seats.iter().position(is_its)?;
+        u8::try_from(index).ok().map(Slot)
+    }
+
+    pub(super) fn free_slot(&self) -> Option<Slot> {
+        let index = self.seats.iter().position(|seat| seat.holder.is_none())?;
+        u8::try_from(index).ok().map(Slot)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of them make up the welcome")]
+    pub(super) fn welcome(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        path: Path,
+        hello: &Hello,
+        protocol: u16,
+        member: MemberId,
+        slot: Option<Slot>,
+    ) {
+        // The same for as long as the member is one: a welcome that is lost takes nothing away.
+        let mut proof = b"resume".to_vec();
+        proof.extend_from_slice(&member.0.to_le_bytes());
+        proof.extend_from_slice(&core.info.session.0.to_le_bytes());
+        let resume = keyed(self.config.secret, &proof).max(1);
+        let confirmed = Tick::new(hello.confirmed);
+        let settled = core.timeline.settled();
+        let holds_frames = confirmed <= settled
+            && core
+                .slots()
+                .all(|slot| core.known.oldest(slot) <= confirmed)
+            && settled.since(confirmed) < INPUT_HISTORY_TICKS_MAX / 2;
+        let resumed = hello.resume != 0 && slot.is_some() && hello.confirmed > 0 && holds_frames;
+        let from = if resumed { confirmed } else { settled };
+        let role = if slot.is_some() {
+            Role::Player
+        } else {
+            Role::Spectator
+        };
+        let body = Welcome {
+            nonce: hello.nonce,
+            protocol,
+            session: core.info.session.0,
+            term: core.info.term.0,
+            member: member.0,
+            slot: slot.map_or(u8::MAX, |slot| slot.0),
+            slots: core.info.slots,
+            seed: core.info.seed,
+            gate: u8::from(!self.is_paced()),
+            desync_interval: core.info.desync_interval,
+            images: core.info.images,
+            heal: self.config.desync.heal,
+            resume,
+            from: from.number(),
+            resumed,
+        };
+        let mut welcome = Vec::new();
+        handshake::write(kind::WELCOME, &body, &mut welcome);
+        self.outgoing.push_back((path, welcome.clone()));
+
+        let key = TagKey::new(core.info.session, core.info.term, hello.nonce);
+        let mut peer = Peer::new(path, member, key, core.rate, now);
+        peer.slot = slot;
+        let (slots, input_bytes) = (core.info.slots, core.info.input_bytes);
+        let all = core.slots().fold(0, |mask, slot| mask | slot.bit());
+        let behind = if slot.is_none() {
+            self.config.spectator_delay_ticks
+        } else {
+            0
+        };
+        let wants_state = from > Tick::ZERO && !resumed;
+        let mut guest = Guest {
+            peer,
+            exchange: Exchange::new(slots, input_bytes, all, 0, from),
+            nonce: hello.nonce,
+            welcome,
+            role,
+            behind,
+            due: true,
+            wants_state,
+            state_not_before: from.plus(behind),
+            transfer: None,
+            transfers: first_transfer(hello.nonce),
+            is_too_far_behind: false,
+        };
+        for other in core.roster.members() {
+            guest.tell(&Control::Member(MemberRecord::from(other)));
+        }
+        if let Some(at) = self.start_at {
+            guest.tell(&Control::Start(at.micros()));
+        }
+        if let Some(last) = core.last_tick {
+            guest.tell(&Control::LastTick(last.number()));
+        }
+        self.guests.insert(path, guest);
+        if let Some(slot) = slot {
+            let held = self.seats[slot.index()].holder.take();
+            self.seats[slot.index()].holder = Some(Holder {
+                member,
+                resume,
+                path: Some(path),
+                // Where all wait for all, a member that was away is absent until it is back.
+                from: held.and_then(|held| held.from).filter(|_| self.is_paced()),
+                inputs_from: Tick::MAX,
+                lost_at: None,
+                replaced: 0,
+            });
+        }
+        let joined = Member {
+            id: member,
+            role,
+            slot,
+            name: hello.name.clone(),
+            connected: true,
+        };
+        self.set_member(core, joined);
+        self.export_if_due(core, now);
+    }
+
+    /// Makes a member known to all.
+    pub(super) fn set_member(&mut self, core: &mut Core, member: Member) {
+        for guest in self.guests.values_mut() {
+            guest.tell(&Control::Member(MemberRecord::from(&member)));
+        }
+        core.roster.set(member.clone());
+        core.report(Event::Member(member));
+    }
+
+    /// Asks for the state, now or as soon as the last time is long enough ago: members that come
+    /// and go shall not keep the host busy with exports.
+    pub(super) fn export_if_due(&mut self, core: &mut Core, now: Time) {
+        let is_wanted = self.guests.values().any(|guest| guest.wants_state);
+        let is_due = self
+            .exported_at
+            .is_none_or(|at| now.micros_since(at) >= EXPORT_US);
+        if is_wanted && is_due {
+            self.exported_at = Some(now);
+            let tick = core.timeline.settled();
+            core.todo.push_back(Todo::Export(tick, ExportFor::Join));
+        }
+    }
+
+    /// The state at `tick` is there: it goes to those who wait for one.
+    pub(in crate::node) fn give_state(&mut self, tick: Tick, bytes: &Arc<[u8]>) {
+        for guest in self.guests.values_mut().filter(|guest| guest.wants_state) {
+            guest.wants_state = false;
+            guest.begin_transfer(Purpose::Join, tick, bytes);
+        }
+    }
+}
