@@ -6,7 +6,7 @@
 //! control points by outnumbering the others around them; held points give score.
 //!
 //! All of it is registered state and systems in one fixed order. Sums and random draws whose
-//! order matters go by [`NetId`](phalanx::NetId), so a restored node plays on like all others.
+//! order matters go by [`NetId`], so a restored node plays on like all others.
 //!
 //! A slot's hero appears when its player joins and goes when the player leaves; an army without a
 //! player seeks control points on its own.

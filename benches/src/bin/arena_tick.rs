@@ -1,6 +1,6 @@
 //! What a tick of the demo game costs, and what lockstep adds to it: capture, restore and hash.
 //!
-//! `cargo run --release -p phalanx-benches --bin arena [TICKS]`, by default 120 ticks per size (a
+//! `cargo run --release -p phalanx-benches --bin arena_tick [TICKS]`, by default 120 ticks per size (a
 //! tenth of it for 100 000 units). Eight bots play; medians, in microseconds. `growth` is the time per
 //! unit relative to 1000 units: a rule that looks at all pairs would grow a hundredfold.
 
