@@ -29,7 +29,7 @@ use phalanx::netcode::time::Time;
 use phalanx::{EcsSimulation, Game};
 
 pub use board::{Board, Status};
-pub use link::{Destination, GameLink, Network, Watched, open_link};
+pub use link::{Destination, GameLink, Network, open_link};
 pub use outcome::{End, HEADER_BYTES, Outcome, Traffic};
 
 use crate::arena::{self, standings};
@@ -141,7 +141,7 @@ impl Session {
             secret: secret()?,
             ..JoinConfig::new(info.clone(), name)
         };
-        let path = link.connect(to)?;
+        let path = link::connect(&mut link, to)?;
         let node = Node::join(config, path, Time::ZERO)?;
         let mut session = Self::new(node, info, Pilot::new(game, hands), settings, link)?;
         session.host = Some(to.clone());
@@ -275,8 +275,8 @@ impl Session {
                 let sentence = format!("the host refused: {reason}{details}");
                 log.end.get_or_insert(End::Failed(sentence));
             }
-            Event::NoAnswer => {
-                let sentence = why_closed(self.link.closed, address);
+            Event::JoinFailed { reason } => {
+                let sentence = why_closed(reason, address);
                 log.end.get_or_insert(End::Failed(sentence));
             }
             Event::Member(member) => {
@@ -308,9 +308,7 @@ impl Session {
                 log.end.get_or_insert(End::Finished);
             }
             Event::Disconnected { reason } => {
-                let closed = self.link.closed;
-                log.end
-                    .get_or_insert_with(|| end_of(reason, closed, address));
+                log.end.get_or_insert_with(|| end_of(reason, address));
             }
             Event::Left { .. }
             | Event::Activated { .. }
@@ -326,7 +324,7 @@ impl Session {
     fn comes_back(&mut self, reason: DisconnectReason) -> bool {
         let lost = matches!(
             reason,
-            DisconnectReason::Silence | DisconnectReason::PathClosed
+            DisconnectReason::Silence | DisconnectReason::PathClosed(_)
         );
         let Some(to @ Destination::Address(_)) = self.host.clone() else {
             return false;
@@ -337,10 +335,9 @@ impl Session {
         let now = self.now();
         // The old path closes first.
         self.driver.transmit(now, &mut self.link);
-        let Ok(path) = self.link.connect(&to) else {
+        let Ok(path) = link::connect(&mut self.link, &to) else {
             return false;
         };
-        self.link.closed = None;
         self.log.returns += 1;
         self.log.news.push("lost the host; coming back".to_owned());
         self.driver.node_mut().rejoin(now, path);
@@ -359,7 +356,7 @@ impl Session {
         if tick == Tick::ZERO || self.log.end.is_some() {
             return;
         }
-        let udp = self.link.udp().statistics();
+        let udp = self.link.inner().statistics();
         let Some(base) = self.log.baseline else {
             self.log.baseline = Some(Baseline { tick, udp });
             return;
@@ -420,7 +417,7 @@ impl Session {
             }
             (None, _) | (_, None) => String::new(),
         };
-        let figures = board::figures(node, rtt_us, &self.link.udp().statistics());
+        let figures = board::figures(node, rtt_us, &self.link.inner().statistics());
         let mut status = board.status();
         status.tick = node.tick().number();
         status.line = line;
@@ -462,12 +459,12 @@ impl Session {
 }
 
 /// How a session ended that `reason` cut off.
-fn end_of(reason: DisconnectReason, closed: Option<CloseReason>, host: Option<SocketAddr>) -> End {
+fn end_of(reason: DisconnectReason, host: Option<SocketAddr>) -> End {
     match reason {
         DisconnectReason::Left => End::Left,
         DisconnectReason::Bye(ByeReason::Ended) => End::Finished,
         DisconnectReason::Bye(ByeReason::HostStops) => End::HostStopped,
-        DisconnectReason::PathClosed => End::Failed(why_closed(closed, host)),
+        DisconnectReason::PathClosed(reason) => End::Failed(why_closed(reason, host)),
         DisconnectReason::Bye(_) | DisconnectReason::Silence | DisconnectReason::BadState => {
             End::Failed(reason.to_string())
         }
@@ -475,13 +472,13 @@ fn end_of(reason: DisconnectReason, closed: Option<CloseReason>, host: Option<So
 }
 
 /// Why there is no path to the host any more, or never was one.
-fn why_closed(closed: Option<CloseReason>, host: Option<SocketAddr>) -> String {
-    match (closed, host) {
-        (Some(CloseReason::NoAnswer) | None, Some(address)) => format!(
+fn why_closed(reason: CloseReason, host: Option<SocketAddr>) -> String {
+    if let (CloseReason::NoAnswer, Some(address)) = (reason, host) {
+        format!(
             "the host at {address} does not answer; check the address, its firewall and that it runs"
-        ),
-        (Some(reason), _) => reason.to_string(),
-        (None, None) => CloseReason::NoAnswer.to_string(),
+        )
+    } else {
+        reason.to_string()
     }
 }
 

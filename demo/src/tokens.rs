@@ -34,7 +34,7 @@ pub fn announce(
     settings: &Settings,
     players: u8,
 ) -> Result<()> {
-    let local = link.udp().local_addr();
+    let local = link.inner().local_addr();
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "listening {local}")?;
     if !settings.insecure {
@@ -47,7 +47,7 @@ pub fn announce(
         }
         for number in 1..=count {
             let token = link
-                .udp()
+                .inner()
                 .mint_token(u64::from(number), address, life)
                 .context("cannot make a join code")?;
             if let Some(folder) = &hosting.token_dir {

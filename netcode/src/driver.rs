@@ -169,8 +169,8 @@ impl<P: Player> Driver<P> {
                     self.node.handle_datagram(now, path, bytes);
                     self.obey(now);
                 }
-                LinkEvent::Closed { path, .. } => {
-                    self.node.handle_path_closed(now, path);
+                LinkEvent::Closed { path, reason } => {
+                    self.node.handle_path_closed(now, path, reason);
                     self.obey(now);
                 }
             }

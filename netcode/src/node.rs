@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use crate::id::{MemberId, Path, Slot};
 use crate::input::InputFrame;
+use crate::session::close::CloseReason;
 use crate::session::config::{ConfigError, HostConfig, JoinConfig};
 use crate::session::messages::{Channel, SendError};
 use crate::session::roster::Roster;
@@ -215,10 +216,10 @@ impl Node {
     }
 
     /// Takes notice that nothing will arrive over `path` any more.
-    pub fn handle_path_closed(&mut self, now: Time, path: Path) {
+    pub fn handle_path_closed(&mut self, now: Time, path: Path, reason: CloseReason) {
         match &mut self.role {
             Role::Host(host) => host.handle_path_closed(&mut self.core, now, path),
-            Role::Client(client) => client.handle_path_closed(&mut self.core, path),
+            Role::Client(client) => client.handle_path_closed(&mut self.core, path, reason),
         }
     }
 

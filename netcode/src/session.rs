@@ -7,6 +7,7 @@
 pub mod bucket;
 pub mod bulk;
 pub mod clock;
+pub mod close;
 pub mod config;
 pub mod control;
 pub mod handshake;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use phalanx::netcode::id::MemberId;
+use phalanx::netcode::link::CloseReason;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::{DisconnectReason, Event};
 use phalanx::netcode::session::config::{DesyncPolicy, Gate, HostConfig, JoinConfig, Role, Start};
@@ -431,7 +432,12 @@ fn a_host_that_does_not_answer_is_reported() {
     let a = cluster.join(player("a"));
     cluster.isolate(a);
     cluster.run_us(11_000_000);
-    assert_eq!(events(&cluster, a), [Event::NoAnswer]);
+    assert_eq!(
+        events(&cluster, a),
+        [Event::JoinFailed {
+            reason: CloseReason::NoAnswer
+        }]
+    );
 }
 
 #[test]

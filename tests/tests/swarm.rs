@@ -380,7 +380,7 @@ impl Run {
                         actor.refusals += 1;
                     }
                 }
-                Event::NoAnswer => self.ask_again(index),
+                Event::JoinFailed { .. } => self.ask_again(index),
                 Event::Disconnected { reason } => match reason {
                     DisconnectReason::Left | DisconnectReason::Bye(ByeReason::Ended) => {}
                     DisconnectReason::BadState
@@ -388,7 +388,7 @@ impl Run {
                         panic!("node {index}: {reason}")
                     }
                     DisconnectReason::Silence
-                    | DisconnectReason::PathClosed
+                    | DisconnectReason::PathClosed(_)
                     | DisconnectReason::Bye(_) => self.ask_again(index),
                 },
                 Event::Member(_)

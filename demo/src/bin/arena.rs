@@ -192,12 +192,12 @@ fn play_here(options: Options) -> Result<ExitCode> {
     )?;
     let mut destinations = Vec::new();
     for number in 1..=u64::from(clients) {
-        let address = link.udp().local_addr();
+        let address = link.inner().local_addr();
         destinations.push(if settings.insecure {
             Destination::Address(address)
         } else {
             let life = Duration::from_secs(60);
-            Destination::Token(Box::new(link.udp().mint_token(number, address, life)?))
+            Destination::Token(Box::new(link.inner().mint_token(number, address, life)?))
         });
     }
 

@@ -8,15 +8,14 @@ use phalanx::netcode::id::Path;
 use phalanx::netcode::link::conditioned::ConditionedLink;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::link::udp::{JoinToken, UdpConfig, UdpLink};
-use phalanx::netcode::link::{CloseReason, Link, LinkEvent};
 
 use crate::options::Settings;
 
 /// Room in the link for spectators and for players who come back.
 const EXTRA_CLIENTS: usize = 40;
 
-/// The link of a session: UDP, a bad network if one is asked for, and a look at what closes.
-pub type GameLink = Watched<ConditionedLink<UdpLink>>;
+/// The link of a session: UDP, and a bad network if one is asked for.
+pub type GameLink = ConditionedLink<UdpLink>;
 
 /// Opens the UDP link of a node. Of `conditions`, a node that `conditions` alone makes the network
 /// bad meets both directions; nodes that share them meet what they receive.
@@ -49,10 +48,12 @@ pub fn open_link(
         .seed
         .wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let udp = UdpLink::bind(config)?;
-    Ok(Watched {
-        inner: ConditionedLink::new(udp, outgoing, settings.conditions, seed),
-        closed: None,
-    })
+    Ok(ConditionedLink::new(
+        udp,
+        outgoing,
+        settings.conditions,
+        seed,
+    ))
 }
 
 /// Which datagrams meet the settings' network.
@@ -64,54 +65,16 @@ pub enum Network {
     Incoming,
 }
 
-/// A link that remembers why its last path was closed.
-#[derive(Debug)]
-pub struct Watched<L> {
-    inner: L,
-    /// Why the last path was closed, if one was.
-    pub closed: Option<CloseReason>,
-}
-
-impl<L: Link> Link for Watched<L> {
-    fn receive(&mut self) -> Option<LinkEvent<'_>> {
-        let event = self.inner.receive();
-        if let Some(LinkEvent::Closed { reason, .. }) = &event {
-            self.closed = Some(*reason);
-        }
-        event
-    }
-
-    fn send(&mut self, path: Path, bytes: &[u8]) {
-        self.inner.send(path, bytes);
-    }
-
-    fn flush(&mut self) {
-        self.inner.flush();
-    }
-
-    fn close(&mut self, path: Path) {
-        self.inner.close(path);
-    }
-}
-
-impl GameLink {
-    /// The UDP link itself.
-    #[must_use]
-    pub const fn udp(&self) -> &UdpLink {
-        self.inner.inner()
-    }
-
-    /// Connects to a host.
-    ///
-    /// # Errors
-    /// If the destination cannot be one.
-    pub fn connect(&mut self, to: &Destination) -> Result<Path> {
-        let udp = self.inner.inner_mut();
-        Ok(match to {
-            Destination::Address(address) => udp.connect(*address)?,
-            Destination::Token(token) => udp.join(token)?,
-        })
-    }
+/// Connects to a host.
+///
+/// # Errors
+/// If the destination cannot be one.
+pub(super) fn connect(link: &mut GameLink, to: &Destination) -> Result<Path> {
+    let udp = link.inner_mut();
+    Ok(match to {
+        Destination::Address(address) => udp.connect(*address)?,
+        Destination::Token(token) => udp.join(token)?,
+    })
 }
 
 /// Where a client connects to.

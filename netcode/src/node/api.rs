@@ -2,6 +2,7 @@
 
 use crate::id::{MemberId, SessionId, Slot, Term};
 use crate::input::InputFrame;
+use crate::session::close::CloseReason;
 use crate::session::config::ResumeToken;
 use crate::session::handshake::ByeReason;
 use crate::session::messages::Channel;
@@ -100,8 +101,11 @@ pub enum Event {
         /// What differs in the registered components, line by line, where that was the reason.
         differences: Vec<String>,
     },
-    /// The host did not answer in time.
-    NoAnswer,
+    /// This client never got in: the host did not answer, or the path did not come up.
+    JoinFailed {
+        /// Why.
+        reason: CloseReason,
+    },
     /// A member joined, or something about it changed.
     Member(Member),
     /// A member is gone.
@@ -184,9 +188,9 @@ pub enum DisconnectReason {
     /// Nothing was heard for too long.
     #[error("nothing was heard from the host for too long")]
     Silence,
-    /// The path was closed.
-    #[error("the connection was closed")]
-    PathClosed,
+    /// The path is gone.
+    #[error("{0}")]
+    PathClosed(CloseReason),
     /// The state that the host sent cannot be used.
     #[error("the state that the host sent cannot be used")]
     BadState,

@@ -16,6 +16,7 @@ use crate::node::api::{DisconnectReason, Event, SessionInfo};
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::session::bulk::{BulkReceiver, BulkSender};
 use crate::session::clock::Samples;
+use crate::session::close::CloseReason;
 use crate::session::config::{InputDelay, JoinConfig, ResumeToken};
 use crate::session::control::{Control, HASHES_MAX, Purpose};
 use crate::session::handshake::{self, Bye, ByeReason, Hello};
@@ -166,6 +167,15 @@ impl Client {
             let mut bytes = Vec::new();
             handshake::write(kind::BYE, &bye, &mut bytes);
             self.outgoing.push_back(bytes);
+        }
+    }
+
+    /// Gives up joining.
+    fn fail(&mut self, core: &mut Core, reason: CloseReason) {
+        if self.phase != Phase::Over {
+            self.phase = Phase::Over;
+            self.closing.push_back(self.path);
+            core.report(Event::JoinFailed { reason });
         }
     }
 
@@ -403,10 +413,10 @@ impl Client {
                     self.config.resume_us
                 };
                 if now.micros_since(*since) > limit_us {
-                    self.end(core, DisconnectReason::Silence);
                     if never_inside {
-                        core.events.pop_back();
-                        core.report(Event::NoAnswer);
+                        self.fail(core, CloseReason::NoAnswer);
+                    } else {
+                        self.end(core, DisconnectReason::Silence);
                     }
                 } else if *next_at <= now {
                     *next_at = now.plus_micros(HELLO_US);
@@ -431,14 +441,14 @@ impl Client {
     }
 
     /// The path is closed. The driver may open another one and call [`Client::rejoin`].
-    pub(super) fn handle_path_closed(&mut self, core: &mut Core, path: Path) {
-        if path == self.path {
-            let was_inside = self.phase == Phase::Inside;
-            self.end(core, DisconnectReason::PathClosed);
-            if !was_inside && self.resume.is_none() {
-                core.events.pop_back();
-                core.report(Event::NoAnswer);
-            }
+    pub(super) fn handle_path_closed(&mut self, core: &mut Core, path: Path, reason: CloseReason) {
+        if path != self.path {
+            return;
+        }
+        if self.resume.is_none() {
+            self.fail(core, reason);
+        } else {
+            self.end(core, DisconnectReason::PathClosed(reason));
         }
     }
 
