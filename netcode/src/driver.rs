@@ -235,9 +235,14 @@ impl<P: Player> Driver<P> {
                 Request::Capture { tick } => self.capture(tick),
                 Request::Restore { tick } => {
                     let image = ring(&self.images, tick);
-                    if let (Some(simulation), Some(image)) = (&mut self.simulation, image) {
-                        simulation.restore(image);
-                    }
+                    let is_restored = match (&mut self.simulation, image) {
+                        (Some(simulation), Some(image)) => {
+                            simulation.restore(image);
+                            true
+                        }
+                        _ => false,
+                    };
+                    self.node.commit_restore(now, is_restored);
                 }
                 Request::Hash { tick } => {
                     let hash = self.hash_at(tick);

@@ -255,6 +255,21 @@ impl Node {
         Ok(())
     }
 
+    /// Answers [`Request::Restore`]. If the state was not there, a client drops what it would have
+    /// done with it and asks the host for a new one; a host, whose state is that of the session,
+    /// ends it.
+    pub fn commit_restore(&mut self, now: Time, is_restored: bool) {
+        if is_restored {
+            return;
+        }
+        self.core.todo.clear();
+        self.core.awaited = None;
+        match &mut self.role {
+            Role::Host(host) => host.leave(&self.core),
+            Role::Client(client) => client.ask_anew(now),
+        }
+    }
+
     /// Answers [`Request::Hash`]; `None` if the state of that tick is known no more.
     pub fn commit_hash(&mut self, tick: Tick, hash: Option<&StateHash>) {
         let Some(hash) = hash.map(StateHash::combined) else {

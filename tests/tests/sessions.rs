@@ -183,6 +183,67 @@ fn a_player_whose_link_breaks_comes_back_to_its_slot() {
 }
 
 #[test]
+fn inputs_of_the_last_holder_of_a_slot_are_not_taken_for_the_next_ones() {
+    let config = HostConfig {
+        resume_us: 0,
+        silence_us: 1_000_000,
+        ..host(2, 2)
+    };
+    let mut cluster = Cluster::new(config, Conditions::from_rtt(60_000, 0), 11);
+    let (a, b) = (cluster.join(player("a")), cluster.join(player("b")));
+    reach(&mut cluster, &[0, a, b], 100);
+    let slot = cluster.node(b).session().slot;
+    // While b believes to play on, c plays in its slot; then b gets that slot once more.
+    cluster.isolate(b);
+    cluster.run_us(1_100_000);
+    let c = cluster.join(player("c"));
+    cluster.run_us(1_500_000);
+    assert_eq!(cluster.node(c).session().slot, slot);
+    cluster.driver(c).node_mut().leave();
+    cluster.mend(b);
+    cluster.run_us(6_000_000);
+    assert_eq!(cluster.node(b).session().slot, slot);
+    let tick = cluster.node(0).tick().number() + 60;
+    reach(&mut cluster, &[0, a, b], tick);
+    assert_eq!(cluster.node(b).statistics().desyncs, 0);
+    finish(&mut cluster, &[0, a, b]);
+}
+
+#[test]
+fn a_client_without_the_image_to_return_to_gets_a_new_state() {
+    for (seed, config) in [(12, host(2, 2)), (13, strict(3, 3))] {
+        let mut cluster = Cluster::new(config, calm(), seed);
+        let (a, b) = (cluster.join(player("a")), cluster.join(player("b")));
+        reach(&mut cluster, &[0, a, b], 100);
+        let slot = cluster.node(b).session().slot;
+        let now = cluster.now_of(b);
+        cluster.driver(b).node_mut().commit_restore(now, false);
+        cluster.run_us(3_000_000);
+        assert_eq!(cluster.node(b).session().slot, slot, "seed {seed}");
+        let welcomes = events(&cluster, b)
+            .iter()
+            .filter(|event| matches!(event, Event::Welcomed { .. }));
+        assert_eq!(welcomes.count(), 2, "seed {seed}");
+        let tick = cluster.node(0).tick().number() + 60;
+        reach(&mut cluster, &[0, a, b], tick);
+        finish(&mut cluster, &[0, a, b]);
+    }
+}
+
+#[test]
+fn a_host_without_the_image_to_return_to_ends_the_session() {
+    let mut cluster = Cluster::new(host(1, 1), calm(), 14);
+    let a = cluster.join(player("a"));
+    reach(&mut cluster, &[0, a], 100);
+    let now = cluster.now_of(0);
+    cluster.driver(0).node_mut().commit_restore(now, false);
+    cluster.run_us(1_000_000);
+    assert!(cluster.node(0).is_over());
+    let stopped = |event: &Event| matches!(event, Event::Disconnected { reason } if *reason == DisconnectReason::Bye(ByeReason::HostStops));
+    assert!(events(&cluster, a).iter().any(stopped));
+}
+
+#[test]
 fn who_leaves_is_absent_for_all_from_the_same_tick_on() {
     for (seed, config) in [(7, host(3, 3)), (8, strict(4, 4))] {
         let mut cluster = Cluster::new(config, calm(), seed);

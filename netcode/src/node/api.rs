@@ -57,7 +57,9 @@ pub enum Request<'a> {
         /// The current tick.
         tick: Tick,
     },
-    /// Return to the state that was saved for `tick`.
+    /// Return to the state that was saved for `tick`. If it is not there, answer with
+    /// [`Node::commit_restore`](crate::node::Node::commit_restore); the steps that follow would run
+    /// on a wrong state.
     Restore {
         /// The tick.
         tick: Tick,

@@ -59,6 +59,17 @@ impl Client {
         self.ask(now, if goes_on { last } else { Tick::ZERO });
     }
 
+    /// The state is lost: asks for a new one, and for the slot that it has.
+    pub(in crate::node) fn ask_anew(&mut self, now: Time) {
+        if self.phase == Phase::Over {
+            return;
+        }
+        self.outgoing.clear();
+        self.needs_state = true;
+        self.state = None;
+        self.ask(now, Tick::ZERO);
+    }
+
     pub(super) fn handle_welcome(
         &mut self,
         core: &mut Core,
@@ -131,6 +142,10 @@ impl Client {
                 if core.known.newest(slot) > from {
                     core.known.rewind(slot, from);
                 }
+            }
+            // What it sent over another link, or in another slot, is not what the host refers to.
+            if let Some(slot) = slot {
+                core.submitted.start(slot, Tick::ZERO);
             }
             core.info = info.clone();
             core.awaited = None;

@@ -289,6 +289,9 @@ impl Host {
         }
         self.guests.insert(path, guest);
         if let Some(slot) = slot {
+            // What came over another link, or from the slot's last member, is nothing that this one
+            // sent: it may know it as something else, or not at all.
+            core.submitted.start(slot, Tick::ZERO);
             let held = self.seats[slot.index()].holder.take();
             self.seats[slot.index()].holder = Some(Holder {
                 member,

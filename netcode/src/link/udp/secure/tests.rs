@@ -3,6 +3,7 @@
 use super::*;
 use crate::link::conditioner::{Conditioner, Conditions};
 use crate::link::udp::endpoint::tests::{Memory, Said};
+use crate::link::udp::token;
 use crate::prng::Prng;
 
 const PROTOCOL: u64 = 77;
