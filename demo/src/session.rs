@@ -316,6 +316,9 @@ impl Session {
                 log.end.get_or_insert(End::Finished);
             }
             Event::Disconnected { reason } => {
+                if reason == DisconnectReason::Bye(ByeReason::HostStops) {
+                    log.news.push("the host stopped the session".to_owned());
+                }
                 log.end.get_or_insert_with(|| end_of(reason, address));
             }
             Event::Left { .. }
