@@ -24,7 +24,7 @@ use phalanx_tests::toy::{self, Footprint};
 /// Seeds of a default run.
 const SEEDS: u64 = 64;
 /// Seeds that found something once.
-const REGRESSIONS: [u64; 5] = [8, 18, 28, 63, 5841];
+const REGRESSIONS: [u64; 8] = [8, 18, 28, 63, 5841, 60_520, 60_727, 60_770];
 /// Microseconds between two looks at the nodes.
 const LOOK_US: u64 = 100_000;
 /// Microseconds of virtual time in which everyone must be in step after the last fault.
@@ -40,8 +40,14 @@ enum Fate {
     Stays,
     Leaves,
     Vanishes,
-    IsCut { us: u64 },
-    Pauses { us: u64 },
+    IsCut {
+        us: u64,
+    },
+    Pauses {
+        us: u64,
+    },
+    /// Gives up its link, and asks over the same path.
+    AsksAnew,
 }
 
 /// A client of the run.
@@ -49,7 +55,8 @@ enum Fate {
 struct Actor {
     joins_at_us: u64,
     fate: Fate,
-    fate_at_us: u64,
+    /// What befalls it, and when: the fate, and maybe more.
+    faults: Vec<(u64, Fate)>,
     config: JoinConfig,
     conditions: Conditions,
     ahead_us: u64,
@@ -88,6 +95,11 @@ struct Run {
     us: u64,
     waits: bool,
     chats: bool,
+}
+
+/// Whether more befalls the clients of this seed than their fate.
+const fn suffers_again(seed: u64) -> bool {
+    matches!(seed % 5, 0 | 2 | 4)
 }
 
 fn pick<T: Copy>(prng: &mut Prng, choices: &[T]) -> T {
@@ -184,7 +196,10 @@ impl Run {
             actors.push(Actor {
                 joins_at_us,
                 fate,
-                fate_at_us: between(&mut prng, 1_500_000, 6_000_000).max(joins_at_us),
+                faults: vec![(
+                    between(&mut prng, 1_500_000, 6_000_000).max(joins_at_us),
+                    fate,
+                )],
                 config: JoinConfig {
                     role,
                     input_delay: delay(&mut prng),
@@ -201,6 +216,25 @@ impl Run {
             });
         }
         let at_host = conditions(&mut prng);
+        if suffers_again(seed) {
+            // From a stream of its own: the other draws stay those of the seed.
+            let mut prng = Prng::with_stream(seed, 8);
+            for actor in &mut actors {
+                for _ in 0..prng.below(4) {
+                    let fault = match prng.below(4) {
+                        0 => Fate::Pauses {
+                            us: between(&mut prng, 50_000, 2_500_000),
+                        },
+                        1 => Fate::AsksAnew,
+                        _ => Fate::IsCut {
+                            us: between(&mut prng, 50_000, 2_500_000),
+                        },
+                    };
+                    let at_us = between(&mut prng, 1_000_000, 8_500_000);
+                    actor.faults.push((at_us.max(actor.joins_at_us), fault));
+                }
+            }
+        }
         Self {
             seed,
             cluster: Cluster::new(host, at_host, seed),
@@ -257,34 +291,40 @@ impl Run {
             return;
         };
         let is_due = |at_us: u64| (at_us..at_us + LOOK_US).contains(&now_us);
-        if is_due(actor.fate_at_us) {
-            match actor.fate {
-                Fate::Stays => {}
-                Fate::Leaves => {
-                    self.cluster.driver(index).node_mut().leave();
-                    actor.is_gone = true;
+        let mut asks = actor.asks_again_at_us.take_if(|at| *at <= now_us).is_some();
+        for (at_us, fate) in actor.faults.clone() {
+            if is_due(at_us) && !actor.is_gone {
+                match fate {
+                    Fate::Stays => {}
+                    Fate::Leaves => {
+                        self.cluster.driver(index).node_mut().leave();
+                        actor.is_gone = true;
+                    }
+                    Fate::Vanishes => {
+                        self.cluster.isolate(index);
+                        actor.is_gone = true;
+                    }
+                    Fate::IsCut { .. } => self.cluster.isolate(index),
+                    Fate::Pauses { .. } => self.cluster.members[index].paused = true,
+                    Fate::AsksAnew => asks = true,
                 }
-                Fate::Vanishes => {
-                    self.cluster.isolate(index);
-                    actor.is_gone = true;
+            }
+            match fate {
+                Fate::IsCut { us } if is_due(at_us + us) && !actor.is_gone => {
+                    self.cluster.mend(index);
                 }
-                Fate::IsCut { .. } => self.cluster.isolate(index),
-                Fate::Pauses { .. } => self.cluster.members[index].paused = true,
+                Fate::Pauses { us } if is_due(at_us + us) => {
+                    self.cluster.members[index].paused = false;
+                }
+                Fate::Stays
+                | Fate::Leaves
+                | Fate::Vanishes
+                | Fate::IsCut { .. }
+                | Fate::Pauses { .. }
+                | Fate::AsksAnew => {}
             }
         }
-        match actor.fate {
-            Fate::IsCut { us } if is_due(actor.fate_at_us + us) => self.cluster.mend(index),
-            Fate::Pauses { us } if is_due(actor.fate_at_us + us) => {
-                self.cluster.members[index].paused = false;
-            }
-            Fate::Stays
-            | Fate::Leaves
-            | Fate::Vanishes
-            | Fate::IsCut { .. }
-            | Fate::Pauses { .. } => {}
-        }
-        if actor.asks_again_at_us.is_some_and(|at| at <= now_us) {
-            actor.asks_again_at_us = None;
+        if asks && !actor.is_gone {
             let now = self.cluster.now_of(index);
             let path = phalanx::netcode::id::Path(0);
             self.cluster.driver(index).node_mut().rejoin(now, path);
@@ -335,6 +375,9 @@ impl Run {
                 Event::Welcomed { info, .. } => {
                     watched.active_from = None;
                     watched.links += 1;
+                    // A new state brings a newer tick: what ran here up to it were guesses.
+                    let settled = self.cluster.node(index).settled_tick().number();
+                    watched.checked = watched.checked.max(settled);
                     // Messages are counted per member. One with a second link may miss some.
                     if watched.member.replace(info.member) != Some(info.member) {
                         (watched.sent, watched.heard, watched.links) = (0, 0, 1);
@@ -592,11 +635,10 @@ impl Run {
         println!("  host: {:?}", self.cluster.default_conditions());
         for actor in &self.actors {
             println!(
-                "  {:?} {:?} {:?} at {} for {:?}, joins {}, {:?} {:?}",
+                "  {:?} {:?} {:?} for {:?}, joins {}, {:?} {:?}",
                 actor.index,
                 actor.config.role,
-                actor.fate,
-                actor.fate_at_us,
+                actor.faults,
                 actor.config.input_delay,
                 actor.joins_at_us,
                 actor.config.prediction_ticks,

@@ -28,6 +28,9 @@ use crate::wire::header::{TagKey, kind};
 
 /// Microseconds between two Hellos.
 const HELLO_US: u64 = 100_000;
+/// Microseconds for which a nonce may be answered, then another one is tried: the host may have
+/// lost the link that it opened before its welcome arrived, and opens none twice.
+const NONCE_US: u64 = 2_000_000;
 /// Copies of a goodbye: it is not acked.
 const BYE_COPIES: u8 = 3;
 /// Microseconds after the last tick in which others fetch what they lack.
@@ -39,7 +42,11 @@ const FAREWELL_TICKS: u64 = 16;
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
     /// Hello goes out until it is answered.
-    Asking { since: Time, next_at: Time },
+    Asking {
+        since: Time,
+        next_at: Time,
+        nonce_until: Time,
+    },
     /// Takes part.
     Inside,
     /// Over.
@@ -405,7 +412,11 @@ impl Client {
 
     pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Time) {
         match &mut self.phase {
-            Phase::Asking { since, next_at } => {
+            Phase::Asking {
+                since,
+                next_at,
+                nonce_until,
+            } => {
                 let never_inside = self.resume.is_none();
                 let limit_us = if never_inside {
                     self.config.join_us
@@ -420,6 +431,10 @@ impl Client {
                     }
                 } else if *next_at <= now {
                     *next_at = now.plus_micros(HELLO_US);
+                    if *nonce_until <= now {
+                        *nonce_until = now.plus_micros(NONCE_US);
+                        self.renew_nonce(now);
+                    }
                     let mut bytes = Vec::new();
                     handshake::write(kind::HELLO, &self.hello, &mut bytes);
                     self.outgoing.push_back(bytes);

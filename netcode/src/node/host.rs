@@ -45,6 +45,9 @@ pub(super) struct Host {
     manual_start: bool,
     exported_at: Option<Time>,
     admissions: Bucket,
+    /// Nonces of the newest links, so that none opens a second one: what is still under way of the
+    /// first, its welcome above all, would be taken for the second's.
+    nonces: VecDeque<u64>,
     ended_at: Option<Time>,
     outgoing: VecDeque<(Path, Vec<u8>)>,
     schema_parts: Vec<Vec<u8>>,
@@ -120,6 +123,7 @@ impl Host {
             manual_start: false,
             exported_at: None,
             admissions: Bucket::default(),
+            nonces: VecDeque::new(),
             ended_at: None,
             outgoing: VecDeque::new(),
             schema_parts: Vec::new(),

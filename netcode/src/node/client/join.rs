@@ -1,6 +1,6 @@
 //! Getting in: Hello, Welcome, Refuse, and the slot that takes part.
 
-use super::{Client, Phase, lead_limits};
+use super::{Client, NONCE_US, Phase, lead_limits};
 use crate::hash::keyed;
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::limits::{IMAGES_MAX, JOIN_TICK_MAX, SLOTS_MAX};
@@ -33,18 +33,24 @@ const UNCONFIRMED_TICKS_MAX: u32 = 255;
 impl Client {
     /// Asks to join, or to come back.
     pub(super) fn ask(&mut self, now: Time, confirmed: Tick) {
+        self.renew_nonce(now);
+        self.hello.resume = self.resume.map_or(0, |token| token.0);
+        self.hello.confirmed = confirmed.number();
+        self.phase = Phase::Asking {
+            since: now,
+            next_at: now,
+            nonce_until: now.plus_micros(NONCE_US),
+        };
+    }
+
+    /// Takes a nonce that it never had.
+    pub(super) fn renew_nonce(&mut self, now: Time) {
         self.attempts += 1;
         let mut seed = b"hello".to_vec();
         seed.extend_from_slice(&self.attempts.to_le_bytes());
         seed.extend_from_slice(&now.micros().to_le_bytes());
         seed.extend_from_slice(self.config.name.as_bytes());
         self.hello.nonce = keyed(self.config.secret, &seed).max(1);
-        self.hello.resume = self.resume.map_or(0, |token| token.0);
-        self.hello.confirmed = confirmed.number();
-        self.phase = Phase::Asking {
-            since: now,
-            next_at: now,
-        };
     }
 
     /// Takes the session up again over `path`.

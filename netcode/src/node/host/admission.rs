@@ -30,6 +30,9 @@ const SCHEMA_PARTS_MAX: usize = 32;
 /// Parts that one Hello gets: it is small, and the answer shall not be hundreds of times its size.
 const SCHEMA_PARTS_AT_ONCE: u32 = 4;
 
+/// Links whose nonces are remembered.
+const NONCES_MAX: usize = 512;
+
 /// Microseconds between two exports of the state for members that join.
 const EXPORT_US: u64 = 100_000;
 
@@ -49,6 +52,11 @@ impl Host {
                 self.outgoing.push_back((path, guest.welcome.clone()));
             }
             return Ok(());
+        }
+        // A late copy, or a client that has not heard of a link that is lost by now: it asks with
+        // another nonce soon.
+        if self.nonces.contains(&hello.nonce) {
+            return Err(DropReason::Unexpected);
         }
         if !self.admissions.take(now) {
             return Err(DropReason::RateLimited);
@@ -251,6 +259,10 @@ impl Host {
         };
         let mut welcome = Vec::new();
         handshake::write(kind::WELCOME, &body, &mut welcome);
+        if self.nonces.len() >= NONCES_MAX {
+            self.nonces.pop_front();
+        }
+        self.nonces.push_back(hello.nonce);
         self.outgoing.push_back((path, welcome.clone()));
 
         let key = TagKey::new(core.info.session, core.info.term, hello.nonce);
