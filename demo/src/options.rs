@@ -24,7 +24,7 @@ pub struct Options {
     /// Ends the session after so many ticks (60 per second); a client leaves it then
     #[arg(long, value_name = "N")]
     pub ticks: Option<u32>,
-    /// The number on which the run depends: field, bots and network [default: 1]
+    /// Seed of the field, the bots and the network that is added [default: 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Adds to the round trip time, in milliseconds

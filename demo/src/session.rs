@@ -7,7 +7,7 @@ mod board;
 mod link;
 mod outcome;
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -158,8 +158,13 @@ impl Session {
     ) -> Result<Self> {
         let mut driver = Driver::new(node, info, pilot);
         if let Some(file) = &settings.record {
-            // Whoever wants a replay shall not learn after the match that there is none.
-            File::create(file).with_context(|| format!("cannot record to {}", file.display()))?;
+            // Whoever wants a replay shall not learn after the match that there is none. What the
+            // file holds stays until the match begins: perhaps it never does.
+            OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(file)
+                .with_context(|| format!("cannot record to {}", file.display()))?;
             driver.record(file);
         }
         Ok(Self {
@@ -196,6 +201,9 @@ impl Session {
             if stopped_at.is_none() && (board.is_stopped() || self.has_enough()) {
                 stopped_at = Some(Instant::now());
                 self.stop();
+                // A node that leaves is over at once; its goodbye must still go out.
+                let now = self.now();
+                self.driver.transmit(now, &mut self.link);
             }
             if stopped_at.is_some_and(|at| at.elapsed() > STOP_LIMIT) {
                 self.log.end.get_or_insert(End::Left);
@@ -308,6 +316,9 @@ impl Session {
                 log.end.get_or_insert(End::Finished);
             }
             Event::Disconnected { reason } => {
+                if reason == DisconnectReason::Bye(ByeReason::HostStops) {
+                    log.news.push("the host stopped the session".to_owned());
+                }
                 log.end.get_or_insert_with(|| end_of(reason, address));
             }
             Event::Left { .. }
@@ -520,6 +531,6 @@ fn secret() -> Result<u128> {
 /// A file in the system's folder for temporary files, for a replay that nobody named.
 #[must_use]
 pub fn temporary_replay(seed: u64) -> PathBuf {
-    let name = format!("arena-{seed}-{}.phx", std::process::id());
+    let name = format!("arena-{seed}-{}.phxr", std::process::id());
     std::env::temp_dir().join(name)
 }

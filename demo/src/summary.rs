@@ -64,7 +64,10 @@ impl Summary {
     pub fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         for node in &self.nodes {
-            if let End::Failed(sentence) = &node.end {
+            // All clients of a host that is gone say the same.
+            if let End::Failed(sentence) = &node.end
+                && !failures.contains(sentence)
+            {
                 failures.push(sentence.clone());
             }
             for report in &node.desyncs {
@@ -86,20 +89,24 @@ impl Summary {
             ..
         }) = &self.replay
         {
-            failures.push(format!("{error:#}"));
+            failures.push(sentence(error));
         }
         failures
     }
 
-    /// Whether all nodes of this process that ended at the same tick have the same state.
+    /// Whether all nodes of this process that ended at the same tick have the same state. A node
+    /// that never got into the session has none.
     #[must_use]
     pub fn hashes_equal(&self) -> bool {
         let Some(first) = self.nodes.first() else {
             return true;
         };
-        self.nodes
-            .iter()
+        self.nodes_with_state()
             .all(|node| node.tick != first.tick || node.state_hash == first.state_hash)
+    }
+
+    fn nodes_with_state(&self) -> impl Iterator<Item = &Outcome> {
+        self.nodes.iter().filter(|node| node.state_hash.is_some())
     }
 
     /// Desyncs that any node saw.
@@ -214,7 +221,7 @@ impl Summary {
             self.desyncs(),
         );
         if let Some(hash) = first.state_hash {
-            let nodes = self.nodes.len();
+            let nodes = self.nodes_with_state().count();
             let _ = match (nodes, self.hashes_equal()) {
                 (1, _) => writeln!(text, "state hash {hash:016x}"),
                 (_, true) => writeln!(text, "state hash {hash:016x} on all {nodes} nodes"),
@@ -312,8 +319,36 @@ pub fn main(program: &str, run: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // If stderr is closed, the exit code has to say it.
-            let _ = writeln!(io::stderr(), "{program}: {error:#}");
+            let _ = writeln!(io::stderr(), "{program}: {}", sentence(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An error and its causes in one line. Some errors end with the words of their cause already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::anyhow!("no such file").context("cannot read: no such file");
+        assert_eq!(sentence(&error), "cannot read: no such file");
+        let error = error.context("cannot start");
+        assert_eq!(sentence(&error), "cannot start: cannot read: no such file");
     }
 }

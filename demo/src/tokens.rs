@@ -39,6 +39,13 @@ pub fn announce(
     writeln!(stdout, "listening {local}")?;
     if !settings.insecure {
         let address = public_address(local, hosting.public)?;
+        if local.ip().is_unspecified() && hosting.public.is_none() {
+            let mut stderr = io::stderr().lock();
+            writeln!(
+                stderr,
+                "the join codes lead to {address}, so they work on this machine only; for others, say --public ADDRESS:PORT"
+            )?;
+        }
         let life = Duration::from_secs(hosting.token_life.unwrap_or(TOKEN_LIFE_S));
         let count = hosting.tokens.unwrap_or_else(|| u16::from(players));
         if let Some(folder) = &hosting.token_dir {

@@ -41,7 +41,13 @@ enum Command {
     Join(JoinCommand),
 }
 
+/// What a player without `--bot` types.
+const CONTROLS: &str = "\
+To play without --bot, type lines: n, ne, e, se, s, sw, w, nw or stop moves the hero; strike and \
+rest begin and end its strikes; seek, hold, follow or \"go X Y\" (0 to 200 each) orders the units.";
+
 #[derive(Args, Debug)]
+#[command(after_help = CONTROLS)]
 struct HostCommand {
     #[command(flatten)]
     hosting: Hosting,
@@ -56,6 +62,7 @@ struct HostCommand {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = CONTROLS)]
 struct JoinCommand {
     /// Join code, or with --insecure the address of the host
     #[arg(value_name = "ADDR|CODE", required_unless_present = "token")]

@@ -5,8 +5,8 @@
 //! A bad network around any link of a running game.
 //!
 //! Each path gets a [`Conditioner`] per direction, with streams of one seed. Datagrams are
-//! conditioned; a path's opening and closing are not, but what was under way on a closed path is
-//! lost. Conditioned datagrams move when [`Link::receive`] or [`Link::flush`] is called, so call
+//! conditioned; a path's opening and closing are not. What is under way when a path closes arrives
+//! at once, before the closing, so that a goodbye is not lost. Conditioned datagrams move when [`Link::receive`] or [`Link::flush`] is called, so call
 //! one of them at least every millisecond or two where the delay must be exact.
 
 use std::collections::BTreeMap;
@@ -95,6 +95,7 @@ impl<L: Link> ConditionedLink<L> {
         self.routes.entry(path).or_insert_with(|| Route {
             outgoing: Conditioner::new(outgoing, stream),
             incoming: Conditioner::new(incoming, !stream),
+            closed: None,
         })
     }
 
@@ -123,10 +124,10 @@ impl<L: Link> ConditionedLink<L> {
                     self.route(path);
                     self.news.push_back(News::Opened { path, client_id });
                 }
-                Some(LinkEvent::Closed { path, reason }) => {
-                    self.routes.remove(&path);
-                    self.news.push_back(News::Closed { path, reason });
-                }
+                Some(LinkEvent::Closed { path, reason }) => match self.routes.get_mut(&path) {
+                    Some(route) => route.closed = Some(reason),
+                    None => self.news.push_back(News::Closed { path, reason }),
+                },
             }
         }
     }
@@ -143,15 +144,27 @@ impl<L: Link> Link for ConditionedLink<L> {
                 News::Closed { path, reason } => LinkEvent::Closed { path, reason },
             });
         }
+        let mut closed = None;
         for (&path, route) in &mut self.routes {
-            if let Some(((), bytes)) = route.incoming.pop(now) {
+            let until = if route.closed.is_some() {
+                Time::FAR
+            } else {
+                now
+            };
+            if let Some(((), bytes)) = route.incoming.pop(until) {
                 self.lent.clear();
                 self.lent.extend_from_slice(bytes);
                 let bytes = &self.lent;
                 return Some(LinkEvent::Datagram { path, bytes });
             }
+            if let Some(reason) = route.closed {
+                closed = Some((path, reason));
+                break;
+            }
         }
-        None
+        let (path, reason) = closed?;
+        self.routes.remove(&path);
+        Some(LinkEvent::Closed { path, reason })
     }
 
     fn send(&mut self, path: Path, bytes: &[u8]) {
@@ -170,7 +183,12 @@ impl<L: Link> Link for ConditionedLink<L> {
     }
 
     fn close(&mut self, path: Path) {
-        self.routes.remove(&path);
+        if let Some(mut route) = self.routes.remove(&path) {
+            while let Some(((), bytes)) = route.outgoing.pop(Time::FAR) {
+                self.inner.send(path, bytes);
+            }
+            self.inner.flush();
+        }
         self.inner.close(path);
     }
 }
@@ -180,6 +198,8 @@ impl<L: Link> Link for ConditionedLink<L> {
 struct Route {
     outgoing: Conditioner<()>,
     incoming: Conditioner<()>,
+    /// The other end is gone; it is said once all that arrived before has been handed out.
+    closed: Option<CloseReason>,
 }
 
 #[derive(Debug)]
@@ -249,6 +269,31 @@ mod tests {
         hand.store(20_000, Ordering::Relaxed);
         let bytes: &[u8] = b"back";
         assert_eq!(a.receive(), Some(LinkEvent::Datagram { path: to_b, bytes }));
+    }
+
+    #[test]
+    fn what_was_sent_before_a_close_arrives_before_it() {
+        let hand = Hand::default();
+        for slow in [Conditions::PERFECT, Conditions::from_rtt(40_000, 0)] {
+            // The end that closes is conditioned, then the end that is told.
+            let (a, mut b) = memory::pair();
+            let mut a = conditioned(a, slow, Conditions::PERFECT, &hand);
+            let (to_b, to_a) = (opened(&mut a), opened(&mut b));
+            let (bytes, reason): (&[u8], _) = (b"bye", CloseReason::Remote);
+            a.send(to_b, bytes);
+            a.close(to_b);
+            assert_eq!(b.receive(), Some(LinkEvent::Datagram { path: to_a, bytes }));
+            assert_eq!(b.receive(), Some(LinkEvent::Closed { path: to_a, reason }));
+
+            let (a, mut b) = memory::pair();
+            let mut a = conditioned(a, Conditions::PERFECT, slow, &hand);
+            let (to_b, to_a) = (opened(&mut a), opened(&mut b));
+            b.send(to_a, bytes);
+            b.close(to_a);
+            assert_eq!(a.receive(), Some(LinkEvent::Datagram { path: to_b, bytes }));
+            assert_eq!(a.receive(), Some(LinkEvent::Closed { path: to_b, reason }));
+            assert_eq!(a.statistics(to_b), None);
+        }
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl fmt::Display for Info {
         ] {
             writeln!(
                 f,
-                "  {name:<9}{} bytes in {} chunks",
+                "  {name:<9} {} bytes in {} chunks",
                 total.bytes, total.chunks
             )?;
         }

@@ -90,7 +90,10 @@ impl core::fmt::Display for Completeness {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Complete => f.write_str("complete"),
-            Self::Cut { lost_bytes } => write!(f, "cut ({lost_bytes} bytes of its end are lost)"),
+            Self::Cut { lost_bytes } => write!(
+                f,
+                "cut off: its end is missing, and {lost_bytes} bytes before that cannot be used"
+            ),
             Self::Damaged(damage) => damage.fmt(f),
         }
     }

@@ -39,19 +39,19 @@ pub enum ConnectError {
     #[error("there is already a connection to this address")]
     AlreadyConnected,
     /// The token was used by this process before.
-    #[error("the join token was already used; ask the host for a new one")]
+    #[error("the join code was already used; ask the host for a new one")]
     TokenUsed,
     /// The token's time is over.
-    #[error("the join token has expired; ask the host for a new one")]
+    #[error("the join code has expired; ask the host for a new one")]
     TokenExpired,
     /// The token is for another game or version.
-    #[error("the join token is for another game or version")]
+    #[error("the join code is for another game or version")]
     OtherGame,
     /// This link is secure: it connects with join tokens only.
-    #[error("this link is secure: it connects with a join token, not with an address")]
+    #[error("this link is secure: it connects with a join code, not with an address")]
     NeedsToken,
     /// This link is insecure: it connects to addresses only.
-    #[error("this link is insecure: it connects to an address, not with a join token")]
+    #[error("this link is insecure: it connects to an address, not with a join code")]
     NeedsAddress,
     /// Too many connections are open or under way.
     #[error("too many connections")]

@@ -55,19 +55,19 @@ pub enum TokenError {
     #[error("the join code is damaged or incomplete; copy it again")]
     Damaged,
     /// The parts of the token contradict each other or break a limit.
-    #[error("the join token is invalid: {0}")]
+    #[error("the join code is invalid: {0}")]
     Invalid(&'static str),
     /// The token's time is over.
-    #[error("the join token has expired; ask the host for a new one")]
+    #[error("the join code has expired; ask the host for a new one")]
     Expired,
     /// The file cannot be read or written.
     #[error("the token file cannot be used: {0}")]
     File(#[from] io::Error),
     /// The cipher failed.
-    #[error("the join token cannot be made: {0}")]
+    #[error("the join code cannot be made: {0}")]
     Mint(String),
     /// This link runs without encryption.
-    #[error("this link is insecure: it has no join tokens, connect to its address")]
+    #[error("this link is insecure: it has no join codes, connect to its address")]
     Insecure,
 }
 
