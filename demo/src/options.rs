@@ -171,6 +171,8 @@ pub struct Settings {
     pub predict: u32,
     /// Time to wait for an answer, and of silence until a link is lost.
     pub timeout: Duration,
+    /// How long a host keeps the slot of a lost player.
+    pub keep: Duration,
     /// Whether to do without join codes and encryption.
     pub insecure: bool,
     /// Whether to draw nothing.
@@ -260,6 +262,7 @@ impl Options {
             delay,
             predict,
             timeout: Duration::from_secs(timeout_s),
+            keep: Hosting::default().keeps_slots_for(),
             insecure: self.insecure,
             headless: self.headless,
         })
@@ -308,9 +311,12 @@ pub struct Hosting {
     /// Seconds for which join codes are valid [default: 3600]
     #[arg(long, value_name = "SECONDS")]
     pub token_life: Option<u64>,
-    /// Join codes for players; more than slots let players come back [default: as many as slots]
+    /// Join codes for players; spare ones let players come back [default: as many as slots]
     #[arg(long, value_name = "N")]
     pub tokens: Option<u16>,
+    /// Seconds for which the slot of a lost player is kept; then another may take it [default: 15]
+    #[arg(long, value_name = "SECONDS")]
+    pub keep: Option<u16>,
     /// Writes figures in Prometheus' text format into this file, every few seconds
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
@@ -326,18 +332,28 @@ impl Hosting {
             token_dir: self.token_dir.or(other.token_dir),
             token_life: self.token_life.or(other.token_life),
             tokens: self.tokens.or(other.tokens),
+            keep: self.keep.or(other.keep),
             metrics: self.metrics.or(other.metrics),
         }
     }
 }
 
+impl Hosting {
+    /// How long the slot of a lost player is kept.
+    #[must_use]
+    pub fn keeps_slots_for(&self) -> Duration {
+        Duration::from_secs(u64::from(self.keep.unwrap_or(15)))
+    }
+}
+
 /// Names of the keys of [`Hosting`].
-const HOSTING_KEYS: [&str; 6] = [
+const HOSTING_KEYS: [&str; 7] = [
     "bind",
     "public",
     "token-dir",
     "token-life",
     "tokens",
+    "keep",
     "metrics",
 ];
 

@@ -110,6 +110,7 @@ impl Session {
             start: Start::Players(settings.players),
             last_tick: settings.ticks,
             silence_us: silence_us(settings),
+            resume_us: u64::try_from(settings.keep.as_micros()).unwrap_or(u64::MAX),
             secret: secret()?,
             ..HostConfig::new(info.clone(), settings.players)
         };

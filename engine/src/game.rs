@@ -184,6 +184,15 @@ impl Game {
         (self.inner.input.neutral)(usize::from(self.input_bytes()))
     }
 
+    /// Whether `T` is the game's input type; if not, its name.
+    pub(crate) fn check_input<T: 'static>(&self) -> Result<(), &'static str> {
+        if TypeId::of::<T>() == self.inner.input.type_id {
+            Ok(())
+        } else {
+            Err(self.inner.input.name)
+        }
+    }
+
     /// The bytes of `input`, as they stand in input frames: [`Game::input_bytes`] of them.
     ///
     /// # Panics

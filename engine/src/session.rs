@@ -58,7 +58,8 @@ impl<L: Link> Session<L> {
     /// random one.
     ///
     /// # Errors
-    /// If the settings cannot be used, or the system has no random numbers.
+    /// If the settings cannot be used, the input is of another type than the game's, or the system
+    /// has no random numbers.
     pub fn host<I: Exact + 'static>(
         game: &Game,
         mut config: HostConfig,
@@ -66,7 +67,7 @@ impl<L: Link> Session<L> {
         input: impl LocalInput<I>,
     ) -> Result<Self, SessionError> {
         let clock = Clock::new();
-        fill(&mut config.secret)?;
+        prepare::<I>(game, &mut config.secret)?;
         let info = config.game.clone();
         let node = Node::host(config, clock.now())?;
         Ok(Self::new(game, info, node, link, clock, input))
@@ -76,7 +77,8 @@ impl<L: Link> Session<L> {
     /// is replaced by a random one.
     ///
     /// # Errors
-    /// If the settings cannot be used, or the system has no random numbers.
+    /// If the settings cannot be used, the input is of another type than the game's, or the system
+    /// has no random numbers.
     pub fn join<I: Exact + 'static>(
         game: &Game,
         mut config: JoinConfig,
@@ -85,7 +87,7 @@ impl<L: Link> Session<L> {
         input: impl LocalInput<I>,
     ) -> Result<Self, SessionError> {
         let clock = Clock::new();
-        fill(&mut config.secret)?;
+        prepare::<I>(game, &mut config.secret)?;
         let info = config.game.clone();
         let node = Node::join(config, path, clock.now())?;
         Ok(Self::new(game, info, node, link, clock, input))
@@ -221,12 +223,23 @@ pub enum SessionError {
     /// The settings cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The closure gives inputs of another type than the game takes.
+    #[error("the game's input is `{expected}`, the closure gives `{found}`")]
+    Input {
+        /// The game's input type.
+        expected: &'static str,
+        /// The closure's.
+        found: &'static str,
+    },
     /// The system has no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(#[from] std::io::Error),
 }
 
-fn fill(secret: &mut u128) -> std::io::Result<()> {
+fn prepare<I: 'static>(game: &Game, secret: &mut u128) -> Result<(), SessionError> {
+    let found = core::any::type_name::<I>();
+    game.check_input::<I>()
+        .map_err(|expected| SessionError::Input { expected, found })?;
     if *secret == 0 {
         *secret = phalanx_netcode::link::random_secret()?;
     }

@@ -46,6 +46,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let hosting = cli.hosting.or(hosting_from_file);
     let settings = Settings {
         headless: true,
+        keep: hosting.keeps_slots_for(),
         ..cli.options.or(from_file).resolve()?
     };
     let bind = tokens::bind_of(&hosting);

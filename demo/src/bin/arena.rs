@@ -94,7 +94,10 @@ fn main() -> ExitCode {
 
 /// Hosts a session for players elsewhere, and plays.
 fn host(command: HostCommand) -> Result<ExitCode> {
-    let settings = command.options.resolve()?;
+    let settings = Settings {
+        keep: command.hosting.keeps_slots_for(),
+        ..command.options.resolve()?
+    };
     let link = open_link(
         tokens::bind_of(&command.hosting),
         &settings,
