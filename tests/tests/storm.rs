@@ -2,7 +2,7 @@
 //!
 //! A path belongs to whoever the link has verified, so what comes over the path of a member is
 //! that member's word. It may ruin its own part; the match of the others goes on, with equal
-//! states, and nothing panics or grows. `PHALANX_STORM=1000000` sends so many datagrams.
+//! states, and nothing panics or grows. `PHALANX_STORM=n` sends so many datagrams instead of a million.
 
 use std::collections::VecDeque;
 
@@ -26,7 +26,7 @@ use phalanx_tests::cluster::{Cluster, Index};
 use phalanx_tests::toy::{self, Toy};
 
 /// Datagrams of a default run, over all tests of this file.
-const DATAGRAMS: u64 = 240_000;
+const DATAGRAMS: u64 = 1_000_000;
 /// Bytes by which the printed form of an attacked node may grow: a measure of what it holds.
 const GROWTH_BYTES_MAX: usize = 6 << 20;
 
