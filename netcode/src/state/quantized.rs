@@ -107,12 +107,16 @@ impl QuantizedSnapshot {
 
     /// Where the lanes of entity number `index` lie.
     fn lanes_of(&self, index: usize) -> Range<usize> {
-        let start = index.checked_sub(1).map_or(0, |before| self.heads[before].lanes_end);
+        let start = index
+            .checked_sub(1)
+            .map_or(0, |before| self.heads[before].lanes_end);
         start as usize..self.heads[index].lanes_end as usize
     }
 
     fn opaque_of(&self, index: usize) -> Range<usize> {
-        let start = index.checked_sub(1).map_or(0, |before| self.heads[before].opaque_end);
+        let start = index
+            .checked_sub(1)
+            .map_or(0, |before| self.heads[before].opaque_end);
         start as usize..self.heads[index].opaque_end as usize
     }
 
