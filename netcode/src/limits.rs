@@ -80,6 +80,10 @@ pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
 /// Entities in one snapshot. Decoding refuses more.
 pub const ENTITIES_MAX: usize = 1 << 20;
 
+/// Different combinations of components that the entities of a state-sync session have. A host
+/// leaves entities beyond out, and counts them; a client refuses datagrams that ask for more.
+pub const SHAPES_MAX: usize = 4096;
+
 /// Bytes of a decoded snapshot, with what its indexes take. Decoding refuses more before it
 /// allocates.
 pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;

@@ -6,15 +6,24 @@
 
 mod exact;
 mod hash;
+mod patch;
+mod quantized;
 mod schema;
 mod snapshot;
 mod text;
 mod walk;
+mod wire_form;
 
 pub use exact::{Exact, Networked};
 pub use hash::{KindHasher, StateHash};
+pub use patch::{Patch, PatchRows};
+pub use quantized::{EntityHead, EntityRef, QuantizedSnapshot, ShapeId};
 pub use schema::{
     ExactType, FieldSchema, KindSchema, KindShape, Schema, SchemaDifference, SchemaError,
     Visibility, kind_salt,
 };
 pub use snapshot::{Difference, ImportError, KindRows, Snapshot};
+pub use wire_form::{
+    FieldLayout, Interpolation, KindLayout, Lane, LaneModel, Prediction, Shape, Shapes,
+    TooManyShapes, WireForm, WireLayout,
+};

@@ -1,0 +1,193 @@
+//! The state as clients need it: quantized values in lanes, entity by entity.
+//!
+//! A [`QuantizedSnapshot`] holds, per entity, one run of `i32` lanes over all of its kinds, so that
+//! the codec, which looks at one entity in several snapshots at once, touches few cache lines. What
+//! a lane means follows from the [`WireLayout`](super::WireLayout) and the entity's [`ShapeId`].
+
+use core::ops::Range;
+
+use crate::id::NetId;
+use crate::tick::Tick;
+
+/// Which kinds an entity has: a number in a [`Shapes`] table. Numbers are local to a node and never
+/// travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShapeId(pub u32);
+
+/// One entity of a [`QuantizedSnapshot`], or its resources under [`NetId::NONE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntityHead {
+    /// Whose values these are.
+    pub id: NetId,
+    /// Which kinds it has.
+    pub shape: ShapeId,
+    /// The newest snapshot tick at which a value or the shape differed from the snapshot before.
+    pub changed: Tick,
+    /// Where its lanes end in the snapshot's lanes.
+    lanes_end: u32,
+    /// Where its opaque bytes end.
+    opaque_end: u32,
+}
+
+/// One entity's values, borrowed from a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntityRef<'a> {
+    /// Whose values these are.
+    pub id: NetId,
+    /// Which kinds it has.
+    pub shape: ShapeId,
+    /// The newest snapshot tick at which something of it differed from the snapshot before.
+    pub changed: Tick,
+    /// The lanes of all its kinds, one kind after the other.
+    pub lanes: &'a [i32],
+    /// The exact bytes of those fields that have no lanes, in the same order.
+    pub opaque: &'a [u8],
+}
+
+impl EntityRef<'_> {
+    /// Whether both have the same kinds with the same values.
+    #[must_use]
+    pub fn same_value(&self, other: &EntityRef<'_>) -> bool {
+        self.shape == other.shape && self.lanes == other.lanes && self.opaque == other.opaque
+    }
+}
+
+/// Quantized state at one snapshot tick: all entities by NetId ascending. Resources come first, as
+/// the entity [`NetId::NONE`], if any is visible.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QuantizedSnapshot {
+    /// The tick of the state.
+    pub tick: Tick,
+    heads: Vec<EntityHead>,
+    lanes: Vec<i32>,
+    opaque: Vec<u8>,
+}
+
+impl QuantizedSnapshot {
+    /// An empty snapshot.
+    #[must_use]
+    pub fn new(tick: Tick) -> Self {
+        Self {
+            tick,
+            ..Self::default()
+        }
+    }
+
+    /// Forgets all entities and keeps the memory.
+    pub fn clear(&mut self, tick: Tick) {
+        self.tick = tick;
+        self.heads.clear();
+        self.lanes.clear();
+        self.opaque.clear();
+    }
+
+    /// Number of entities, the resources' row included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Whether there are no entities.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    /// Bytes that the values take.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        size_of_val(&*self.heads) + size_of_val(&*self.lanes) + self.opaque.len()
+    }
+
+    /// The heads, by NetId ascending.
+    #[must_use]
+    pub fn heads(&self) -> &[EntityHead] {
+        &self.heads
+    }
+
+    /// Where the lanes of entity number `index` lie.
+    fn lanes_of(&self, index: usize) -> Range<usize> {
+        let start = index
+            .checked_sub(1)
+            .map_or(0, |before| self.heads[before].lanes_end);
+        start as usize..self.heads[index].lanes_end as usize
+    }
+
+    fn opaque_of(&self, index: usize) -> Range<usize> {
+        let start = index
+            .checked_sub(1)
+            .map_or(0, |before| self.heads[before].opaque_end);
+        start as usize..self.heads[index].opaque_end as usize
+    }
+
+    /// Entity number `index`, counted by NetId.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    #[inline]
+    pub fn entity(&self, index: usize) -> EntityRef<'_> {
+        let head = self.heads[index];
+        EntityRef {
+            id: head.id,
+            shape: head.shape,
+            changed: head.changed,
+            lanes: &self.lanes[self.lanes_of(index)],
+            opaque: &self.opaque[self.opaque_of(index)],
+        }
+    }
+
+    /// All entities, by NetId ascending.
+    pub fn entities(&self) -> impl ExactSizeIterator<Item = EntityRef<'_>> {
+        (0..self.len()).map(|index| self.entity(index))
+    }
+
+    /// The number of entity `id`.
+    #[must_use]
+    pub fn index_of(&self, id: NetId) -> Option<usize> {
+        self.heads.binary_search_by_key(&id, |head| head.id).ok()
+    }
+
+    /// The entity `id`.
+    #[must_use]
+    pub fn find(&self, id: NetId) -> Option<EntityRef<'_>> {
+        self.index_of(id).map(|index| self.entity(index))
+    }
+
+    /// Adds an entity whose values `write` appends to the lanes and to the opaque bytes. Entities
+    /// come by NetId ascending.
+    ///
+    /// # Panics
+    /// If `id` is not beyond the newest one, or the lanes or bytes exceed 2^32.
+    pub fn push(
+        &mut self,
+        id: NetId,
+        shape: ShapeId,
+        changed: Tick,
+        write: impl FnOnce(&mut Vec<i32>, &mut Vec<u8>),
+    ) {
+        assert!(
+            self.heads.last().is_none_or(|last| last.id < id),
+            "entities come by NetId ascending"
+        );
+        write(&mut self.lanes, &mut self.opaque);
+        self.heads.push(EntityHead {
+            id,
+            shape,
+            changed,
+            lanes_end: u32::try_from(self.lanes.len()).expect("a snapshot has fewer lanes"),
+            opaque_end: u32::try_from(self.opaque.len()).expect("a snapshot has fewer bytes"),
+        });
+    }
+
+    /// Adds a copy of an entity.
+    ///
+    /// # Panics
+    /// As [`QuantizedSnapshot::push`].
+    pub fn push_entity(&mut self, entity: EntityRef<'_>) {
+        self.push(entity.id, entity.shape, entity.changed, |lanes, opaque| {
+            lanes.extend_from_slice(entity.lanes);
+            opaque.extend_from_slice(entity.opaque);
+        });
+    }
+}
