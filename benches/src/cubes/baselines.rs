@@ -145,3 +145,109 @@ fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     times[times.len() / 2].as_secs_f64() * 1e6
 }
+
+#[cfg(test)]
+mod tests {
+    use phalanx_netcode::prng::Prng;
+
+    use super::super::{
+        CUBES, Cube, ORIENTATION_MAX, POSITION_XY_MAX, POSITION_Z_MAX, empty_frame,
+    };
+    use super::*;
+
+    fn number(prng: &mut Prng, max: i32) -> i32 {
+        i32::try_from(prng.below(u64::try_from(max).expect("a bound") + 1)).expect("below an i32")
+    }
+
+    fn any_cube(prng: &mut Prng) -> Cube {
+        Cube {
+            largest: u8::try_from(prng.below(4)).expect("below 4"),
+            orientation: [(); 3].map(|()| {
+                u16::try_from(number(prng, i32::from(ORIENTATION_MAX))).expect("nine bits")
+            }),
+            position: [
+                number(prng, 2 * POSITION_XY_MAX) - POSITION_XY_MAX,
+                number(prng, 2 * POSITION_XY_MAX) - POSITION_XY_MAX,
+                number(prng, POSITION_Z_MAX),
+            ],
+            interacting: prng.below(2) == 1,
+        }
+    }
+
+    /// Some cubes rest, some drift by up to 300 units, some jump anywhere; how many changes.
+    fn scene(prng: &mut Prng, frames: usize) -> Vec<Frame> {
+        let mut frame = empty_frame();
+        for cube in frame.iter_mut() {
+            *cube = any_cube(prng);
+        }
+        let mut scene = vec![frame];
+        while scene.len() < frames {
+            let mut frame = scene.last().expect("the first one").clone();
+            let (drift, jump) = (prng.below(300_000), prng.below(30_000));
+            for cube in frame.iter_mut() {
+                if prng.chance_per_million(u32::try_from(drift).expect("small")) {
+                    let step = 1 << prng.below(9);
+                    cube.position[2] += number(prng, 2 * step) - step;
+                    cube.position[2] = cube.position[2].clamp(0, POSITION_Z_MAX);
+                    cube.orientation[0] ^= 1 << prng.below(9);
+                    cube.interacting = !cube.interacting;
+                }
+                if prng.chance_per_million(u32::try_from(jump).expect("small")) {
+                    *cube = any_cube(prng);
+                }
+            }
+            scene.push(frame);
+        }
+        scene
+    }
+
+    #[test]
+    fn every_scene_comes_back() {
+        for seed in 0..8 {
+            let scene = scene(&mut Prng::new(seed), 20);
+            for lag in [1, 6] {
+                for run in [fiedler(&scene, lag), giesen(&scene, lag)] {
+                    let run = run.unwrap_or_else(|error| panic!("seed {seed}, lag {lag}: {error}"));
+                    assert_eq!(run.snapshots, 20 - lag);
+                    assert!(run.bytes > 0, "seed {seed}, lag {lag}: {run:?}");
+                }
+            }
+        }
+        assert_eq!(
+            fiedler(&scene(&mut Prng::new(1), 6), 6).map(|run| run.bytes),
+            Err(RunError::TooShort { frames: 6, lag: 6 })
+        );
+    }
+
+    #[test]
+    fn scenes_at_rest_cost_next_to_nothing() {
+        let still = vec![empty_frame(); 400];
+        let bits = fiedler(&still, 1).expect("long enough");
+        // One bit that says how, one per cube.
+        assert_eq!(bits.bytes, 399 * (1 + CUBES).div_ceil(8));
+        let adaptive = giesen(&still, 1).expect("long enough");
+        assert!(adaptive.bytes * 8 < bits.bytes, "{adaptive:?}");
+    }
+
+    #[test]
+    fn hostile_packets_neither_panic_nor_hang() {
+        let prng = &mut Prng::new(7);
+        let scene = scene(prng, 3);
+        let (state, mut next) = (giesen::State::new(), giesen::State::new());
+        let mut fine = Vec::new();
+        fiedler::encode(&scene[2], &scene[1], Some(&scene[0]), &mut fine);
+        let mut refused = 0;
+        for round in 0..200 {
+            let mut packet = fine.clone();
+            packet.truncate(usize::try_from(prng.below(fine.len() as u64)).expect("a length"));
+            for byte in packet.iter_mut().skip(round) {
+                *byte ^= prng.next_u32().to_le_bytes()[0];
+            }
+            let decoded = fiedler::decode(&packet, &scene[1], Some(&scene[0]));
+            refused += usize::from(decoded.is_none());
+            let adaptive = giesen::decode(&packet, &scene[1], &state, &mut next);
+            assert_eq!(adaptive.len(), CUBES);
+        }
+        assert!(refused > 150, "{refused} of 200 refused");
+    }
+}

@@ -1,11 +1,14 @@
 //! Baseline: Fabian Giesen's adaptive binary arithmetic coder, the legal record of the challenge.
 //!
-//! The scheme, understood from its author's published program: every decision is a bit with an
-//! adaptive probability, the mean of a fast and a slow estimate; numbers are an adaptive magnitude
-//! class, then plain bits and sign. Contexts are made for cubes: whether the cube changed in the
-//! baseline, how near the orientation's largest component is to being overtaken, how fast the cube
-//! moved. The probabilities that a snapshot starts with are those that its baseline ended with, so
-//! both sides keep one [`State`] per snapshot.
+//! The scheme, understood from what its author published: every decision is a bit with an adaptive
+//! probability, the mean of a fast and a slow estimate; numbers are an adaptive octave and highest
+//! bit, then plain bits and sign. A cube is expected to go on as it came into its baseline, and the
+//! contexts are made for cubes: whether it changed, which component it turns to, how fast it moved
+//! and turned. The probabilities that a snapshot starts with are those that its baseline ended with,
+//! so both sides keep one [`State`] per snapshot.
+//!
+//! The record's last version was not at hand; this one is tuned until it was no worse than the
+//! record's 193.1 kbit/s on the scene that `BENCHMARKS.md` names A.
 
 use super::{CUBES, Cube, Frame, ORIENTATION_MAX, empty_frame};
 
@@ -14,17 +17,17 @@ const PROBABILITY_BITS: u32 = 15;
 const HALF: u32 = 1 << (PROBABILITY_BITS - 1);
 
 /// Shifts of the fast and of the slow estimate.
-const FAST: u32 = 3;
+const FAST: u32 = 4;
 const SLOW: u32 = 7;
 
-/// Contexts of a position's residual: octaves of the speed.
+/// Contexts of a residual: octaves of the speed.
 const SPEEDS: usize = 10;
 
-/// Orientation steps at zero.
-const MIDDLE: i32 = 256;
+/// A component of a quaternion that is one, in half steps of the quantizer around its middle.
+const ONE: i32 = 722;
 
-/// What the left out component is taken for where it becomes one of the three: a large value.
-const LARGEST_GUESS: i32 = 450;
+/// Eighths of a cube's turn into its baseline that it goes on to turn.
+const INERTIA: i32 = 7;
 
 /// What coding a snapshot leaves behind for those that are coded against it.
 #[derive(Clone, Debug)]
@@ -55,17 +58,18 @@ impl Default for State {
 struct Motion {
     changed: bool,
     velocity: [i32; 3],
+    /// Change of the quaternion, in half steps.
+    turn: [i32; 4],
 }
 
 #[derive(Clone, Debug, Default)]
 struct Tables {
     /// By whether the cube changed in the baseline.
     turned: [Bit; 2],
-    /// By the baseline's largest component and what threatens to overtake it.
+    /// By the baseline's largest component and the expected one.
     largest: [[Bit; 3]; 16],
-    orientation: Magnitude,
-    /// By the sign that the new largest component had.
-    flipped: [Bit; 2],
+    /// By the octave of the turn; the last where another component became the largest.
+    orientation: [Magnitude; SPEEDS],
     /// By whether the cube turned.
     moved: [Bit; 2],
     /// By the octave of the speed.
@@ -118,21 +122,29 @@ fn code_tree<C: Coder>(coder: &mut C, tree: &mut [Bit], bits: u32, value: u32) -
     u32::try_from(node - (1 << bits)).unwrap_or(0)
 }
 
-/// A signed number: the octave of its magnitude plus one is adaptive, the rest plain.
+/// A signed number: the octave of its magnitude plus one and the bit below are adaptive, the rest
+/// plain.
 #[derive(Clone, Debug, Default)]
 struct Magnitude {
     octave: [Bit; 31],
+    below: [Bit; 32],
 }
 
 impl Magnitude {
     #[inline]
     fn code<C: Coder>(&mut self, coder: &mut C, value: i32) -> i32 {
-        // At most 2^31, so the octave is at most 31.
-        let magnitude = value.unsigned_abs().saturating_add(1);
+        // At most 2^31 + 1, so the octave is at most 31.
+        let magnitude = value.unsigned_abs() + 1;
         let octave = code_tree(coder, &mut self.octave, 5, magnitude.ilog2());
         let mut read = 1_u32;
         for shift in (0..octave).rev() {
-            read = read << 1 | u32::from(coder.code(HALF, magnitude >> shift & 1 == 1));
+            let bit = magnitude >> shift & 1 == 1;
+            let bit = if shift + 1 == octave {
+                self.below[octave as usize].code(coder, bit)
+            } else {
+                coder.code(HALF, bit)
+            };
+            read = read << 1 | u32::from(bit);
         }
         let read = (read - 1).cast_signed();
         if read != 0 && coder.code(HALF, value < 0) {
@@ -196,10 +208,11 @@ fn code_cube<C: Coder>(
     before: &Motion,
 ) -> (Cube, Motion) {
     let mut coded = *base;
+    let mut turn = [0; 4];
     let turned = cube.largest != base.largest || cube.orientation != base.orientation;
     let turned = tables.turned[usize::from(before.changed)].code(coder, turned);
     if turned {
-        code_orientation(coder, tables, cube, base, &mut coded);
+        turn = code_orientation(coder, tables, cube, base, before.turn, &mut coded);
     }
 
     let mut velocity = [0; 3];
@@ -208,8 +221,7 @@ fn code_cube<C: Coder>(
     if moved {
         for (axis, velocity) in velocity.iter_mut().enumerate() {
             let expected = before.velocity[axis];
-            let speed = expected.unsigned_abs().max(1).ilog2() as usize;
-            let table = &mut tables.position[speed.min(SPEEDS - 1)];
+            let table = &mut tables.position[octave(expected).min(SPEEDS - 1)];
             let actual = cube.position[axis].wrapping_sub(base.position[axis]);
             let residual = table.code(coder, actual.wrapping_sub(expected));
             *velocity = expected.wrapping_add(residual);
@@ -218,61 +230,100 @@ fn code_cube<C: Coder>(
     }
     let interacting = &mut tables.interacting[usize::from(base.interacting)];
     coded.interacting = interacting.code(coder, cube.interacting);
-    let changed = turned || velocity != [0; 3];
-    (coded, Motion { changed, velocity })
+    let motion = Motion {
+        changed: turned || velocity != [0; 3],
+        velocity,
+        turn,
+    };
+    (coded, motion)
 }
 
+/// The same for the orientation; gives back how the quaternion changed.
 #[inline]
 fn code_orientation<C: Coder>(
     coder: &mut C,
     tables: &mut Tables,
     cube: &Cube,
     base: &Cube,
+    turn: [i32; 4],
     coded: &mut Cube,
-) {
-    let tree = &mut tables.largest[overtaking(base)];
-    let [largest, ..] = code_tree(coder, tree, 2, u32::from(cube.largest)).to_le_bytes();
-    coded.largest = largest;
-    let mut expected = base.orientation.map(i32::from);
-    if largest != base.largest {
-        let (old, new) = (usize::from(base.largest), usize::from(largest));
-        let mut full = [LARGEST_GUESS; 4];
-        for (component, value) in expected.into_iter().enumerate() {
-            full[component + usize::from(component >= old)] = value;
-        }
-        // The sign is chosen so that the largest is positive: all flip where the new one was not.
-        let negative = usize::from(full[new] < MIDDLE);
-        let flipped = i32::from(cube.orientation[old - usize::from(old > new)]) < MIDDLE;
-        if tables.flipped[negative].code(coder, flipped) {
-            full = full.map(|value| 2 * MIDDLE - value);
-        }
-        for (component, value) in expected.iter_mut().enumerate() {
-            *value = full[component + usize::from(component >= new)];
+) -> [i32; 4] {
+    let from = quaternion(base);
+    let mut expected = from;
+    for (expected, turn) in expected.iter_mut().zip(turn) {
+        *expected += turn * INERTIA / 8;
+    }
+    let mut longest = 0;
+    for (component, value) in expected.iter().enumerate() {
+        if value.abs() > expected[longest].abs() {
+            longest = component;
         }
     }
-    for (component, expected) in expected.into_iter().enumerate() {
+    let tree = &mut tables.largest[longest * 4 + usize::from(base.largest & 3)];
+    let [largest, ..] = code_tree(coder, tree, 2, u32::from(cube.largest)).to_le_bytes();
+    coded.largest = largest;
+
+    // The sign of a quaternion is chosen so that its largest component is positive.
+    let largest = usize::from(largest);
+    let flipped = expected[largest] < 0;
+    for component in 0..3 {
+        let full = component + usize::from(component >= largest);
+        let expected = if flipped {
+            -expected[full]
+        } else {
+            expected[full]
+        };
+        let expected =
+            ((expected + i32::from(ORIENTATION_MAX)) >> 1).clamp(0, ORIENTATION_MAX.into());
+        let context = if coded.largest == base.largest {
+            octave(turn[full] / 2).min(SPEEDS - 2)
+        } else {
+            SPEEDS - 1
+        };
         let residual = i32::from(cube.orientation[component]) - expected;
-        let value = expected.wrapping_add(tables.orientation.code(coder, residual));
+        let value = expected.wrapping_add(tables.orientation[context].code(coder, residual));
         coded.orientation[component] =
             u16::try_from(value & i32::from(ORIENTATION_MAX)).unwrap_or(ORIENTATION_MAX);
     }
+
+    // Of the two quaternions for one orientation the nearer one to `from` tells the turn, which is
+    // kept in the sign of the new one.
+    let to = quaternion(coded);
+    let opposite = from.iter().zip(to).map(|(from, to)| from * to).sum::<i32>() < 0;
+    let mut turn = to;
+    for (turn, from) in turn.iter_mut().zip(from) {
+        *turn -= if opposite { -from } else { from };
+    }
+    turn
 }
 
-/// Context of the next largest component: the present one, and which of the others is close.
-fn overtaking(base: &Cube) -> usize {
-    let mut strongest = (0, 0);
-    for (component, value) in base.orientation.into_iter().enumerate() {
-        let strength = (i32::from(value) - MIDDLE).abs();
-        if component == 0 || strength > strongest.1 {
-            strongest = (component, strength);
-        }
+/// The quaternion in half steps, with the component that was left out.
+#[inline]
+fn quaternion(cube: &Cube) -> [i32; 4] {
+    let three = cube
+        .orientation
+        .map(|value| 2 * i32::from(value) - i32::from(ORIENTATION_MAX));
+    let rest = ONE * ONE - three.iter().map(|value| value * value).sum::<i32>();
+    let largest = usize::from(cube.largest & 3);
+    let mut four = [root(rest); 4];
+    for (component, value) in three.into_iter().enumerate() {
+        four[component + usize::from(component >= largest)] = value;
     }
-    let close = if strongest.1 >= MIDDLE / 2 {
-        strongest.0 + 1
-    } else {
-        0
-    };
-    close * 4 + usize::from(base.largest & 3)
+    four
+}
+
+/// The root of a number below 2^20, rounded down: exact, since such a number and the distance of its
+/// root to the next whole one fit an `f32`. Faster than the integer root.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "at most 722")]
+fn root(square: i32) -> i32 {
+    (square.max(0) as f32).sqrt() as i32
+}
+
+/// Octave of a speed, 0 for none.
+#[inline]
+fn octave(speed: i32) -> usize {
+    speed.unsigned_abs().max(1).ilog2() as usize
 }
 
 /// Writes a bit, or reads one and ignores what it was given; gives back which.
