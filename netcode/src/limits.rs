@@ -80,6 +80,10 @@ pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
 /// Entities in one snapshot. Decoding refuses more.
 pub const ENTITIES_MAX: usize = 1 << 20;
 
+/// Lanes of a quantized row of one kind. A field with which a row would have more is opaque: it
+/// travels as its exact bytes.
+pub const ROW_LANES_MAX: usize = 256;
+
 /// Different combinations of components that the entities of a state-sync session have. A host
 /// leaves entities beyond out, and counts them; a client refuses datagrams that ask for more.
 pub const SHAPES_MAX: usize = 4096;
