@@ -75,6 +75,8 @@ mod checker;
 mod game;
 mod input;
 pub mod math;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod net_id;
 mod ordered;
 mod playback;

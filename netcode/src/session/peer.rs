@@ -5,7 +5,7 @@ use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::session::clock::{Rtt, Samples};
 use crate::session::messages::{Messages, MessagesConfig};
 use crate::session::outbox::{Inbox, Outbox};
-use crate::session::statistics::{DropReason, PeerStatistics};
+use crate::session::statistics::{Body, BodyBytes, DropReason, PeerStatistics};
 use crate::tick::{Seq, Tick, TickRate};
 use crate::time::Time;
 use crate::wire::header::{ClockSection, HashSection, Prefix, TagKey, TickHeader};
@@ -73,6 +73,8 @@ pub struct Accepted<'a> {
     pub messages: Option<&'a [u8]>,
     /// The input batch.
     pub batch: &'a [u8],
+    /// Bytes of the whole datagram.
+    bytes: usize,
     /// Its number.
     pub seq: Seq,
     missing: u64,
@@ -238,6 +240,7 @@ impl Peer {
             control: header.control,
             messages: header.messages,
             batch,
+            bytes: bytes.len(),
             seq,
             missing: header.missing,
             spelled: header.tick,
@@ -272,6 +275,14 @@ impl Peer {
             self.zero_us = Some(clock.zero_us);
             self.statistics.loss_sent = clock.loss;
         }
+        let parts = [
+            (Body::Inputs, datagram.batch.len()),
+            (Body::Control, datagram.control.map_or(0, <[u8]>::len)),
+            (Body::Messages, datagram.messages.map_or(0, <[u8]>::len)),
+        ];
+        self.statistics.datagrams_received += 1;
+        self.statistics.bytes_received += datagram.bytes as u64;
+        count_parts(&mut self.statistics.received, datagram.bytes, &parts);
     }
 
     /// Appends the next datagram to `out`. `batch` appends the input batch, whose newest input has
@@ -320,6 +331,14 @@ impl Peer {
         }
         .encode(self.key, seq, out);
         out.extend_from_slice(inputs);
+        let parts = [
+            (Body::Inputs, inputs.len()),
+            (Body::Control, control.len()),
+            (Body::Messages, messages.as_deref().map_or(0, <[u8]>::len)),
+        ];
+        self.statistics.datagrams_sent += 1;
+        self.statistics.bytes_sent += out.len() as u64;
+        count_parts(&mut self.statistics.sent, out.len(), &parts);
         self.scratch = scratch;
         self.forget_sent(seq);
         self.sent[seq.number() as usize % SENT_MAX] = Sent {
@@ -329,8 +348,6 @@ impl Peer {
             ack: self.received,
             outcome: None,
         };
-        self.statistics.datagrams_sent += 1;
-        self.statistics.bytes_sent += out.len() as u64;
     }
 
     /// Spells the tick out unless the peer can tell it from the number for certain.
@@ -637,4 +654,14 @@ mod tests {
             .filter(|(_, outcome)| *outcome == Outcome::Acked);
         assert_eq!(acked.count(), 5, "{:?}", path.outcomes);
     }
+}
+
+/// Counts the parts of a tick datagram of `total` bytes; what is in none of them is header.
+fn count_parts(counts: &mut BodyBytes, total: usize, parts: &[(Body, usize)]) {
+    let mut header = total;
+    for &(body, bytes) in parts {
+        counts.count(body, bytes);
+        header = header.saturating_sub(bytes);
+    }
+    counts.count(Body::Header, header);
 }
