@@ -76,7 +76,11 @@ fn obey(node: &mut Node, now: Time) -> u32 {
                 Request::Begin(_)
                 | Request::Step { .. }
                 | Request::Capture { .. }
-                | Request::Restore { .. },
+                | Request::Restore { .. }
+                | Request::Publish { .. }
+                | Request::PublishOwned { .. }
+                | Request::Patch(_)
+                | Request::Seen { .. },
             ) => {}
         }
         if sample {
