@@ -1,5 +1,6 @@
 //! Benchmarks of Phalanx.
 
 pub mod cpu;
+pub mod cubes;
 pub mod lockstep;
 pub mod udp_load;

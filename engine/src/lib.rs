@@ -76,6 +76,8 @@ mod events;
 mod game;
 mod input;
 pub mod math;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod net_id;
 mod ordered;
 mod playback;

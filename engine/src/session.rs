@@ -30,6 +30,8 @@ pub struct Session<L> {
     driver: Driver<EcsPlayer>,
     link: L,
     clock: Clock,
+    #[cfg(feature = "metrics")]
+    feed: crate::metrics::Feed,
 }
 
 type EncodedInput = Box<dyn FnMut(Tick, &World) -> Vec<u8> + Send>;
@@ -110,12 +112,20 @@ impl<L: Link> Session<L> {
             driver: Driver::new(node, info, player),
             link,
             clock,
+            #[cfg(feature = "metrics")]
+            feed: crate::metrics::Feed::default(),
         }
     }
 
     /// Takes in what arrived, runs the ticks that are due, and sends. `false` once all is over.
+    ///
+    /// With the feature `metrics`, it publishes the session's statistics about once a second, and
+    /// at the end.
     pub fn update(&mut self) -> bool {
-        self.driver.pump(self.clock.now(), &mut self.link);
+        let now = self.clock.now();
+        self.driver.pump(now, &mut self.link);
+        #[cfg(feature = "metrics")]
+        self.feed.update(now, self.driver.node());
         !self.driver.node().is_over()
     }
 

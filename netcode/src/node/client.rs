@@ -21,7 +21,7 @@ use crate::session::config::{InputDelay, JoinConfig, ResumeToken};
 use crate::session::control::{Control, HASHES_MAX, Purpose};
 use crate::session::handshake::{self, Bye, ByeReason, Hello};
 use crate::session::peer::Peer;
-use crate::session::statistics::DropReason;
+use crate::session::statistics::{Body, DropReason};
 use crate::tick::Tick;
 use crate::time::Time;
 use crate::wire::header::{TagKey, kind};
@@ -211,6 +211,9 @@ impl Client {
             Ok(()) => {
                 core.statistics.datagrams_received += 1;
                 core.statistics.bytes_received += bytes.len() as u64;
+                if let Some(body) = bytes.first().and_then(|&first| Body::of_kind(first)) {
+                    self.peer.statistics.count_received(body, bytes.len());
+                }
             }
             Err(reason) => {
                 core.statistics.drops.count(reason);
@@ -270,8 +273,6 @@ impl Client {
                 .map_err(|_fault| DropReason::BadSection)?;
         }
         self.peer.accept(now, &datagram);
-        self.peer.statistics.datagrams_received += 1;
-        self.peer.statistics.bytes_received += bytes.len() as u64;
         if let Some(ack) = datagram.acked
             && self.exchange.on_ack(ack, &core.submitted).is_err()
         {
@@ -498,6 +499,17 @@ impl Client {
         now: Time,
         out: &mut Vec<u8>,
     ) -> Option<Path> {
+        let path = self.next_datagram(core, now, out)?;
+        core.statistics.datagrams_sent += 1;
+        core.statistics.bytes_sent += out.len() as u64;
+        // Tick datagrams are counted where they are packed.
+        if let Some(body) = out.first().and_then(|&first| Body::of_kind(first)) {
+            self.peer.statistics.count_sent(body, out.len());
+        }
+        Some(path)
+    }
+
+    fn next_datagram(&mut self, core: &mut Core, now: Time, out: &mut Vec<u8>) -> Option<Path> {
         if let Some(bytes) = self.outgoing.pop_front() {
             out.extend_from_slice(&bytes);
             return Some(self.path);
@@ -551,8 +563,6 @@ impl Client {
             },
             out,
         );
-        core.statistics.datagrams_sent += 1;
-        core.statistics.bytes_sent += out.len() as u64;
         if is_forgotten {
             self.rejoin(core, now, self.path);
         }

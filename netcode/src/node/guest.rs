@@ -86,7 +86,5 @@ impl Guest {
             },
             out,
         );
-        core.statistics.datagrams_sent += 1;
-        core.statistics.bytes_sent += out.len() as u64;
     }
 }

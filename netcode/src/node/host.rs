@@ -23,7 +23,7 @@ use crate::session::config::{Gate, HostConfig, Role};
 use crate::session::control::{Control, Purpose};
 use crate::session::handshake::ByeReason;
 use crate::session::roster::Member;
-use crate::session::statistics::DropReason;
+use crate::session::statistics::{Body, DropReason};
 use crate::tick::Tick;
 use crate::time::Time;
 use crate::wire::header::kind;
@@ -205,6 +205,11 @@ impl Host {
             Ok(()) => {
                 core.statistics.datagrams_received += 1;
                 core.statistics.bytes_received += bytes.len() as u64;
+                if let Some(body) = bytes.first().and_then(|&first| Body::of_kind(first))
+                    && let Some(guest) = self.guests.get_mut(&path)
+                {
+                    guest.peer.statistics.count_received(body, bytes.len());
+                }
             }
             Err(reason) => {
                 core.statistics.drops.count(reason);
@@ -299,8 +304,6 @@ impl Host {
             return Err(DropReason::BadSection);
         }
         guest.peer.accept(now, &datagram);
-        guest.peer.statistics.datagrams_received += 1;
-        guest.peer.statistics.bytes_received += bytes.len() as u64;
         if let Some(ack) = datagram.acked
             && guest.exchange.on_ack(ack, &core.known).is_err()
         {
@@ -407,6 +410,19 @@ impl Host {
         now: Time,
         out: &mut Vec<u8>,
     ) -> Option<Path> {
+        let path = self.next_datagram(core, now, out)?;
+        core.statistics.datagrams_sent += 1;
+        core.statistics.bytes_sent += out.len() as u64;
+        // Tick datagrams are counted where they are packed.
+        if let Some(body) = out.first().and_then(|&first| Body::of_kind(first))
+            && let Some(guest) = self.guests.get_mut(&path)
+        {
+            guest.peer.statistics.count_sent(body, out.len());
+        }
+        Some(path)
+    }
+
+    fn next_datagram(&mut self, core: &mut Core, now: Time, out: &mut Vec<u8>) -> Option<Path> {
         if let Some((path, bytes)) = self.outgoing.pop_front() {
             out.extend_from_slice(&bytes);
             return Some(path);

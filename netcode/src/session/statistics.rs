@@ -1,5 +1,7 @@
 //! Counters: what arrived, what was dropped and why, what it cost.
 
+use crate::wire::header::kind;
+
 /// Why a datagram was ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -87,23 +89,130 @@ impl Drops {
     }
 }
 
-/// Counters of one peer.
+/// What the bytes of a datagram are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Body {
+    /// Hello, Welcome, Refuse, parts of a schema, Bye.
+    Handshake,
+    /// What opens a tick datagram: sequence numbers, acks, ticks, clocks, hashes, lengths.
+    Header,
+    /// Input batches.
+    Inputs,
+    /// Control messages.
+    Control,
+    /// The game's own messages.
+    Messages,
+    /// State in state-sync mode.
+    State,
+    /// Chunks of transfers, and their acks.
+    Bulk,
+}
+
+impl Body {
+    /// Number of bodies.
+    pub const COUNT: usize = 7;
+
+    /// All bodies.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Handshake,
+        Self::Header,
+        Self::Inputs,
+        Self::Control,
+        Self::Messages,
+        Self::State,
+        Self::Bulk,
+    ];
+
+    /// A name for tables and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Header => "header",
+            Self::Inputs => "inputs",
+            Self::Control => "control",
+            Self::Messages => "messages",
+            Self::State => "state",
+            Self::Bulk => "bulk",
+        }
+    }
+
+    /// What the whole of a datagram with this first byte is; `None` for a tick datagram, whose
+    /// parts are counted one by one.
+    pub(crate) const fn of_kind(first: u8) -> Option<Self> {
+        match first {
+            kind::BULK | kind::BULK_ACK => Some(Self::Bulk),
+            _ if first & kind::MASK == kind::MASK => Some(Self::Handshake),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BodyBytes {
+    counts: [u64; Body::COUNT],
+}
+
+impl BodyBytes {
+    /// Adds `bytes` to those of `body`.
+    pub const fn count(&mut self, body: Body, bytes: usize) {
+        self.counts[body as usize] += bytes as u64;
+    }
+
+    /// Bytes of `body`.
+    #[must_use]
+    pub const fn of(&self, body: Body) -> u64 {
+        self.counts[body as usize]
+    }
+
+    /// Bytes in all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// Counters of one peer, since its link was accepted; a client's host, since the client began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerStatistics {
     /// Datagrams sent to it.
     pub datagrams_sent: u64,
     /// Bytes of UDP payload sent to it.
     pub bytes_sent: u64,
+    /// The same bytes by what they are for.
+    pub sent: BodyBytes,
     /// Datagrams accepted from it.
     pub datagrams_received: u64,
     /// Bytes of UDP payload accepted from it.
     pub bytes_received: u64,
+    /// The same bytes by what they are for.
+    pub received: BodyBytes,
     /// Datagrams from it that were dropped.
     pub drops: Drops,
     /// Our datagrams that it missed, in 1/256, by its own word.
     pub loss_sent: u8,
     /// Inputs of it that were replaced because they were late.
     pub inputs_late: u64,
+    /// Stalls of this node during which something of it was missing.
+    pub stalls: u64,
+}
+
+impl PeerStatistics {
+    /// Counts a datagram to the peer that is all of one body.
+    pub(crate) fn count_sent(&mut self, body: Body, bytes: usize) {
+        self.datagrams_sent += 1;
+        self.bytes_sent += bytes as u64;
+        self.sent.count(body, bytes);
+    }
+
+    /// Counts an accepted datagram that is all of one body.
+    pub(crate) fn count_received(&mut self, body: Body, bytes: usize) {
+        self.datagrams_received += 1;
+        self.bytes_received += bytes as u64;
+        self.received.count(body, bytes);
+    }
 }
 
 /// Counters of a node.

@@ -129,7 +129,9 @@ impl Client {
             return Err(DropReason::Malformed);
         }
         let key = TagKey::new(info.session, info.term, welcome.nonce);
+        let statistics = self.peer.statistics;
         self.peer = Peer::new(self.path, info.member, key, info.tick_rate, now);
+        self.peer.statistics = statistics;
         self.peer.slot = slot;
         let all = (0..info.slots)
             .map(Slot)

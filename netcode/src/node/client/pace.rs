@@ -132,6 +132,7 @@ impl Client {
                 let first = core.stalled_since.is_none();
                 core.stall(now, now);
                 if first {
+                    self.peer.statistics.stalls += 1;
                     core.report(Event::Stalled {
                         tick: confirmed.next(),
                         slots: 0,
@@ -201,6 +202,7 @@ impl Client {
                         .slots()
                         .filter(|&slot| core.known.newest(slot) < tick && Some(slot) != own)
                         .fold(0, |mask, slot| mask | slot.bit());
+                    self.peer.statistics.stalls += 1;
                     core.report(Event::Stalled { tick, slots });
                 }
                 core.stall(now, due);

@@ -152,6 +152,11 @@ impl Host {
                 core.stall(now, due);
                 if first {
                     let slots = self.missing(core, tick);
+                    for guest in self.guests.values_mut() {
+                        let is_awaited =
+                            guest.peer.slot.is_some_and(|slot| slots & slot.bit() != 0);
+                        guest.peer.statistics.stalls += u64::from(is_awaited);
+                    }
                     core.report(Event::Stalled { tick, slots });
                 }
                 self.drop_slowest(core, now, tick);
