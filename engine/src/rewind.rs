@@ -24,33 +24,35 @@ use phalanx_netcode::tick::Tick;
 use crate::input::CurrentTick;
 use crate::net_id::{NetId, NetIndex};
 
-/// The tick that each slot's player saw when it made the input that acts now.
+/// How many ticks behind the present each slot's player sees others.
 #[derive(Resource, Debug)]
 pub(crate) struct SeenTicks {
-    seen: [Option<Tick>; SLOTS_MAX],
+    behind: [Option<u32>; SLOTS_MAX],
 }
 
 impl Default for SeenTicks {
     fn default() -> Self {
         Self {
-            seen: [None; SLOTS_MAX],
+            behind: [None; SLOTS_MAX],
         }
     }
 }
 
 impl SeenTicks {
-    pub(crate) fn set(&mut self, slot: Slot, tick: Option<Tick>) {
-        if let Some(seen) = self.seen.get_mut(slot.index()) {
-            *seen = tick;
+    pub(crate) fn set(&mut self, slot: Slot, behind: u32) {
+        if let Some(place) = self.behind.get_mut(slot.index()) {
+            *place = Some(behind);
         }
     }
 
-    fn get(&self, slot: Slot) -> Option<Tick> {
-        self.seen.get(slot.index()).copied().flatten()
+    /// The tick that the player in `slot` saw when it made the input that acts at `now`.
+    fn get(&self, slot: Slot, now: Tick) -> Option<Tick> {
+        let behind = self.behind.get(slot.index()).copied().flatten()?;
+        Some(Tick::new(now.number().saturating_sub(behind)))
     }
 
     pub(crate) fn is_used(&self) -> bool {
-        self.seen.iter().any(Option::is_some)
+        self.behind.iter().any(Option::is_some)
     }
 }
 
@@ -78,7 +80,7 @@ impl<'w, 's, T: Component + Clone> Rewind<'w, 's, T> {
     /// about which nothing is known gets the present.
     #[must_use]
     pub fn at(&self, slot: Slot) -> RewindAt<'_, 'w, 's, T> {
-        let seen = self.seen.get(slot);
+        let seen = self.seen.get(slot, self.tick.0);
         RewindAt {
             rewind: self,
             then: seen.and_then(|seen| self.history.find(seen, self.tick.0)),

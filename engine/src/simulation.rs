@@ -23,6 +23,7 @@ use bevy_ecs::change_detection::Tick as ChangeTick;
 use bevy_ecs::component::{Component, Mutable};
 use bevy_ecs::entity::Entity;
 use bevy_ecs::entity_disabling::{DefaultQueryFilters, Disabled};
+use bevy_ecs::query::QueryState;
 use bevy_ecs::resource::Resource;
 use bevy_ecs::schedule::Schedule;
 use bevy_ecs::world::World;
@@ -43,7 +44,7 @@ use crate::net_id::{NetId, NetIdAllocator, NetIndex};
 use crate::rewind::SeenTicks;
 use crate::rng::TickRng;
 use crate::schedule::{self, DeriveSchedule, TickSchedule};
-use crate::side::Side;
+use crate::side::{Owner, Side};
 use crate::spawn::{SpawnCounts, first_predicted_id};
 
 use column::Column;
@@ -132,6 +133,7 @@ pub struct EcsSimulation {
     /// By the schema's order; `None` where nothing is saved.
     kinds: Vec<Option<Box<dyn Kind>>>,
     structure: StructureReader,
+    owners: QueryState<(Entity, &'static NetId, &'static Owner)>,
     /// Bevy's tick of the last publication, as long as change detection has seen every change
     /// since.
     published: Option<ChangeTick>,
@@ -211,6 +213,7 @@ impl EcsSimulation {
         // see entities whatever disables these, also by components of the game.
         let filters = world.remove_resource::<DefaultQueryFilters>();
         let structure = StructureReader::new(&mut world);
+        let owners = QueryState::new(&mut world);
         let kinds = inner
             .kinds
             .iter()
@@ -240,6 +243,7 @@ impl EcsSimulation {
             derive_schedule,
             kinds,
             structure,
+            owners,
             published: None,
             patcher: Patcher::default(),
             tick: Tick::ZERO,
@@ -281,13 +285,6 @@ impl EcsSimulation {
         } else if !ids.is_beyond(newest) {
             ids.start_at(NetId::from_bits(newest.bits() + 1));
         }
-    }
-
-    /// Says which tick the player in `slot` saw when it made the input that acts next, for
-    /// [`Rewind`](crate::Rewind); `None` for the present. The host of a state-sync session knows
-    /// it from what its clients acknowledge.
-    pub fn set_seen(&mut self, slot: Slot, tick: Option<Tick>) {
-        self.world.resource_mut::<SeenTicks>().set(slot, tick);
     }
 
     /// Takes the events of one type that presentation has not had yet; see
@@ -625,6 +622,40 @@ impl Simulation for EcsSimulation {
         *self.world.resource_mut::<CurrentTick>() = CurrentTick(patch.tick);
         self.derive_schedule.run(&mut self.world);
         Ok(())
+    }
+
+    /// Costs what the slot has. Entities that this client spawned in advance are not among them:
+    /// the authority does not know them.
+    fn publish_owned(&mut self, slot: Slot, out: &mut Snapshot) {
+        out.tick = self.tick;
+        out.kinds.resize_with(self.kinds.len(), KindRows::default);
+        let mut owned: Vec<(NetId, Entity)> = self
+            .owners
+            .iter(&self.world)
+            .filter(|(_, id, owner)| owner.0 == slot && !id.is_predicted())
+            .map(|(entity, &id, _owner)| (id, entity))
+            .collect();
+        owned.sort_unstable();
+        let schemas = self.game.schema().kinds();
+        let kinds = self.kinds.iter().zip(schemas).zip(&mut out.kinds);
+        for ((kind, schema), rows) in kinds {
+            rows.clear();
+            if schema.visibility != Visibility::Client {
+                continue;
+            }
+            match kind {
+                Some(kind) => kind.publish_some(&self.world, &owned, rows),
+                None => owned
+                    .iter()
+                    .for_each(|(id, _entity)| rows.push(id.raw(), |_bytes| {})),
+            }
+        }
+    }
+
+    /// [`Rewind`](crate::Rewind) goes back as far.
+    fn seen(&mut self, slot: Slot, behind_ticks: u32) {
+        let mut seen = self.world.resource_mut::<SeenTicks>();
+        seen.set(slot, behind_ticks);
     }
 }
 

@@ -207,7 +207,23 @@ fn what_is_published_is_the_visible_state_whatever_happened_in_between() {
         }
         simulation.publish(&mut out);
         assert_eq!(out, visible(&mut simulation), "seed {seed}, round {round}");
+        let owner = game.schema().kind_index("phalanx.owner").unwrap();
+        let mut expected = out.clone();
+        let owned = core::mem::take(&mut expected.kinds[owner].ids);
+        for (kind, rows) in expected.kinds.iter_mut().enumerate() {
+            *rows = KindRows::default();
+            for (id, row) in out.kinds[kind].rows() {
+                if owned.binary_search(&id).is_ok() {
+                    rows.push(id, |bytes| bytes.extend_from_slice(row));
+                }
+            }
+        }
+        simulation.publish_owned(Slot(2), &mut out);
+        assert_eq!(out, expected, "seed {seed}, round {round}");
+        simulation.publish_owned(Slot(1), &mut out);
+        assert!(out.kinds.iter().all(KindRows::is_empty));
     }
+    simulation.publish(&mut out);
     assert!(out.kinds.iter().any(|rows| rows.len() > 50));
 }
 

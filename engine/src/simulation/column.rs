@@ -416,6 +416,14 @@ where
         published.copy_into(out);
     }
 
+    fn publish_some(&self, world: &World, entities: &[(NetId, Entity)], out: &mut KindRows) {
+        for &(id, entity) in entities {
+            if let Some(value) = world.get::<T>(entity) {
+                out.push(id.raw(), |bytes| C::write(value, bytes));
+            }
+        }
+    }
+
     fn read_patch(&mut self, rows: &KindRows) -> Result<(), ImportError> {
         self.patched.clear();
         self.patched.reserve(rows.len());

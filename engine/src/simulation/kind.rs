@@ -12,6 +12,7 @@ use phalanx_netcode::state::{Exact, ImportError, KindRows};
 use phalanx_netcode::wire::bytes::{DecodeError, Reader};
 
 use super::structure::{Places, Structure};
+use crate::net_id::NetId;
 
 /// Saved values of one kind.
 pub(super) type Saved = Box<dyn Any + Send + Sync>;
@@ -66,6 +67,9 @@ pub(super) trait Kind: Send + Sync {
         since: Option<Tick>,
         out: &mut KindRows,
     );
+
+    /// Writes the rows of these entities, which go by id ascending.
+    fn publish_some(&self, world: &World, entities: &[(NetId, Entity)], out: &mut KindRows);
 
     /// Reads the values of a patch, for the calls that follow. The world stays as it is.
     fn read_patch(&mut self, rows: &KindRows) -> Result<(), ImportError>;

@@ -14,6 +14,7 @@ use phalanx_netcode::state::{Exact, ImportError, KindHasher, KindRows};
 
 use super::kind::{ExactCodec, Kind, Saved, decode_value, downcast, downcast_mut};
 use super::structure::{Places, Structure};
+use crate::net_id::NetId;
 
 /// A resource kind. Whether the resource exists is part of what is saved.
 pub(super) struct Single<T> {
@@ -135,6 +136,8 @@ impl<T: Resource<Mutability = Mutable> + Exact + Clone> Kind for Single<T> {
             out.push(id::NetId::NONE, |bytes| value.write_exact(bytes));
         }
     }
+
+    fn publish_some(&self, _world: &World, _entities: &[(NetId, Entity)], _out: &mut KindRows) {}
 
     fn read_patch(&mut self, rows: &KindRows) -> Result<(), ImportError> {
         self.patched = None;
