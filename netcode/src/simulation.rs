@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::input::InputFrame;
-use crate::state::{ImportError, Schema, Snapshot, StateHash};
+use crate::state::{ImportError, Patch, Schema, Snapshot, StateHash, Visibility};
 use crate::tick::Tick;
 
 /// How a step came about. Sounds and effects belong to steps that are [`StepKind::First`].
@@ -58,4 +58,30 @@ pub trait Simulation {
     /// # Errors
     /// If the snapshot does not fit the schema; the current state is then unchanged.
     fn import(&mut self, snapshot: &Snapshot) -> Result<(), ImportError>;
+
+    /// Writes what clients may see of the current state: as [`Simulation::export`], with all other
+    /// kinds empty. `out` may be a snapshot of another state, whose memory can be used again.
+    fn publish(&mut self, out: &mut Snapshot) {
+        let mut image = Self::Image::default();
+        self.capture(&mut image);
+        *out = self.export(&image);
+        for (rows, kind) in out.kinds.iter_mut().zip(self.schema().kinds()) {
+            if kind.visibility != Visibility::Client {
+                rows.clear();
+            }
+        }
+    }
+
+    /// Takes over what an authority says of the current state. Kinds that clients do not get stay
+    /// as they are here; those that are derived are computed anew.
+    ///
+    /// # Errors
+    /// If the result is no state of the schema; the current state is then unchanged.
+    fn patch(&mut self, patch: &Patch) -> Result<(), ImportError> {
+        let mut image = Self::Image::default();
+        self.capture(&mut image);
+        let mut snapshot = self.export(&image);
+        patch.apply_to(self.schema(), &mut snapshot);
+        self.import(&snapshot)
+    }
 }
