@@ -40,6 +40,10 @@ pub const INPUT_DELAY_TICKS_MAX: u32 = 64;
 /// refused; a node that has guessed so far ahead as it may stalls.
 pub const PREDICTION_TICKS_MAX: u32 = 16;
 
+/// Ticks between two snapshots in state-sync mode. Settings with more are refused, and so is a
+/// welcome.
+pub const SNAPSHOT_TICKS_MAX: u32 = 60;
+
 /// Captured states that a driver keeps, one per tick. A host's settings with more are refused, and
 /// so is a welcome that asks for more.
 pub const IMAGES_MAX: u32 = 1024;
