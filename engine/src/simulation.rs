@@ -50,6 +50,7 @@ use crate::spawn::{SpawnCounts, first_predicted_id};
 use column::Column;
 use kind::{ExactCodec, Kind, MarkerCodec, Saved};
 use patch::Patcher;
+use published::{Moment, Ranks};
 use resource::Single;
 use structure::{Places, Structure, StructureReader};
 
@@ -137,6 +138,7 @@ pub struct EcsSimulation {
     /// Bevy's tick of the last publication, as long as change detection has seen every change
     /// since.
     published: Option<ChangeTick>,
+    ranks: Ranks,
     patcher: Patcher,
     tick: Tick,
 }
@@ -245,6 +247,7 @@ impl EcsSimulation {
             structure,
             owners,
             published: None,
+            ranks: Ranks::default(),
             patcher: Patcher::default(),
             tick: Tick::ZERO,
         }
@@ -589,19 +592,24 @@ impl Simulation for EcsSimulation {
         out.tick = self.tick;
         out.kinds.resize_with(self.kinds.len(), KindRows::default);
         let structure = self.structure.read(&self.world, &mut Arc::default());
+        let moment = Moment {
+            world: &self.world,
+            structure: &structure,
+            ranks: self.ranks.of(&self.world, &structure),
+            since: self.published,
+            now: self.world.read_change_tick(),
+        };
         let schemas = self.game.schema().kinds();
         let kinds = self.kinds.iter_mut().zip(schemas).zip(&mut out.kinds);
         for ((kind, schema), rows) in kinds {
             match kind {
                 Some(kind) if schema.visibility == Visibility::Client => {
-                    kind.publish(&self.world, &structure, self.published, rows);
+                    kind.publish(&moment, rows);
                 }
                 None if schema.name == ENTITY => {
                     rows.clear();
-                    let ids = structure.ids();
-                    let order = structure.order().iter();
-                    rows.ids
-                        .extend(order.map(|&place| ids[place as usize].raw()));
+                    let ids = self.world.resource::<NetIndex>().iter();
+                    rows.ids.extend(ids.map(|(id, _entity)| id.raw()));
                     rows.ends.resize(rows.ids.len(), 0);
                 }
                 Some(_) | None => rows.clear(),
