@@ -5,6 +5,10 @@
 //! the smallest three of a quaternion with nine bits each. [`read`] takes a recorded scene in the
 //! challenge's file format.
 
+pub mod baselines;
+mod bits;
+pub mod fiedler;
+pub mod giesen;
 mod reader;
 
 pub use reader::{FRAMES_MAX, Reader, SceneError, read};

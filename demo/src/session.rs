@@ -351,7 +351,10 @@ impl Session {
             return false;
         };
         self.log.returns += 1;
-        self.log.news.push("lost the host; coming back".to_owned());
+        self.log.news.push(format!(
+            "lost the host; coming back (attempt {} of {RETURNS_MAX})",
+            self.log.returns
+        ));
         self.driver.node_mut().rejoin(now, path);
         true
     }
@@ -379,12 +382,16 @@ impl Session {
         traffic.link_ticks += u64::from(tick.since(before)) * links;
         traffic.until = tick;
         traffic.datagrams_sent = udp.datagrams_sent - base.udp.datagrams_sent;
-        traffic.datagrams_received = udp.datagrams_received - base.udp.datagrams_received;
+        // Whoever sends nonsense to this port shall not blur what its clients cost.
+        traffic.datagrams_refused = udp.drops.total() - base.udp.drops.total();
+        traffic.datagrams_received = (udp.datagrams_received - base.udp.datagrams_received)
+            .saturating_sub(traffic.datagrams_refused);
         let with_headers = |bytes, datagrams| bytes + HEADER_BYTES * datagrams;
         traffic.bytes_sent =
             with_headers(udp.bytes_sent - base.udp.bytes_sent, traffic.datagrams_sent);
         traffic.bytes_received = with_headers(
-            udp.bytes_received - base.udp.bytes_received,
+            (udp.bytes_received - base.udp.bytes_received)
+                .saturating_sub(udp.bytes_refused - base.udp.bytes_refused),
             traffic.datagrams_received,
         );
     }

@@ -160,7 +160,7 @@ pub struct UdpStatistics {
     pub datagrams_sent: u64,
     /// Their bytes, without IP and UDP headers.
     pub bytes_sent: u64,
-    /// Datagrams taken from the network.
+    /// Datagrams taken from the network, those that were refused included.
     pub datagrams_received: u64,
     /// Their bytes, without IP and UDP headers.
     pub bytes_received: u64,
@@ -178,6 +178,8 @@ pub struct UdpStatistics {
     pub sequences_burned: u64,
     /// Received datagrams that were refused, by cause.
     pub drops: Drops,
+    /// Bytes of these, without IP and UDP headers.
+    pub bytes_refused: u64,
 }
 
 /// A UDP socket as a [`Link`].
@@ -322,6 +324,7 @@ impl UdpLink {
             unsendable: counts.unsendable,
             sequences_burned: counts.burned,
             drops: counts.drops,
+            bytes_refused: counts.bytes_refused,
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) trait Sink {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) drops: Drops,
+    /// Bytes of what was dropped.
+    pub(super) bytes_refused: u64,
     /// Sends over paths that are not open.
     pub(super) unknown_path: u64,
     /// Payloads that were too large, empty or of a reserved kind.

@@ -176,6 +176,7 @@ impl SecureEndpoint {
     ) {
         if let Err(cause) = self.sort_datagram(now, from, bytes, sink) {
             self.counts.drops.count(cause);
+            self.counts.bytes_refused += bytes.len() as u64;
         }
     }
 
