@@ -36,13 +36,16 @@ pub(super) fn raw_wide<C: Coder>(coder: &mut C, value: u32, bits: u32) -> u32 {
     high << 16 | low
 }
 
-/// A number from 0, in 2 log2 (n + 1) + 1 bits: its length in ones, and its lower bits.
+/// A number from 0, in 2 log2 (n + 1) + 1 bits: its length in zeros, a one, and its lower bits.
+///
+/// As it sets a bit, the bytes of a body bound how many numbers it has: trailing zeros are left
+/// out, this is not.
 pub(super) fn number<C: Coder>(coder: &mut C, value: u64) -> u64 {
     let mut length = 0;
     // The lengths of a u64 plus one, which saturates.
     let plus_one = value.saturating_add(1);
     let own = plus_one.ilog2();
-    while length < 63 && coder.raw(u32::from(length < own), 1) == 1 {
+    while length < 63 && coder.raw(u32::from(length == own), 1) == 0 {
         length += 1;
     }
     let mut low = 0;

@@ -23,6 +23,9 @@ const TOO_MANY_SHAPES: DecodeError =
     DecodeError::Invalid("entities have too many combinations of kinds");
 const NOT_ASCENDING: DecodeError = DecodeError::Invalid("entities do not come by id ascending");
 
+/// Bytes by which a body may be shorter than the bits that it sets: its last bytes are rounded.
+const SLACK: usize = 64;
+
 /// Which entities a whole body is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -52,7 +55,6 @@ pub trait PartState {
 /// Reads bodies; keeps its memory from call to call.
 #[derive(Debug)]
 pub struct Decoder {
-    layout: Arc<WireLayout>,
     plans: Plans,
     ages: Ages,
     memory: Memory,
@@ -65,10 +67,8 @@ impl Decoder {
     /// A decoder of snapshots with this layout.
     #[must_use]
     pub fn new(layout: Arc<WireLayout>) -> Self {
-        let plans = Plans::new(&layout);
         Self {
-            layout,
-            plans,
+            plans: Plans::new(layout),
             ages: Ages::default(),
             memory: Memory::default(),
             now: Projection::default(),
@@ -102,7 +102,6 @@ impl Decoder {
             }
         }
         let Self {
-            layout,
             plans,
             ages: weights,
             memory,
@@ -111,7 +110,8 @@ impl Decoder {
             classes,
         } = self;
         weights.set(&ages[..references.len()]);
-        memory.clear(bytes.len());
+        let layout = &*plans.layout;
+        memory.clear(bytes.len() + SLACK);
         let mut reader = Reader {
             tables: Tables::shared(),
             coder: range::Decoder::new(bytes),
@@ -128,8 +128,8 @@ impl Decoder {
         let mut last = None;
         let mut did_previous = false;
         let mut place = 0;
-        // A new entity takes two bits at least, of which one is set.
-        let mut spawns_left = bytes.len().saturating_mul(8).saturating_add(8);
+        // The id of a new entity sets a bit.
+        let mut spawns_left = (bytes.len() + SLACK).saturating_mul(8);
         let next = loop {
             if is_split && reader.flag(flags::STOP, false) {
                 break Some(next_id(&mut reader, last, NetId::NONE)?);
@@ -200,7 +200,6 @@ impl Decoder {
         state: &mut impl PartState,
     ) -> Result<(), DecodeError> {
         let Self {
-            layout,
             plans,
             ages: weights,
             memory,
@@ -208,14 +207,15 @@ impl Decoder {
             past,
             ..
         } = self;
-        memory.clear(bytes.len());
+        let layout = &*plans.layout;
+        memory.clear(bytes.len() + SLACK);
         let mut reader = Reader {
             tables: Tables::shared(),
             coder: range::Decoder::new(bytes),
         };
         let mut last = None;
-        // An item takes a bit of its id at least.
-        let mut items_left = bytes.len().saturating_mul(8).saturating_add(8);
+        // The id of an item sets a bit.
+        let mut items_left = (bytes.len() + SLACK).saturating_mul(8);
         while let Some(id) = walk::part_id(&mut reader, last, NetId::NONE)? {
             items_left = items_left
                 .checked_sub(1)

@@ -46,7 +46,6 @@ pub struct PartItem<'a> {
 /// Writes bodies; keeps its memory from call to call.
 #[derive(Debug)]
 pub struct Encoder {
-    layout: Arc<WireLayout>,
     plans: Plans,
     ages: Ages,
     memory: Memory,
@@ -71,10 +70,8 @@ impl Encoder {
     /// An encoder of snapshots with this layout.
     #[must_use]
     pub fn new(layout: Arc<WireLayout>) -> Self {
-        let plans = Plans::new(&layout);
         Self {
-            layout,
-            plans,
+            plans: Plans::new(layout),
             ages: Ages::default(),
             memory: Memory::default(),
             now: Projection::default(),
@@ -177,25 +174,25 @@ impl Encoder {
             let (last, next) = (whole.last, whole.next());
             whole.writer.flag(flags::STOP, false);
             let goes_on = whole.step();
+            if !goes_on {
+                // The step before left room for more than this.
+                whole.writer.coder.finish();
+                self.commit_tally();
+                return WholeEnd::Done;
+            }
             let id_bits = whole
                 .next()
                 .map_or(0, |next| next_id_bits(whole.last, next));
             if whole.writer.coder.bits() + id_bits + STOP_BITS > bits_max {
                 whole.writer.coder.restore(&mark);
-                let next = next.unwrap_or(NetId::NONE);
-                if last.is_none() {
-                    return WholeEnd::TooLarge(next);
-                }
+                let Some(next) = next.filter(|_| last.is_some()) else {
+                    return WholeEnd::TooLarge(next.unwrap_or(from));
+                };
                 whole.writer.flag(flags::STOP, true);
                 next_id(&mut whole.writer, last, next).expect("ids ascend");
                 whole.writer.coder.finish();
                 self.commit_tally();
                 return WholeEnd::Next(next);
-            }
-            if !goes_on {
-                whole.writer.coder.finish();
-                self.commit_tally();
-                return WholeEnd::Done;
             }
         }
     }
@@ -242,7 +239,6 @@ impl Encoder {
         }
         let ages = &ages[..item.references.len()];
         let Self {
-            layout,
             plans,
             ages: weights,
             memory,
@@ -275,6 +271,7 @@ impl Encoder {
             .expect("ages are within their bounds");
         writer.note(STRUCTURE.0, STRUCTURE.1);
         if let Some((entity, hidden)) = item.value {
+            let layout = &*plans.layout;
             take(layout, shapes, &entity, hidden, now);
             match walk::past(layout, shapes, &seen, past) {
                 Some(past) => {
@@ -349,7 +346,6 @@ impl<'a, 'b> Whole<'a, 'b> {
         out: &'b mut Vec<u8>,
     ) -> Self {
         let Encoder {
-            layout,
             plans,
             ages,
             memory,
@@ -360,6 +356,7 @@ impl<'a, 'b> Whole<'a, 'b> {
             ..
         } = encoder;
         memory.clear(0);
+        let layout = &*plans.layout;
         let start = from.unwrap_or(NetId::NONE);
         age_classes(layout, shapes, references, start, past, classes);
         let mut writer = Writer {

@@ -8,7 +8,7 @@ use super::PART_REFERENCES_MAX;
 use super::coder::{Coder, number};
 use super::model::{self, Ages, OLDER, flags};
 use super::plan::{Form, Group, KindPlan, Plans};
-use super::project::{Projection, opaque_part};
+use super::project::Projection;
 use super::tally::STRUCTURE;
 
 /// Values of one entity with its shape.
@@ -107,6 +107,7 @@ impl Memory {
     /// Forgets an item that was not committed.
     pub(super) fn restore(&mut self, mark: Like) {
         self.like = mark;
+        self.is_new = false;
     }
 
     /// The entity stands: if it is a new one, the next one may be like it.
@@ -231,10 +232,7 @@ fn shape<C: Coder>(
     let mut next = 0_usize;
     let mut own = 0;
     loop {
-        while !C::READS
-            && own < now.kinds.len()
-            && like.binary_search(&now.kinds[own]).is_ok()
-        {
+        while !C::READS && own < now.kinds.len() && like.binary_search(&now.kinds[own]).is_ok() {
             own += 1;
         }
         let another = !C::READS && own < now.kinds.len();
@@ -347,17 +345,24 @@ fn opaque<C: Coder>(
             *byte = coder.raw(u32::from(*byte), 8) as u8;
         }
     }
+    // A bit that is set ends them, so that the body's trailing zeros never count as theirs.
+    coder.raw(1, 1);
     coder.note(STRUCTURE.0, STRUCTURE.1);
-    if C::READS { is_whole(plans, now) } else { Ok(()) }
+    if C::READS {
+        is_whole(plans, now)
+    } else {
+        Ok(())
+    }
 }
 
-/// Whether opaque bytes are one part per kind that has some.
+/// Whether opaque bytes are values of the kinds that have some.
 fn is_whole(plans: &Plans, now: &Projection) -> Result<(), DecodeError> {
     let mut rest = &now.opaque[..];
     for &kind in &now.kinds {
         if plans.kind(kind).has_opaque {
-            let end = opaque_part(rest).ok_or(DecodeError::Truncated)?;
-            rest = &rest[end..];
+            let kind = plans.layout.kind(kind).ok_or(DecodeError::Truncated)?;
+            let len = kind.opaque_len(rest)?;
+            rest = rest.get(len..).ok_or(DecodeError::Truncated)?;
         }
     }
     if rest.is_empty() {

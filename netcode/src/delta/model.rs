@@ -93,7 +93,12 @@ pub(super) struct Guess {
 
 /// The guess for a lane from its base value and its distances to the older references.
 #[inline]
-pub(super) fn course(base: i32, older: &[i32; OLDER], weights: &[i64; OLDER], lane: &LanePlan) -> Guess {
+pub(super) fn course(
+    base: i32,
+    older: &[i32; OLDER],
+    weights: &[i64; OLDER],
+    lane: &LanePlan,
+) -> Guess {
     let mut sum = 0;
     let mut moved = 0_u64;
     for (&distance, &weight) in older.iter().zip(weights) {
@@ -155,11 +160,15 @@ pub(super) fn residual<C: Coder>(coder: &mut C, table: usize, value: i32) -> i32
     let symbol = symbol as u32;
     let signed = |size: u32, is_negative: bool| {
         let size = size.cast_signed();
-        if is_negative { size.wrapping_neg() } else { size }
+        if is_negative {
+            size.wrapping_neg()
+        } else {
+            size
+        }
     };
     match symbol {
         0 => 0,
-        1..=16 => signed(symbol.div_ceil(2), symbol % 2 == 0),
+        1..=16 => signed(symbol.div_ceil(2), symbol & 1 == 0),
         17..=48 => {
             let octave = 3 + (symbol - 17) / 4;
             let half = (symbol - 17) / 2 % 2;

@@ -1,5 +1,7 @@
 //! What the codec does with the lanes of a kind: runs of lanes that are coded together.
 
+use std::sync::Arc;
+
 use crate::state::{KindLayout, Lane, LaneModel, WireLayout};
 
 /// How a group's lanes are predicted and coded.
@@ -55,17 +57,19 @@ pub(super) const CLASSES: usize = 6;
 /// The plans of all kinds.
 #[derive(Clone, Debug)]
 pub(super) struct Plans {
+    pub(super) layout: Arc<WireLayout>,
     kinds: Box<[Option<KindPlan>]>,
 }
 
 impl Plans {
-    pub(super) fn new(layout: &WireLayout) -> Self {
+    pub(super) fn new(layout: Arc<WireLayout>) -> Self {
         let mut kinds = Vec::new();
         for kind in layout.kinds() {
             kinds.resize(usize::from(kind.kind) + 1, None);
             kinds[usize::from(kind.kind)] = Some(plan(kind));
         }
         Self {
+            layout,
             kinds: kinds.into(),
         }
     }
@@ -109,7 +113,7 @@ fn plan(kind: &KindLayout) -> KindPlan {
     KindPlan {
         lanes: kind.lanes.iter().map(lane_plan).collect(),
         groups: groups.into(),
-        has_opaque: kind.fields.iter().any(|field| field.is_opaque),
+        has_opaque: kind.has_opaque(),
     }
 }
 

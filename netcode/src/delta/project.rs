@@ -35,18 +35,13 @@ impl Projection {
         self.starts.push(0);
         let mut opaque = entity.opaque;
         for (place, &kind) in shape.kinds.iter().enumerate() {
-            let has_opaque = layout
+            let len = layout
                 .kind(kind)
-                .is_some_and(|kind| kind.fields.iter().any(|field| field.is_opaque));
-            let part = if has_opaque {
-                let (part, rest) = opaque.split_at(
-                    opaque_part(opaque).expect("a snapshot's opaque bytes name their lengths"),
-                );
-                opaque = rest;
-                part
-            } else {
-                &[]
-            };
+                .filter(|kind| kind.has_opaque())
+                .map_or(Ok(0), |kind| kind.opaque_len(opaque))
+                .expect("a snapshot's opaque bytes are those of its kinds");
+            let (part, rest) = opaque.split_at(len);
+            opaque = rest;
             if place < 64 && hidden >> place & 1 == 1 {
                 continue;
             }
@@ -58,14 +53,6 @@ impl Projection {
             self.opaque.extend_from_slice(part);
         }
     }
-}
-
-/// The bytes at the head of `opaque` that belong to one kind: a length of four bytes, and as many
-/// bytes as it says.
-pub(super) fn opaque_part(opaque: &[u8]) -> Option<usize> {
-    let len = u32::from_le_bytes(*opaque.first_chunk::<4>()?) as usize;
-    let end = len.checked_add(4)?;
-    (end <= opaque.len()).then_some(end)
 }
 
 /// The visible part of `entity` in `out`, and the number of its shape.

@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use crate::wire::range::{Bit, SYMBOL_BITS, Symbols};
 
+use super::model::flags;
+
 /// Symbols of a residual: see [`super::model::residual`].
 pub(super) const SYMBOLS: usize = 69;
 /// Families of residuals: vectors, numbers, rotations.
@@ -66,9 +68,26 @@ impl Tables {
                 shares(&weights)
             })
             .collect();
+        let mut chances = vec![Bit::one_in(3); FLAGS];
+        for (context, one_in) in [
+            (flags::GONE, 200),
+            (flags::SHAPE, 500),
+            (flags::OPAQUE, 4),
+            (flags::LARGEST, 20),
+            (flags::SPLIT, 10),
+            (flags::MIDDLE, 50),
+            (flags::SPAWN, 50),
+            (flags::STOP, 1000),
+            (flags::NO_MORE, 16),
+            (flags::BACK, 64),
+            (flags::UNLIKE, 8),
+        ] {
+            chances[context] = Bit::one_in(one_in);
+        }
+        chances[flags::CHANGED + 16..flags::CHANGED + 20].fill(Bit::one_in(500));
         Self {
             residuals,
-            flags: vec![Bit::new(1 << 13); FLAGS].into(),
+            flags: chances.into(),
         }
     }
 }
@@ -77,7 +96,11 @@ fn shares(weights: &[f64; SYMBOLS]) -> Symbols<SYMBOLS> {
     let sum: f64 = weights.iter().sum();
     let total = 1_u16 << SYMBOL_BITS;
     let free = f64::from(total) - 69.0;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the total")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "within the total"
+    )]
     let mut shares = weights.map(|weight| 1 + (weight / sum * free) as u16);
     let rest = total - shares.iter().sum::<u16>();
     shares[0] += rest;

@@ -16,12 +16,16 @@ impl Tally {
     /// Bits spent on a field of a kind, or on [`STRUCTURE`].
     #[must_use]
     pub fn bits(&self, (kind, field): (u16, u16)) -> f64 {
-        self.by_field.get(&(kind, field)).map_or(0.0, |&fine| in_bits(fine))
+        self.by_field
+            .get(&(kind, field))
+            .map_or(0.0, |&fine| in_bits(fine))
     }
 
     /// All that was counted: (kind, field) and bits.
     pub fn iter(&self) -> impl Iterator<Item = ((u16, u16), f64)> {
-        self.by_field.iter().map(|(&key, &fine)| (key, in_bits(fine)))
+        self.by_field
+            .iter()
+            .map(|(&key, &fine)| (key, in_bits(fine)))
     }
 
     /// Forgets everything.

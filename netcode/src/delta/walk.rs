@@ -4,12 +4,12 @@ use crate::id::NetId;
 use crate::state::{EntityRef, Shapes, WireLayout};
 use crate::wire::bytes::DecodeError;
 
-use super::{AGE_MAX, PART_REFERENCES_MAX, REFERENCES_MAX};
 use super::coder::{Coder, number};
 use super::entity::{Memory, Past, Row};
 use super::model::{OLDER, flags};
 use super::project::Projection;
 use super::view::{Reference, View};
+use super::{AGE_MAX, PART_REFERENCES_MAX, REFERENCES_MAX};
 
 /// An entity's values and hidden kinds.
 pub(super) type Seen<'a> = (EntityRef<'a>, u64);

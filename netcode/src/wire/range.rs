@@ -376,7 +376,6 @@ impl<'a> Decoder<'a> {
         self.range >>= SYMBOL_BITS;
         // Bytes that no encoder writes may lie beyond the last symbol.
         let place = (self.code / self.range).min((1 << SYMBOL_BITS) - 1);
-        #[expect(clippy::cast_possible_truncation, reason = "has at most 15 bits")]
         let (symbol, low, share) = table.find(place as u32);
         self.code -= u64::from(low) * self.range;
         self.range *= u64::from(share);
