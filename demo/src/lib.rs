@@ -6,6 +6,7 @@
 
 pub mod arena;
 pub mod options;
+pub mod place;
 pub mod play;
 pub mod replay;
 pub mod session;

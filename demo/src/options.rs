@@ -13,6 +13,7 @@ use phalanx::netcode::tick::Tick;
 use serde::Deserialize;
 
 use crate::arena::{UNITS_DEFAULT, UNITS_MAX};
+use crate::place::Place;
 
 /// How long a host that waits for everyone waits for one, in microseconds.
 const WAIT_LIMIT_US: u64 = 3_000_000;
@@ -301,17 +302,17 @@ fn conditions(rtt_ms: u32, jitter_ms: u32, loss_percent: f64) -> Result<Conditio
 pub struct Hosting {
     /// Address to listen on; port 0 lets the system choose [default: 0.0.0.0:7777]
     #[arg(long, value_name = "ADDR")]
-    pub bind: Option<std::net::SocketAddr>,
+    pub bind: Option<Place>,
     /// Address that players reach this host at, for join codes [default: where it listens]
     #[arg(long, value_name = "ADDR")]
-    pub public: Option<std::net::SocketAddr>,
+    pub public: Option<Place>,
     /// Writes one join code per player into this folder instead of printing it
     #[arg(long, value_name = "DIR")]
     pub token_dir: Option<PathBuf>,
     /// Seconds for which join codes are valid [default: 3600]
     #[arg(long, value_name = "SECONDS")]
     pub token_life: Option<u64>,
-    /// Join codes for players; spare ones let players come back [default: as many as slots]
+    /// Join codes for players; spare ones are for those who start anew [default: as many as slots]
     #[arg(long, value_name = "N")]
     pub tokens: Option<u16>,
     /// Seconds for which the slot of a lost player is kept; then another may take it [default: 15]

@@ -24,7 +24,7 @@ const NEWS_LINES: usize = 4;
 pub enum Display {
     /// The field, drawn anew on stdout, which is a terminal.
     Field,
-    /// A line per second on stderr.
+    /// A line per second on stderr, when it says something new.
     Lines,
 }
 
@@ -60,6 +60,7 @@ impl Display {
     ) -> Result<()> {
         let mut shown_at: Option<Instant> = None;
         let mut news: Vec<String> = Vec::new();
+        let mut said = String::new();
         let period = match self {
             Self::Field => DRAW_PERIOD,
             Self::Lines => LINE_PERIOD,
@@ -82,8 +83,10 @@ impl Display {
                         for line in news.drain(..) {
                             writeln!(stderr, "{line}")?;
                         }
-                        if !status.line.is_empty() {
+                        // A match that stands still, or waits for players, is told once.
+                        if status.line != said {
                             writeln!(stderr, "{}", status.line)?;
+                            said.clone_from(&status.line);
                         }
                     }
                 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use phalanx::netcode::replay::VerifyReport;
+use phalanx::netcode::tick::Tick;
 use serde_json::{Value, json};
 
 use crate::options::Settings;
@@ -33,6 +34,8 @@ pub struct Replay {
     pub file: PathBuf,
     /// What its verification gave.
     pub verified: Result<VerifyReport>,
+    /// Whether nobody asked for the file: it goes once it has been verified.
+    pub is_temporary: bool,
 }
 
 impl Summary {
@@ -44,10 +47,12 @@ impl Summary {
             (Some(file), Some(Ok(()))) => Some(Replay {
                 file: file.clone(),
                 verified: crate::replay::verify(file, |_tick, _last| {}),
+                is_temporary: false,
             }),
             (Some(file), Some(Err(error))) => Some(Replay {
                 file: file.clone(),
                 verified: Err(anyhow::anyhow!("{} is not whole: {error}", file.display())),
+                is_temporary: false,
             }),
             (_, None) | (None, _) => None,
         };
@@ -57,6 +62,20 @@ impl Summary {
             hosts,
             replay,
         }
+    }
+
+    /// The same, of a run that recorded only in order to verify. The replay is removed if it was
+    /// right, but for `--json`: a file that the figures name is there.
+    #[must_use]
+    pub fn of_temporary_replay(mut self) -> Self {
+        if let Some(replay) = &mut self.replay
+            && replay.verified.is_ok()
+            && !self.settings.json
+        {
+            // If it cannot be removed, its name is still printed.
+            replay.is_temporary = std::fs::remove_file(&replay.file).is_ok();
+        }
+        self
     }
 
     /// What went wrong, one sentence each; empty if the run did what it was asked to.
@@ -172,6 +191,7 @@ impl Summary {
             "bytes_up_per_client_tick": rounded(traffic.up),
             "bytes_down_per_client_tick": rounded(traffic.down),
             "datagrams_per_client_tick": rounded(traffic.datagrams),
+            "datagrams_refused": self.total(|node| node.traffic.datagrams_refused),
             "inputs_replaced": self.total(|node| node.statistics.inputs_replaced),
             "rollbacks": self.total(|node| node.statistics.rollbacks),
             "rtt_ms": rtt_ms,
@@ -179,6 +199,26 @@ impl Summary {
             "replay_verified": self.replay.as_ref().map(|replay| replay.verified.is_ok()),
             "ok": self.failures().is_empty(),
         })
+    }
+
+    /// Why no tick has run.
+    fn why_not_begun(&self, first: &Outcome) -> String {
+        let replay = if self.settings.record.is_some() {
+            "; there is nothing to record"
+        } else {
+            ""
+        };
+        if self.hosts {
+            let wanted = self.settings.players;
+            let here = first.players;
+            format!("the match did not begin: {here} of {wanted} players were here{replay}")
+        } else {
+            let why = match first.end {
+                End::HostStopped => "the host stopped it",
+                End::Finished | End::Left | End::Failed(_) => "this player left",
+            };
+            format!("the match had not begun when {why}{replay}")
+        }
     }
 
     /// The run for people.
@@ -203,6 +243,10 @@ impl Summary {
                 "encrypted"
             },
         );
+        if first.tick == Tick::ZERO {
+            let _ = writeln!(text, "{}", self.why_not_begun(first));
+            return text;
+        }
         let _ = writeln!(text, "{STANDINGS_HEAD}");
         for standing in &first.standings {
             let _ = writeln!(text, "{}", standing_line(standing, &first.names, false));
@@ -212,6 +256,10 @@ impl Summary {
             "per client and tick: {:.1} B up, {:.1} B down, {:.2} datagrams (with UDP and IP headers)",
             traffic.up, traffic.down, traffic.datagrams,
         );
+        let refused = self.total(|node| node.traffic.datagrams_refused);
+        if refused > 0 {
+            let _ = writeln!(text, "foreign or damaged datagrams refused: {refused}");
+        }
         let _ = writeln!(
             text,
             "stalls {}, inputs replaced {}, rollbacks {}, desyncs {}",
@@ -232,15 +280,20 @@ impl Summary {
             Some(Replay {
                 file,
                 verified: Ok(report),
+                is_temporary,
             }) => {
+                let (name, note) = if *is_temporary {
+                    (
+                        String::new(),
+                        " (it was temporary; --record FILE keeps one)",
+                    )
+                } else {
+                    (format!(" {}", file.display()), "")
+                };
                 let _ = writeln!(
                     text,
-                    "replay {} verified: ticks {} to {}, {} hashes, {} keyframes",
-                    file.display(),
-                    report.first,
-                    report.last,
-                    report.hashes,
-                    report.keyframes,
+                    "replay{name} verified: ticks {} to {}, {} hashes, {} keyframes{note}",
+                    report.first, report.last, report.hashes, report.keyframes,
                 );
             }
             Some(Replay { file, .. }) => {
@@ -323,6 +376,16 @@ pub fn main(program: &str, run: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether an output could not be written because nobody reads it any more.
+#[must_use]
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
 }
 
 /// An error and its causes in one line. Some errors end with the words of their cause already.

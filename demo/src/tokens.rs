@@ -17,10 +17,13 @@ const PORT: u16 = 7777;
 const TOKEN_LIFE_S: u64 = 3600;
 
 /// Where a host listens.
-#[must_use]
-pub fn bind_of(hosting: &Hosting) -> SocketAddr {
+///
+/// # Errors
+/// If a name stands there that is not known.
+pub fn bind_of(hosting: &Hosting) -> Result<SocketAddr> {
     let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
-    hosting.bind.unwrap_or(anywhere)
+    let named = hosting.bind.as_ref();
+    named.map_or(Ok(anywhere), |place| place.resolve("--bind"))
 }
 
 /// Says on stdout where `link` listens; then, unless it is insecure, gives a join code per player:
@@ -38,7 +41,9 @@ pub fn announce(
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "listening {local}")?;
     if !settings.insecure {
-        let address = public_address(local, hosting.public)?;
+        let public = hosting.public.as_ref();
+        let public = public.map(|place| place.resolve("--public")).transpose()?;
+        let address = public_address(local, public)?;
         if local.ip().is_unspecified() && hosting.public.is_none() {
             let mut stderr = io::stderr().lock();
             writeln!(

@@ -69,8 +69,11 @@ impl Output {
 
 impl Process {
     fn start(program: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new(program)
-            .args(arguments)
+        Self::start_with(Command::new(program).args(arguments))
+    }
+
+    fn start_with(command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -242,6 +245,10 @@ fn separate_processes_end_in_one_state_and_its_replay_verifies() {
     runs.push(host.succeed());
     assert!(noise.stop() > 0);
     assert_same_end(&runs, 150);
+    // The noise, eight datagrams per client and tick, is counted apart from what clients cost.
+    assert!(runs[2]["datagrams_refused"].as_u64().unwrap() > 0);
+    let per_tick = runs[2]["datagrams_per_client_tick"].as_f64().unwrap();
+    assert!((0.5..3.0).contains(&per_tick), "{per_tick}");
     assert_eq!(runs[2]["players"], 2);
     assert_eq!(runs[2]["replay_verified"], true);
     assert!(runs[0]["bytes_up_per_client_tick"].as_f64().unwrap() > 28.0);
@@ -263,6 +270,20 @@ fn separate_processes_end_in_one_state_and_its_replay_verifies() {
             .fail()
             .contains("151")
     );
+
+    // A reader that has seen enough closes the pipe, as `head` does.
+    for command in ["info", "dump"] {
+        let mut child = Command::new(ARENA_REPLAY)
+            .args([command, name])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && stderr.is_empty(), "{stderr}");
+    }
 
     // A replay that was changed anywhere, or cut within its header, is not verified.
     let good = fs::read(&file).unwrap();
@@ -351,7 +372,7 @@ fn what_cannot_work_is_said_in_one_sentence() {
     let folder = folder("wrong");
     let config = folder.join("host.toml");
     fs::write(&config, "playrs = 2\n").unwrap();
-    let cases: [(Process, &str); 9] = [
+    let cases: [(Process, &str); 11] = [
         (Process::start(ARENA_HOST, &["--bind", &address]), "busy"),
         (
             Process::start(ARENA_HOST, &["--config", config.to_str().unwrap()]),
@@ -370,6 +391,15 @@ fn what_cannot_work_is_said_in_one_sentence() {
         ),
         (join(&[&address]), "--insecure"),
         (join(&["127.0.0.1", "--insecure"]), "address"),
+        // A name that must not exist (RFC 6761).
+        (
+            join(&["nowhere.invalid:7777", "--insecure"]),
+            "nowhere.invalid",
+        ),
+        (
+            Process::start(ARENA_HOST, &["--bind", "nowhere.invalid:7777"]),
+            "--bind: no address is known",
+        ),
         (join(&["phx-nonsense"]), "join code"),
     ];
     for (process, words) in cases {
@@ -380,10 +410,12 @@ fn what_cannot_work_is_said_in_one_sentence() {
         &["--nonsense"][..],
         &["--mode", "magic"],
         &["--players", "many"],
+        &["host", "--bind", "7777"],
     ] {
         let (status, _, stderr) = Process::start(ARENA, arguments).finish();
         assert_eq!(status.code(), Some(2), "{stderr}");
-        assert!(stderr.contains(arguments[0]), "{stderr}");
+        let option = arguments.iter().find(|word| word.starts_with("--"));
+        assert!(stderr.contains(option.unwrap()), "{stderr}");
     }
 }
 
@@ -456,12 +488,66 @@ fn a_whole_session_on_this_machine_succeeds() {
     assert_eq!(run["replay_verified"], true);
     assert_eq!(run["replay_file"], name);
     assert!(run["rtt_ms"].as_f64().unwrap() >= 50.0);
+}
 
-    // Even the shortest one has a last hash to verify.
-    let short = ["--ticks", "2", "--units", "30", "--record", name, "--json"];
-    let run = Process::start(ARENA, &short).succeed();
-    assert_eq!(run["ticks"], 2);
-    assert_eq!(run["replay_verified"], true);
+#[cfg(unix)]
+#[test]
+fn a_replay_that_nobody_named_is_verified_and_leaves_nothing_behind() {
+    let folder = folder("temporary");
+    let run = |arguments: &[&str]| {
+        // Even the shortest match has a last hash to verify.
+        let short = ["--ticks", "2", "--units", "30", "--headless"];
+        let mut command = Command::new(ARENA);
+        command.args(short).args(arguments).env("TMPDIR", &folder);
+        Process::start_with(&mut command)
+    };
+    let (status, stdout, stderr) = run(&[]).finish();
+    assert!(status.success(), "{stderr}");
+    assert!(stdout.contains("verified: ticks 0 to 2"), "{stdout}");
+    assert!(stdout.contains("temporary"), "{stdout}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "{stdout}");
+
+    // What the figures name is there.
+    let figures = run(&["--json"]).succeed();
+    assert_eq!(figures["ticks"], 2);
+    assert_eq!(figures["replay_verified"], true);
+    let file = Path::new(figures["replay_file"].as_str().unwrap());
+    assert!(file.starts_with(&folder) && file.is_file(), "{figures}");
+
+    let named = folder.join("named.phxr");
+    let (status, stdout, _) = run(&["--record", named.to_str().unwrap()]).finish();
+    assert!(status.success() && named.is_file(), "{stdout}");
+    assert!(stdout.contains("named.phxr verified"), "{stdout}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_host_that_still_waits_for_players() {
+    for with_client in [false, true] {
+        let file = folder("lobby").join("match.phxr");
+        let name = file.to_str().unwrap();
+        let arguments = ["--bind", "127.0.0.1:0", "--units", "300", "--insecure"];
+        let wanted = ["--players", "2", "--record", name];
+        let host = Process::start(ARENA_HOST, &[&arguments[..], &wanted].concat());
+        let address = host.address().to_string().replace("127.0.0.1", "localhost");
+        let client = with_client.then(|| join(&[&address, "--insecure"]));
+        if with_client {
+            host.wait_for("is here");
+        }
+        signal(&host, "-TERM");
+        let (status, stdout, stderr) = host.finish();
+        assert!(status.success(), "{stdout}\n{stderr}");
+        let here = usize::from(with_client);
+        let sentence = format!("the match did not begin: {here} of 2 players were here");
+        assert!(stdout.contains(&sentence), "{stdout}\n{stderr}");
+        assert!(!stdout.contains("score points"), "{stdout}");
+        assert!(!file.exists());
+        if let Some(client) = client {
+            let figures = client.succeed();
+            assert_eq!(figures["ticks"], 0, "{figures}");
+            assert_eq!(figures["ok"], true, "{figures}");
+        }
+    }
 }
 
 /// Sends a signal to a running program.
@@ -485,11 +571,28 @@ fn a_player_who_was_away_comes_back_into_the_same_slot() {
         "2",
     ]);
     let address = host.address().to_string();
-    let clients = ["1", "2"].map(|seed| {
-        let client = join(&[&address, "--insecure", "--seed", seed, "--timeout", "2"]);
-        client.wait_for("joined the session");
-        client
+    let clients =
+        ["1", "2"].map(|seed| join(&[&address, "--insecure", "--seed", seed, "--timeout", "2"]));
+    a_player_goes_away_and_comes_back(host, clients);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_player_with_a_join_code_comes_back_without_another() {
+    let host = host(&["--players", "2", "--ticks", "540", "--timeout", "2"]);
+    let clients = [1, 2].map(|number| {
+        let (code, seed) = (host.code(number), number.to_string());
+        join(&[&code, "--seed", &seed, "--timeout", "2"])
     });
+    a_player_goes_away_and_comes_back(host, clients);
+}
+
+/// The second of two clients sleeps until its link is given up, and plays to the end after that.
+#[cfg(unix)]
+fn a_player_goes_away_and_comes_back(host: Process, clients: [Process; 2]) {
+    clients
+        .iter()
+        .for_each(|client| client.wait_for("joined the session"));
     host.wait_for("the match begins");
     // Longer than the two seconds of silence after which the host gives up a link.
     signal(&clients[1], "-STOP");
@@ -507,9 +610,14 @@ fn a_player_who_was_away_comes_back_into_the_same_slot() {
 fn a_host_that_crashes_is_missed_by_its_clients() {
     let host = host(&["--insecure", "--players", "1"]);
     let address = host.address().to_string();
-    let client = join(&[&address, "--insecure", "--timeout", "1"]);
+    let client = join(&[&address, "--insecure", "--timeout", "2"]);
     host.wait_for("the match begins");
     signal(&host, "-KILL");
+    let lines = Arc::clone(&client.stderr.lines);
     let sentence = client.fail();
     assert!(sentence.contains("does not answer"), "{sentence}");
+    // What stands still is said once.
+    let lines = lines.lock().unwrap();
+    let said_again = lines.windows(2).find(|pair| pair[0] == pair[1]);
+    assert_eq!(said_again, None, "{lines:#?}");
 }

@@ -14,6 +14,7 @@ use bevy_ecs::component::Component;
 use bevy_ecs::entity::Entity;
 use phalanx_netcode::id::Slot;
 use phalanx_netcode::input::InputFrame;
+use phalanx_netcode::limits::SLOTS_MAX;
 use phalanx_netcode::prng::Prng;
 use phalanx_netcode::simulation::{Simulation, StepKind};
 use phalanx_netcode::state::{Difference, Exact, ImportError};
@@ -105,6 +106,12 @@ pub enum CheckStep {
 /// Why a check failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
+    /// No game has so many slots, so nothing was checked.
+    #[error("a check needs 1 to {SLOTS_MAX} slots, not {0}")]
+    Slots(u8),
+    /// No tick was to be run, so nothing was checked.
+    #[error("a check needs at least 1 tick")]
+    NoTicks,
     /// The same inputs gave another state.
     #[error("seed {seed}: the states differ at tick {tick} {}{}", after(*.step), list(.differences))]
     Differs {
@@ -189,13 +196,13 @@ impl<'a> Checker<'a> {
         self
     }
 
-    /// Sets the number of slots. They join and leave at random.
+    /// Sets the number of slots, 1 to 64. They join and leave at random.
     pub fn slots(mut self, slots: u8) -> Self {
         self.slots = slots;
         self
     }
 
-    /// Sets the number of ticks.
+    /// Sets the number of ticks, at least 1.
     pub fn ticks(mut self, ticks: u32) -> Self {
         self.ticks = ticks;
         self
@@ -223,8 +230,15 @@ impl<'a> Checker<'a> {
     /// Runs the check.
     ///
     /// # Errors
-    /// The first difference, with the entities and fields where it shows.
+    /// The first difference, with the entities and fields where it shows. Also if there is nothing
+    /// to run: a check that looks at nothing must not pass.
     pub fn run(mut self) -> Result<CheckReport, CheckError> {
+        if !(1..=SLOTS_MAX).contains(&usize::from(self.slots)) {
+            return Err(CheckError::Slots(self.slots));
+        }
+        if self.ticks == 0 {
+            return Err(CheckError::NoTicks);
+        }
         let mut prng = Prng::with_stream(self.seed, STREAM);
         let mut plain = self.game.simulation(self.seed, self.slots);
         let mut shadow = self.rebuilt(&mut plain, &mut prng)?;

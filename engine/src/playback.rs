@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use phalanx_netcode::replay::{OpenError, PlayError, Player, Reader};
 
@@ -29,22 +29,36 @@ pub enum PlaybackError {
     /// It cannot be played, for example because its components differ.
     #[error(transparent)]
     Play(#[from] PlayError),
+    /// This file cannot be played.
+    #[error("cannot play {}: {error}", .file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: Box<PlaybackError>,
+    },
 }
 
 impl Game {
     /// Opens a replay file of this game.
     ///
     /// # Errors
-    /// If it cannot be read, or is of another game or of other components.
+    /// [`PlaybackError::File`] if it cannot be read, or is of another game or of other components.
     pub fn playback(&self, file: impl AsRef<Path>) -> Result<Playback, PlaybackError> {
-        let file = File::open(file).map_err(OpenError::from)?;
-        self.playback_from(BufReader::new(file))
+        let path = file.as_ref();
+        let opened = File::open(path).map_err(|error| OpenError::from(error).into());
+        opened
+            .and_then(|file| self.playback_from(BufReader::new(file)))
+            .map_err(|error: PlaybackError| PlaybackError::File {
+                file: path.to_owned(),
+                error: Box::new(error),
+            })
     }
 
     /// Opens a replay of this game from any source.
     ///
     /// # Errors
-    /// As [`Game::playback`].
+    /// If it cannot be read, or is of another game or of other components.
     pub fn playback_from<R: Read + Seek>(&self, source: R) -> Result<Playback<R>, PlaybackError> {
         let reader = Reader::open(source)?;
         let header = reader.header();

@@ -339,5 +339,16 @@ fn three_hundred_ticks_end_in_the_golden_state() {
     let game = skirmish().build().unwrap();
     let checker = Checker::new(&game).seed(42).ticks(300).inputs(play);
     let report = checker.run().unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(format!("{:016x}", report.hash), "6938b5cfda59e2fb");
+    assert_eq!(format!("{:016x}", report.hash), "5244c2001af87ae1");
+}
+
+#[test]
+fn a_check_of_nothing_does_not_pass() {
+    let game = skirmish().build().unwrap();
+    let check = || Checker::new(&game).inputs(play);
+    assert_eq!(check().slots(0).run(), Err(CheckError::Slots(0)));
+    assert_eq!(check().slots(65).run(), Err(CheckError::Slots(65)));
+    assert_eq!(check().ticks(0).run(), Err(CheckError::NoTicks));
+    assert!(check().slots(1).ticks(1).run().is_ok());
+    assert!(check().slots(64).ticks(1).run().is_ok());
 }

@@ -59,3 +59,19 @@ fn inputs_of_another_type_are_refused_before_the_session_begins() {
         "{expected}, {found}"
     );
 }
+
+#[test]
+fn a_replay_that_cannot_be_played_is_named() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let diary = folder.join("diary.phxr");
+    std::fs::write(&diary, "dear diary, today").expect("a folder for tests");
+    for (file, why) in [(diary, "replay"), (folder.join("missing.phxr"), "os error")] {
+        let error = game().playback(&file).expect_err("not a replay");
+        let sentence = error.to_string();
+        let name = file.display().to_string();
+        assert!(
+            sentence.contains(&name) && sentence.contains(why),
+            "{sentence}"
+        );
+    }
+}

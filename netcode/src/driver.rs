@@ -44,6 +44,8 @@ pub struct Driver<P: Player> {
     simulation: Option<P::Simulation>,
     images: Vec<Image<P>>,
     hash: StateHash,
+    /// Memory for what is published.
+    published: Snapshot,
     newest_hash: Option<(Tick, u64)>,
     recording: Recording<P>,
     input: Vec<u8>,
@@ -78,6 +80,7 @@ impl<P: Player> Driver<P> {
             simulation: None,
             images: Vec::new(),
             hash: StateHash::default(),
+            published: Snapshot::default(),
             newest_hash: None,
             recording: Recording::Off,
             input: Vec::new(),
@@ -260,6 +263,30 @@ impl<P: Player> Driver<P> {
                     let snapshot = Snapshot::decode(bytes, &self.game.schema).ok();
                     let tick = self.import(snapshot);
                     self.node.commit_import(now, tick);
+                }
+                Request::Publish { tick } => {
+                    if let Some(simulation) = &mut self.simulation {
+                        simulation.publish(&mut self.published);
+                        debug_assert_eq!(self.published.tick, tick, "the current state");
+                        self.node.commit_publish(&self.published);
+                    }
+                }
+                Request::PublishOwned { tick, slot } => {
+                    if let Some(simulation) = &mut self.simulation {
+                        simulation.publish_owned(slot, &mut self.published);
+                        debug_assert_eq!(self.published.tick, tick, "the current state");
+                        self.node.commit_owned(&self.published);
+                    }
+                }
+                Request::Patch(patch) => {
+                    let simulation = self.simulation.as_mut();
+                    let is_patched = simulation.is_some_and(|sim| sim.patch(patch).is_ok());
+                    self.node.commit_patch(now, is_patched);
+                }
+                Request::Seen { slot, behind_ticks } => {
+                    if let Some(simulation) = &mut self.simulation {
+                        simulation.seen(slot, behind_ticks);
+                    }
                 }
             }
             self.drain_confirmed();

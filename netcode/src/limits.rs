@@ -40,6 +40,10 @@ pub const INPUT_DELAY_TICKS_MAX: u32 = 64;
 /// refused; a node that has guessed so far ahead as it may stalls.
 pub const PREDICTION_TICKS_MAX: u32 = 16;
 
+/// Ticks between two snapshots in state-sync mode. Settings with more are refused, and so is a
+/// welcome.
+pub const SNAPSHOT_TICKS_MAX: u32 = 60;
+
 /// Captured states that a driver keeps, one per tick. A host's settings with more are refused, and
 /// so is a welcome that asks for more.
 pub const IMAGES_MAX: u32 = 1024;
@@ -79,6 +83,10 @@ pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
 
 /// Entities in one snapshot. Decoding refuses more.
 pub const ENTITIES_MAX: usize = 1 << 20;
+
+/// Lanes of a quantized row of one kind. A field with which a row would have more is opaque: it
+/// travels as its exact bytes.
+pub const ROW_LANES_MAX: usize = 256;
 
 /// Different combinations of components that the entities of a state-sync session have. A host
 /// leaves entities beyond out, and counts them; a client refuses datagrams that ask for more.

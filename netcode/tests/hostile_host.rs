@@ -76,7 +76,11 @@ fn obey(node: &mut Node, now: Time) -> u32 {
                 Request::Begin(_)
                 | Request::Step { .. }
                 | Request::Capture { .. }
-                | Request::Restore { .. },
+                | Request::Restore { .. }
+                | Request::Publish { .. }
+                | Request::PublishOwned { .. }
+                | Request::Patch(_)
+                | Request::Seen { .. },
             ) => {}
         }
         if sample {
@@ -145,6 +149,7 @@ fn no_word_of_a_host_breaks_a_client() {
             resume: wild(&mut prng),
             from,
             resumed: prng.below(8) == 0,
+            snapshot_ticks: 0,
         };
         let mut bytes = Vec::new();
         handshake::write(kind::WELCOME, &welcome, &mut bytes);
@@ -183,6 +188,7 @@ fn no_word_of_a_host_breaks_a_client() {
                 }),
                 control,
                 messages: None,
+                missing: 0,
             };
             first_control += if control.is_some() { count } else { 0 };
             let mut bytes = Vec::new();

@@ -190,7 +190,11 @@ impl Session {
                     | Request::Capture { .. }
                     | Request::Restore { .. }
                     | Request::Export { .. }
-                    | Request::Import { .. },
+                    | Request::Import { .. }
+                    | Request::Publish { .. }
+                    | Request::PublishOwned { .. }
+                    | Request::Patch(_)
+                    | Request::Seen { .. },
                 ) => Answer::None,
             };
             match answer {

@@ -489,6 +489,7 @@ fn a_host_that_lies_cannot_break_a_client() {
                         resume: 9,
                         from,
                         resumed: prng.below(4) == 0,
+                        snapshot_ticks: 0,
                     };
                     let mut answer = Vec::new();
                     handshake::write(kind::WELCOME, &welcome, &mut answer);

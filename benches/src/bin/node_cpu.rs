@@ -247,7 +247,11 @@ impl Network {
                 | Request::Capture { .. }
                 | Request::Restore { .. }
                 | Request::Export { .. }
-                | Request::Import { .. } => {}
+                | Request::Import { .. }
+                | Request::Publish { .. }
+                | Request::PublishOwned { .. }
+                | Request::Patch(_)
+                | Request::Seen { .. } => {}
             }
         }
         while node.poll_confirmed().is_some() {}

@@ -49,7 +49,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         keep: hosting.keeps_slots_for(),
         ..cli.options.or(from_file).resolve()?
     };
-    let bind = tokens::bind_of(&hosting);
+    let bind = tokens::bind_of(&hosting)?;
     let players = usize::from(settings.players);
     let link = open_link(bind, &settings, players, Network::BothWays, 0)?;
     tokens::announce(&link, &hosting, &settings, settings.players)?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use phalanx::netcode::simulation::Simulation as _;
 use phalanx::netcode::tick::Tick;
@@ -60,18 +60,24 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     summary::main(PROGRAM, || {
-        match cli.command {
-            Command::Info { file } => info(&file)?,
-            Command::Verify { file } => verify(&file)?,
-            Command::Play { file, speed, from } => play(&file, speed, from.map(Tick::new))?,
-            Command::Dump { file, tick } => dump(&file, tick.map(Tick::new))?,
+        let done = match cli.command {
+            Command::Info { file } => info(&file),
+            Command::Verify { file } => verify(&file),
+            Command::Play { file, speed, from } => play(&file, speed, from.map(Tick::new)),
+            Command::Dump { file, tick } => dump(&file, tick.map(Tick::new)),
+        };
+        match done {
+            // Whoever read the output has seen enough, as `head` has.
+            Err(error) if summary::is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+            done => done.map(|()| ExitCode::SUCCESS),
         }
-        Ok(ExitCode::SUCCESS)
     })
 }
 
 fn info(file: &Path) -> Result<()> {
-    let info = replay::open(file)?.info()?;
+    let info = replay::open(file)?
+        .info()
+        .with_context(|| format!("cannot read {}", file.display()))?;
     writeln!(io::stdout(), "{info}")?;
     Ok(())
 }
@@ -129,7 +135,10 @@ fn play(file: &Path, speed: f64, from: Option<Tick>) -> Result<()> {
             )?;
             stdout.flush()?;
         }
-        if !player.step()? {
+        let goes_on = player
+            .step()
+            .with_context(|| format!("cannot play {}", file.display()))?;
+        if !goes_on {
             return Ok(());
         }
         let played = Tick::new(player.tick().since(start_tick));

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use phalanx::netcode::link::udp::JoinToken;
 use phalanx_demo::options::{Hosting, Options, Settings};
+use phalanx_demo::place::Place;
 use phalanx_demo::play::{Hands, Keyboard};
 use phalanx_demo::session::{
     Board, Destination, End, Network, Outcome, Session, open_link, temporary_replay,
@@ -99,7 +100,7 @@ fn host(command: HostCommand) -> Result<ExitCode> {
         ..command.options.resolve()?
     };
     let link = open_link(
-        tokens::bind_of(&command.hosting),
+        tokens::bind_of(&command.hosting)?,
         &settings,
         usize::from(settings.players),
         Network::BothWays,
@@ -145,18 +146,16 @@ fn join(command: JoinCommand) -> Result<ExitCode> {
 }
 
 fn destination(to: &str, settings: &Settings) -> Result<Destination> {
-    if let Ok(address) = to.parse() {
-        ensure!(
-            settings.insecure,
-            "{to} is an address: joining it needs --insecure, or a join code from the host"
-        );
-        return Ok(Destination::Address(address));
+    match (to.parse::<Place>(), settings.insecure) {
+        (Ok(place), true) => return Ok(Destination::Address(place.resolve("--insecure")?)),
+        (Ok(place), false) => {
+            bail!(
+                "{place} is an address: joining it needs --insecure, or a join code from the host"
+            )
+        }
+        (Err(error), true) => bail!("--insecure needs an address: {error}"),
+        (Err(_error), false) => {}
     }
-    ensure!(
-        !settings.insecure,
-        "--insecure needs an address like 127.0.0.1:7777, not \"{}\"",
-        to.escape_debug()
-    );
     let token = JoinToken::from_text(to).context("cannot join")?;
     Ok(Destination::Token(Box::new(token)))
 }
@@ -188,8 +187,9 @@ fn play_here(options: Options) -> Result<ExitCode> {
     };
     let mut settings = options.or(defaults).resolve()?;
     let display = Display::choose(&settings);
-    let file = settings.record.take();
-    let file = file.unwrap_or_else(|| temporary_replay(settings.seed));
+    let named = settings.record.take();
+    let is_named = named.is_some();
+    let file = named.unwrap_or_else(|| temporary_replay(settings.seed));
 
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let clients = settings.players - 1;
@@ -259,7 +259,10 @@ fn play_here(options: Options) -> Result<ExitCode> {
     }
     shown?;
     let cut_short = nodes[0].end != End::Finished;
-    let summary = Summary::new(hosted, nodes, true);
+    let mut summary = Summary::new(hosted, nodes, true);
+    if !is_named {
+        summary = summary.of_temporary_replay();
+    }
     let code = summary.report(PROGRAM)?;
     Ok(if cut_short { ExitCode::FAILURE } else { code })
 }

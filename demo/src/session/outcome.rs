@@ -63,8 +63,10 @@ pub struct Traffic {
     pub datagrams_sent: u64,
     /// Bytes sent.
     pub bytes_sent: u64,
-    /// Datagrams received.
+    /// Datagrams received and not refused.
     pub datagrams_received: u64,
-    /// Bytes received.
+    /// Their bytes.
     pub bytes_received: u64,
+    /// Datagrams that the link refused: foreign, damaged, or of an earlier connection.
+    pub datagrams_refused: u64,
 }

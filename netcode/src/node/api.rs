@@ -8,6 +8,7 @@ use crate::session::handshake::ByeReason;
 use crate::session::messages::Channel;
 use crate::session::roster::Member;
 use crate::simulation::StepKind;
+use crate::state::Patch;
 use crate::tick::{Tick, TickRate};
 
 /// The session that a node takes part in.
@@ -81,6 +82,31 @@ pub enum Request<'a> {
     Import {
         /// The encoded snapshot.
         bytes: &'a [u8],
+    },
+    /// State-sync: publish the current state; answer with
+    /// [`Node::commit_publish`](crate::node::Node::commit_publish).
+    Publish {
+        /// The current tick.
+        tick: Tick,
+    },
+    /// State-sync: publish the entities of `slot` in the current state, which is predicted; answer
+    /// with [`Node::commit_owned`](crate::node::Node::commit_owned).
+    PublishOwned {
+        /// The current tick.
+        tick: Tick,
+        /// Whose entities.
+        slot: Slot,
+    },
+    /// State-sync: take over what the host says has changed; answer with
+    /// [`Node::commit_patch`](crate::node::Node::commit_patch).
+    Patch(&'a Patch),
+    /// State-sync: the player of `slot` sees others as they were so many ticks before its inputs
+    /// act.
+    Seen {
+        /// The player.
+        slot: Slot,
+        /// Ticks, at most the session's `rewind_ticks_max`.
+        behind_ticks: u32,
     },
 }
 

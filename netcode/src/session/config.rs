@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::limits::{
     IMAGES_MAX, INPUT_BYTES_MAX, INPUT_DELAY_TICKS_MAX, INPUT_FRAME_BYTES_MAX, NAME_BYTES_MAX,
-    PREDICTION_TICKS_MAX, SLOTS_MAX,
+    PREDICTION_TICKS_MAX, SLOTS_MAX, SNAPSHOT_TICKS_MAX,
 };
 use crate::state::Schema;
 use crate::tick::{Tick, TickRate};
@@ -15,7 +15,7 @@ use crate::tick::{Tick, TickRate};
 pub enum Mode {
     /// Every node simulates; inputs travel.
     Lockstep,
-    /// The host simulates, state travels. Reserved: this version does not play it.
+    /// The host simulates, state travels.
     StateSync,
 }
 
@@ -146,6 +146,38 @@ impl Default for DesyncPolicy {
     }
 }
 
+/// How a host in state-sync mode tells clients the state.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StateSyncConfig {
+    /// Ticks between two snapshots, 1 to [`SNAPSHOT_TICKS_MAX`].
+    pub snapshot_ticks: u32,
+    /// Bytes of state per second and client, at most, while the path loses nothing; loss lowers
+    /// it.
+    pub budget_bytes_per_second: u32,
+    /// Ticks behind the present that a member may claim to have seen, for lag compensation: later
+    /// claims are cut to this many.
+    pub rewind_ticks_max: u32,
+}
+
+impl Default for StateSyncConfig {
+    fn default() -> Self {
+        Self {
+            snapshot_ticks: 3,
+            budget_bytes_per_second: 32_000,
+            rewind_ticks_max: 15,
+        }
+    }
+}
+
+impl StateSyncConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(1..=SNAPSHOT_TICKS_MAX).contains(&self.snapshot_ticks) {
+            return Err(ConfigError::SnapshotTicks(self.snapshot_ticks));
+        }
+        Ok(())
+    }
+}
+
 /// A host's settings.
 #[derive(Clone, Debug)]
 pub struct HostConfig {
@@ -171,8 +203,10 @@ pub struct HostConfig {
     pub start: Start,
     /// The last tick, if the session has one.
     pub last_tick: Option<Tick>,
-    /// Desync detection.
+    /// Desync detection, in lockstep mode.
     pub desync: DesyncPolicy,
+    /// What clients are told, in state-sync mode.
+    pub state_sync: StateSyncConfig,
     /// How long a slot is kept for a member that lost its link, in microseconds.
     pub resume_us: u64,
     /// How long a silent link counts as alive, in microseconds.
@@ -271,9 +305,12 @@ pub enum ConfigError {
     /// More captured states than the limit.
     #[error("at most {IMAGES_MAX} images can be kept, not {0}")]
     TooManyImages(u32),
-    /// The mode is not played by this version.
-    #[error("this version does not play in {0} mode")]
-    Mode(Mode),
+    /// In state-sync mode the host waits for nobody.
+    #[error("a host in state-sync mode is paced by its own clock: its gate must be Paced")]
+    StateSyncGate,
+    /// The distance of snapshots is 0 or beyond the limit.
+    #[error("snapshots must be 1 to {SNAPSHOT_TICKS_MAX} ticks apart, not {0}")]
+    SnapshotTicks(u32),
     /// A role that cannot be asked for.
     #[error("a client joins as player or as spectator")]
     Role,
@@ -283,9 +320,6 @@ impl GameInfo {
     fn check(&self) -> Result<(), ConfigError> {
         check_name("name of the game", &self.game)?;
         check_name("name of the build", &self.build)?;
-        if self.mode != Mode::Lockstep {
-            return Err(ConfigError::Mode(self.mode));
-        }
         if self.input_bytes == 0 || usize::from(self.input_bytes) > INPUT_BYTES_MAX {
             return Err(ConfigError::InputBytes(self.input_bytes));
         }
@@ -339,6 +373,7 @@ impl HostConfig {
             start: Start::Players(slots),
             last_tick: None,
             desync: DesyncPolicy::default(),
+            state_sync: StateSyncConfig::default(),
             resume_us: 30_000_000,
             silence_us: 5_000_000,
             spectator_delay_ticks: 0,
@@ -367,6 +402,12 @@ impl HostConfig {
         self.input_delay.check()?;
         if self.desync.images > IMAGES_MAX {
             return Err(ConfigError::TooManyImages(self.desync.images));
+        }
+        if self.game.mode == Mode::StateSync {
+            if self.gate != Gate::Paced {
+                return Err(ConfigError::StateSyncGate);
+            }
+            self.state_sync.check()?;
         }
         check_prediction(self.prediction_ticks, self.desync.images)
     }

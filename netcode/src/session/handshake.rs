@@ -86,6 +86,8 @@ pub struct Welcome {
     pub from: u32,
     /// Whether the client has the state at `from` already, because it resumes.
     pub resumed: bool,
+    /// Ticks between two snapshots in state-sync mode; 0 in lockstep.
+    pub snapshot_ticks: u32,
 }
 
 /// Why a host refuses.

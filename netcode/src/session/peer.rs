@@ -12,10 +12,17 @@ use crate::wire::header::{ClockSection, HashSection, Prefix, TagKey, TickHeader}
 
 /// Datagrams that a peer remembers having sent.
 const SENT_MAX: usize = 256;
-/// Received numbers that a peer remembers, to drop duplicates.
+/// Numbers before the newest received one that a peer remembers, to drop duplicates.
 const SEEN: u32 = 64;
-/// Bytes before the input batch without control and message sections, at most.
+/// Bytes before the input batch without control, message and missing sections, at most.
 const HEADER_BYTES_MAX: usize = 54;
+/// Bytes of the section that tells what is missing, at most.
+const MISSING_BYTES_MAX: usize = 10;
+/// Numbers by which a datagram may come behind later ones before it counts as lost.
+const REORDER_MAX: u32 = 2;
+/// A missing number that is this far behind the ack in a datagram that the other end has accepted
+/// need not be told again: the other end has counted it as lost then.
+const TOLD_AGE: u32 = 8;
 /// Room for control messages: one whole input frame always fits behind them, even where its coding
 /// makes it half as long again.
 const CONTROL_ROOM_BYTES: usize =
@@ -32,6 +39,19 @@ struct Sent {
     at: Time,
     /// The offset between tick and number that the datagram spelled out.
     spelled: Option<i64>,
+    /// The newest number of the peer that the datagram acked.
+    ack: Option<Seq>,
+    /// What became of it.
+    outcome: Option<Outcome>,
+}
+
+/// What became of a datagram that was sent. It never changes once it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The peer accepted it.
+    Acked,
+    /// It was lost, or came too late to count.
+    Lost,
 }
 
 /// A datagram that was accepted.
@@ -55,7 +75,9 @@ pub struct Accepted<'a> {
     pub batch: &'a [u8],
     /// Bytes of the whole datagram.
     bytes: usize,
-    seq: Seq,
+    /// Its number.
+    pub seq: Seq,
+    missing: u64,
     /// The tick, where it stood in full.
     spelled: Option<Tick>,
 }
@@ -89,11 +111,23 @@ pub struct Peer {
     pub statistics: PeerStatistics,
     /// A state hash to send with the next datagram.
     pub hash_due: Option<HashSection>,
+    /// Whether to tell the peer which of its datagrams are missing, not only the newest that
+    /// arrived.
+    pub tells_missing: bool,
+    /// Whether the peer does, so that the outcome of each of our datagrams becomes known: see
+    /// [`Peer::take_outcomes`].
+    pub hears_missing: bool,
     key: TagKey,
     rate: TickRate,
     next_seq: Seq,
     sent: Vec<Sent>,
     acked: Option<Seq>,
+    /// Missing numbers of the peer before this one were told, and the peer knows.
+    told: Seq,
+    /// Our oldest datagram without an outcome.
+    unresolved: Seq,
+    /// Outcomes that nobody has taken yet.
+    outcomes: Vec<(Seq, Outcome)>,
     /// Offset spelled out last, and whether the peer has acked a datagram with it.
     spelled: Option<(i64, Seq, bool)>,
     received: Option<Seq>,
@@ -127,11 +161,16 @@ impl Peer {
             messages: Messages::new(MessagesConfig::default()),
             statistics: PeerStatistics::default(),
             hash_due: None,
+            tells_missing: false,
+            hears_missing: false,
             key,
             rate,
             next_seq: Seq::ZERO,
             sent: vec![Sent::default(); SENT_MAX],
             acked: None,
+            told: Seq::ZERO,
+            unresolved: Seq::ZERO,
+            outcomes: Vec::new(),
             spelled: None,
             received: None,
             received_at: now,
@@ -203,6 +242,7 @@ impl Peer {
             batch,
             bytes: bytes.len(),
             seq,
+            missing: header.missing,
             spelled: header.tick,
         })
     }
@@ -222,6 +262,12 @@ impl Peer {
         if let Some(ack) = datagram.acked {
             self.take_ack(now, ack, datagram.clock);
         }
+        if self.hears_missing
+            && let Some(ack) = datagram.ack
+            && self.acked == Some(ack)
+        {
+            self.resolve(ack, datagram.missing);
+        }
         if let Some(clock) = datagram.clock {
             let one_way = self.rtt.min_us().unwrap_or(0) / 2;
             let there = Time::from_micros(clock.sent_us).plus_micros(one_way);
@@ -230,13 +276,30 @@ impl Peer {
             self.statistics.loss_sent = clock.loss;
         }
         let parts = [
-            (Body::Inputs, datagram.batch.len()),
+            (self.body_in(), datagram.batch.len()),
             (Body::Control, datagram.control.map_or(0, <[u8]>::len)),
             (Body::Messages, datagram.messages.map_or(0, <[u8]>::len)),
         ];
         self.statistics.datagrams_received += 1;
         self.statistics.bytes_received += datagram.bytes as u64;
         count_parts(&mut self.statistics.received, datagram.bytes, &parts);
+    }
+
+    /// What stands where the input batch does: whoever hears what is missing sends state.
+    const fn body_out(&self) -> Body {
+        if self.hears_missing {
+            Body::State
+        } else {
+            Body::Inputs
+        }
+    }
+
+    const fn body_in(&self) -> Body {
+        if self.tells_missing {
+            Body::State
+        } else {
+            Body::Inputs
+        }
     }
 
     /// Appends the next datagram to `out`. `batch` appends the input batch, whose newest input has
@@ -264,10 +327,15 @@ impl Peer {
         self.outbox
             .write(now, seq, CONTROL_ROOM_BYTES, resend_us, &mut scratch);
         let control_end = scratch.len();
-        let mut room = DATAGRAM_BYTES_MAX - HEADER_BYTES_MAX - control_end;
+        let missing_max = if self.tells_missing {
+            MISSING_BYTES_MAX
+        } else {
+            0
+        };
+        let mut room = DATAGRAM_BYTES_MAX - HEADER_BYTES_MAX - missing_max - control_end;
         batch(seq, room, &mut scratch);
         let (control, inputs) = scratch.split_at(control_end);
-        room -= inputs.len();
+        room = room.saturating_sub(inputs.len());
         let messages = self.messages.pump(now, room);
         TickHeader {
             ack: self.received,
@@ -276,11 +344,12 @@ impl Peer {
             hash: self.hash_due.take(),
             control: (!control.is_empty()).then_some(control),
             messages: messages.as_deref(),
+            missing: self.missing(),
         }
         .encode(self.key, seq, out);
         out.extend_from_slice(inputs);
         let parts = [
-            (Body::Inputs, inputs.len()),
+            (self.body_out(), inputs.len()),
             (Body::Control, control.len()),
             (Body::Messages, messages.as_deref().map_or(0, <[u8]>::len)),
         ];
@@ -288,10 +357,13 @@ impl Peer {
         self.statistics.bytes_sent += out.len() as u64;
         count_parts(&mut self.statistics.sent, out.len(), &parts);
         self.scratch = scratch;
+        self.forget_sent(seq);
         self.sent[seq.number() as usize % SENT_MAX] = Sent {
             seq,
             at: now,
             spelled,
+            ack: self.received,
+            outcome: None,
         };
     }
 
@@ -341,32 +413,33 @@ impl Peer {
         if seq > newest {
             return Ok(());
         }
-        let age = newest.number() - seq.number();
-        if age >= SEEN {
-            return Err(DropReason::TooOld);
-        }
-        if self.seen & (1 << age) != 0 {
-            Err(DropReason::Duplicate)
-        } else {
-            Ok(())
+        match newest.number() - seq.number() {
+            0 => Err(DropReason::Duplicate),
+            age if age > SEEN => Err(DropReason::TooOld),
+            age if self.seen & (1 << (age - 1)) != 0 => Err(DropReason::Duplicate),
+            _ => Ok(()),
         }
     }
 
     fn mark_received(&mut self, now: Time, seq: Seq) {
         let newest = self.received.unwrap_or_default();
         if self.received.is_none() || seq > newest {
-            let ahead = if self.received.is_none() {
-                1
-            } else {
-                seq.number() - newest.number()
+            let ahead = match self.received {
+                None => 1,
+                Some(newest) => {
+                    let ahead = seq.number() - newest.number();
+                    // The newest one until now is the nearest behind, shifted by what lies between.
+                    self.seen = self.seen.checked_shl(ahead).unwrap_or(0)
+                        | 1_u64.checked_shl(ahead - 1).unwrap_or(0);
+                    ahead
+                }
             };
-            self.seen = if ahead >= SEEN { 0 } else { self.seen << ahead };
-            self.seen |= 1;
             self.received = Some(seq);
             self.received_at = now;
             self.loss_window.0 += ahead;
         } else {
-            self.seen |= 1 << (newest.number() - seq.number()).min(SEEN - 1);
+            let age = (newest.number() - seq.number()).clamp(1, SEEN);
+            self.seen |= 1 << (age - 1);
         }
         self.loss_window.1 += 1;
         if self.loss_window.0 >= 256 {
@@ -397,6 +470,70 @@ impl Peer {
             }
         }
         self.outbox.on_ack(ack);
+        if sent.seq == ack
+            && let Some(theirs) = sent.ack
+        {
+            let told = Seq::new(theirs.number().saturating_sub(TOLD_AGE));
+            self.told = self.told.max(told);
+        }
+    }
+
+    /// The numbers before the newest received one that are missing and worth telling.
+    fn missing(&self) -> u64 {
+        let (true, Some(newest)) = (self.tells_missing, self.received) else {
+            return 0;
+        };
+        // Numbers before `told`, and those before the first of all, are no news.
+        let news = newest.number() - self.told.number().min(newest.number());
+        let window = match news {
+            0 => 0,
+            1..=63 => (1_u64 << news) - 1,
+            _ => u64::MAX,
+        };
+        !self.seen & window
+    }
+
+    /// The outcomes that became known since the last call, each once. A datagram that was counted
+    /// as lost stays that, even if the peer accepts it later.
+    pub fn take_outcomes(&mut self) -> impl Iterator<Item = (Seq, Outcome)> {
+        self.outcomes.drain(..)
+    }
+
+    /// Finds out what became of our datagrams up to `ack`, of which `missing` did not arrive yet.
+    fn resolve(&mut self, ack: Seq, missing: u64) {
+        let mut is_first = true;
+        for number in self.unresolved.number()..=ack.number() {
+            let seq = Seq::new(number);
+            let age = ack.number() - number;
+            let sent = &mut self.sent[number as usize % SENT_MAX];
+            if sent.seq == seq && sent.outcome.is_none() {
+                let bit = age
+                    .checked_sub(1)
+                    .map_or(0, |bit| missing.checked_shr(bit).unwrap_or(1));
+                let outcome = match (bit & 1, age) {
+                    (0, _) => Some(Outcome::Acked),
+                    (_, age) if age > REORDER_MAX => Some(Outcome::Lost),
+                    _ => None,
+                };
+                sent.outcome = outcome;
+                self.outcomes.extend(outcome.map(|outcome| (seq, outcome)));
+            }
+            let is_open = sent.seq == seq && sent.outcome.is_none();
+            if is_first && !is_open {
+                self.unresolved = seq.next();
+            }
+            is_first &= !is_open;
+        }
+    }
+
+    /// Makes room for datagram `seq`: what stood there, unacked for so long, is lost.
+    fn forget_sent(&mut self, seq: Seq) {
+        let sent = self.sent[seq.number() as usize % SENT_MAX];
+        let is_other = seq.number() as usize >= SENT_MAX && sent.outcome.is_none();
+        if self.hears_missing && is_other {
+            self.outcomes.push((sent.seq, Outcome::Lost));
+            self.unresolved = self.unresolved.max(sent.seq.next());
+        }
     }
 }
 
@@ -409,3 +546,6 @@ fn count_parts(counts: &mut BodyBytes, total: usize, parts: &[(Body, usize)]) {
     }
     counts.count(Body::Header, header);
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ pub use exact_type::ExactType;
 pub(super) use exact_type::is_tuple;
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 
 use crate::hash::digest;
 use crate::limits::{
@@ -16,6 +17,7 @@ use crate::limits::{
 };
 
 use super::exact::Networked;
+use super::wire_form::{Interpolation, Prediction, Reason, WireForm, check_field, check_position};
 use exact_type::{fixed_len_of, min_len_of};
 
 /// Who may hold a kind's values.
@@ -75,24 +77,93 @@ impl fmt::Display for KindShape {
 }
 
 /// One field of a kind.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+///
+/// What it declares for the wire also holds for what is inside of its type: the parts of vectors,
+/// arrays and options, and those fields of a struct or enum that declare no wire form of their own.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FieldSchema {
     /// Its name in the source; `0`, `1` … in tuple structs.
     pub name: String,
     /// Its exact form.
     pub exact: ExactType,
-    // The wire form for state-sync (bits, bounds, quantizer) belongs here.
+    /// How state-sync clients get it.
+    pub wire: WireForm,
+    /// How the codec guesses its next value.
+    pub prediction: Prediction,
+    /// Whether it says where its entity is: for interest, and for what is near in the codec. At
+    /// most one field of a kind, of type Vec2, Vec3, or an array of 2 or 3 numbers.
+    pub is_position: bool,
+    /// How clients show it between two snapshots. Presentation only: neither in the schema's bytes
+    /// and hash nor compared by `==`.
+    pub interpolation: Interpolation,
 }
 
 impl FieldSchema {
-    /// A field with this name and exact form.
+    /// A field with this name and exact form, which clients get without loss.
     #[must_use]
     pub fn new(name: &str, exact: ExactType) -> Self {
         Self {
             name: name.to_owned(),
             exact,
+            wire: WireForm::default(),
+            prediction: Prediction::default(),
+            is_position: false,
+            interpolation: Interpolation::default(),
         }
+    }
+
+    /// The same field with this wire form.
+    #[must_use]
+    pub fn wire(mut self, wire: WireForm) -> Self {
+        self.wire = wire;
+        self
+    }
+
+    /// The same field with this prediction.
+    #[must_use]
+    pub fn predicted(mut self, prediction: Prediction) -> Self {
+        self.prediction = prediction;
+        self
+    }
+
+    /// The same field as its entity's position.
+    #[must_use]
+    pub fn position(mut self) -> Self {
+        self.is_position = true;
+        self
+    }
+
+    /// The same field, shown like this between snapshots.
+    #[must_use]
+    pub fn interpolated(mut self, interpolation: Interpolation) -> Self {
+        self.interpolation = interpolation;
+        self
+    }
+
+    /// What two builds must agree on.
+    fn contract(&self) -> (&str, &ExactType, WireForm, Prediction, bool) {
+        (
+            &self.name,
+            &self.exact,
+            self.wire,
+            self.prediction,
+            self.is_position,
+        )
+    }
+}
+
+impl PartialEq for FieldSchema {
+    fn eq(&self, other: &Self) -> bool {
+        self.contract() == other.contract()
+    }
+}
+
+impl Eq for FieldSchema {}
+
+impl Hash for FieldSchema {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.contract().hash(state);
     }
 }
 
@@ -189,6 +260,16 @@ pub enum SchemaError {
     /// An enum without variants, or whose tags do not ascend.
     #[error("\"{0}\" has an enum without variants, or with tags that do not ascend")]
     BadEnum(String),
+    /// A field declares for the wire what its type cannot have.
+    #[error("field \"{field}\" of \"{kind}\": {reason}")]
+    BadWire {
+        /// The kind.
+        kind: String,
+        /// The field of the kind in which it is.
+        field: String,
+        /// What does not fit.
+        reason: &'static str,
+    },
     /// No snapshot could hold a row.
     #[error("a row of \"{0}\" takes more than the {SNAPSHOT_BYTES_MAX} bytes of a snapshot")]
     RowTooLarge(String),
@@ -219,6 +300,7 @@ impl Schema {
                 places: FIELDS_MAX,
             };
             check.fields(&kind.fields, TYPE_DEPTH_MAX)?;
+            check_wire(kind)?;
             if kind.min_len() > SNAPSHOT_BYTES_MAX {
                 return Err(SchemaError::RowTooLarge(kind.name.clone()));
             }
@@ -252,6 +334,26 @@ impl Schema {
     pub fn hash(&self) -> u64 {
         self.hash
     }
+}
+
+/// Checks what a kind, whose types are checked, declares for the wire.
+fn check_wire(kind: &KindSchema) -> Result<(), SchemaError> {
+    let bad = |field: &FieldSchema, reason: Reason| SchemaError::BadWire {
+        kind: kind.name.clone(),
+        field: field.name.clone(),
+        reason,
+    };
+    let mut positions = 0;
+    for field in &kind.fields {
+        check_field(field, WireForm::Exact)
+            .and_then(|()| check_position(field))
+            .map_err(|reason| bad(field, reason))?;
+        positions += usize::from(field.is_position);
+        if positions > 1 {
+            return Err(bad(field, "a kind has two positions"));
+        }
+    }
+    Ok(())
 }
 
 /// Checks the types of one kind.

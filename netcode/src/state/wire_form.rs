@@ -3,10 +3,18 @@
 //! A field's [`WireForm`] says how its exact value becomes numbers. [`WireLayout`] flattens a
 //! schema into [`Lane`]s, one `i32` each, with what the codec must know to predict them.
 
+mod check;
+mod layout;
+mod quantizers;
+mod row;
+
+pub(super) use check::{Reason, check_field, check_position};
+
 use std::collections::BTreeMap;
 
 use super::quantized::ShapeId;
 use crate::limits::SHAPES_MAX;
+use row::Step;
 
 /// How a field's exact value is quantized for clients.
 ///
@@ -118,6 +126,27 @@ pub struct Lane {
     pub field: u16,
 }
 
+impl Lane {
+    /// Bits of the lane where it is written without any prediction: enough for all values from
+    /// `min` to `max`.
+    #[must_use]
+    pub const fn bits(&self) -> u32 {
+        32 - self.max.abs_diff(self.min).leading_zeros()
+    }
+
+    /// What the lane is while the part that it belongs to is absent: the value nearest to 0.
+    #[must_use]
+    pub const fn idle(&self) -> i32 {
+        if self.min > 0 {
+            self.min
+        } else if self.max < 0 {
+            self.max
+        } else {
+            0
+        }
+    }
+}
+
 /// A field as it lies in a quantized row: lanes, or opaque bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldLayout {
@@ -140,6 +169,30 @@ pub struct KindLayout {
     pub lanes: Vec<Lane>,
     /// The fields, as in the schema.
     pub fields: Vec<FieldLayout>,
+    /// How a row becomes lanes.
+    steps: Vec<Step>,
+    /// The first lane of the position, and how its numbers become lanes.
+    position: Option<(u16, Vec<Step>)>,
+}
+
+impl KindLayout {
+    /// Bits of a row's lanes without any prediction; see [`Lane::bits`].
+    #[must_use]
+    pub fn bits(&self) -> u32 {
+        self.lanes.iter().map(Lane::bits).sum()
+    }
+
+    /// The field that says where an entity is.
+    #[must_use]
+    pub fn position_field(&self) -> Option<&FieldLayout> {
+        self.fields.iter().find(|field| field.is_position)
+    }
+
+    /// Whether rows of this kind have opaque bytes.
+    #[must_use]
+    pub fn has_opaque(&self) -> bool {
+        self.fields.iter().any(|field| field.is_opaque)
+    }
 }
 
 /// The kinds of an entity and where their lanes lie in its row.
@@ -217,8 +270,17 @@ impl WireLayout {
         self.kinds.get(usize::from(kind))?.as_ref()
     }
 
+    /// Number of kinds in the schema, those included that clients do not get.
+    #[must_use]
+    pub fn schema_kinds(&self) -> usize {
+        self.kinds.len()
+    }
+
     /// The kinds that clients get, by number.
     pub fn kinds(&self) -> impl Iterator<Item = &KindLayout> {
         self.kinds.iter().flatten()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -48,8 +48,10 @@ mod flag {
     pub(super) const CONTROL: u8 = 0x10;
     /// A packet of the game's messages.
     pub(super) const MESSAGES: u8 = 0x20;
+    /// Which datagrams before the acked one are missing.
+    pub(super) const MISSING: u8 = 0x40;
     /// Bits without a meaning; they must be 0.
-    pub(super) const RESERVED: u8 = 0xc0;
+    pub(super) const RESERVED: u8 = 0x80;
 }
 
 /// Binds a datagram to its session, term and part of the sequence.
@@ -125,6 +127,9 @@ pub struct TickHeader<'a> {
     pub control: Option<&'a [u8]>,
     /// A packet of the game's messages.
     pub messages: Option<&'a [u8]>,
+    /// The numbers before `ack` that did not arrive: bit `i` stands for `ack - 1 - i`. A sender
+    /// leaves out those that it told long enough ago. Written only if one is missing.
+    pub missing: u64,
 }
 
 /// Bytes before the sections and the batch of a plain datagram.
@@ -144,6 +149,7 @@ impl TickHeader<'_> {
         set(self.hash.is_some(), flag::HASH);
         set(self.control.is_some(), flag::CONTROL);
         set(self.messages.is_some(), flag::MESSAGES);
+        set(self.missing != 0, flag::MISSING);
         if flags == 0 {
             out.extend_from_slice(&[kind::PLAIN | tag, seq_low, ack_low]);
             return;
@@ -169,6 +175,9 @@ impl TickHeader<'_> {
         }
         if let Some(messages) = self.messages {
             put_counted(out, messages);
+        }
+        if self.missing != 0 {
+            put_varint(out, self.missing);
         }
     }
 }
@@ -257,6 +266,12 @@ impl<'a> Prefix<'a> {
         if flags & flag::MESSAGES != 0 {
             header.messages = Some(reader.counted(crate::limits::DATAGRAM_BYTES_MAX)?);
         }
+        if flags & flag::MISSING != 0 {
+            header.missing = reader.varint()?;
+            if header.missing == 0 || header.ack.is_none() {
+                return Err(DecodeError::Invalid("nothing is missing"));
+            }
+        }
         Ok((header, reader.rest()))
     }
 }
@@ -297,7 +312,7 @@ mod tests {
 
     #[test]
     fn sections_survive_the_wire_in_every_combination() {
-        for choice in 0..64_u8 {
+        for choice in 0..128_u8 {
             let has = |bit: u8| choice & bit != 0;
             let header = TickHeader {
                 ack: has(1).then_some(Seq::new(40)),
@@ -315,6 +330,7 @@ mod tests {
                 }),
                 control: has(16).then_some(&[1, 2, 3]),
                 messages: has(32).then_some(&[4]),
+                missing: if has(64) && has(1) { 1 << 63 | 1 } else { 0 },
             };
             let mut bytes = Vec::new();
             header.encode(key(), Seq::new(9), &mut bytes);
@@ -347,5 +363,23 @@ mod tests {
         assert_eq!(restore_ack(Seq::new(258), 255), Ok(Seq::new(255)));
         let bytes = [kind::PLAIN, 0, 0];
         assert!(Prefix::read(&bytes).unwrap().sections(None).is_err());
+    }
+
+    #[test]
+    fn a_missing_section_needs_an_ack_and_a_number() {
+        let read = |bytes: &[u8]| {
+            let (header, _) = Prefix::read(bytes).unwrap().sections(Some(Seq::new(9)))?;
+            Ok::<_, DecodeError>(header.missing)
+        };
+        assert_eq!(read(&[kind::EXTENDED, 0, 9, 0x40, 0x05]), Ok(5));
+        assert!(
+            read(&[kind::EXTENDED, 0, 9, 0x40, 0]).is_err(),
+            "none is missing"
+        );
+        assert!(
+            read(&[kind::EXTENDED, 0, 0, 0x42, 5]).is_err(),
+            "nothing is acked"
+        );
+        assert!(read(&[kind::EXTENDED, 0, 9, 0xc0, 5]).is_err(), "reserved");
     }
 }

@@ -148,6 +148,7 @@ fn welcome(bytes: &mut Bytes<'_>) -> Result<Welcome, Wrong> {
     let _resume: u64 = narrow(bytes.marked()?)?;
     let from = narrow(bytes.marked()?)?;
     let _resumed = bytes.flag()?;
+    let _snapshot_ticks: u32 = narrow(bytes.marked()?)?;
     Ok(Welcome {
         nonce,
         session,
@@ -164,7 +165,7 @@ fn ticked(first: u8, mut bytes: Bytes<'_>) -> Result<Ticked<'_>, Wrong> {
     let ack_low = bytes.byte()?;
     let is_extended = first & 0x80 != 0;
     let flags = if is_extended { bytes.byte()? } else { 0 };
-    if is_extended && flags == 0 || flags & 0xc0 != 0 {
+    if is_extended && flags == 0 || flags & 0x80 != 0 {
         return Err("empty or reserved flags");
     }
     let has = |bit: u8| flags & bit != 0;
@@ -202,6 +203,9 @@ fn ticked(first: u8, mut bytes: Bytes<'_>) -> Result<Ticked<'_>, Wrong> {
     }
     if has(0x20) {
         ticked.messages = message_packet(Bytes(counted(&mut bytes)?))?;
+    }
+    if has(0x40) && (bytes.varint()? == 0 || has(0x02)) {
+        return Err("nothing is missing");
     }
     ticked.batch = bytes.0;
     Ok(ticked)

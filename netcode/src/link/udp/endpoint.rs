@@ -23,6 +23,8 @@ pub(super) trait Sink {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) drops: Drops,
+    /// Bytes of what was dropped.
+    pub(super) bytes_refused: u64,
     /// Sends over paths that are not open.
     pub(super) unknown_path: u64,
     /// Payloads that were too large, empty or of a reserved kind.
@@ -53,6 +55,9 @@ pub enum ConnectError {
     /// This link is insecure: it connects to addresses only.
     #[error("this link is insecure: it connects to an address, not with a join code")]
     NeedsAddress,
+    /// The host has handed over no token to come back with, or all of them were used.
+    #[error("the host gave no right to come back over this connection")]
+    NoWayBack,
     /// Too many connections are open or under way.
     #[error("too many connections")]
     Full,

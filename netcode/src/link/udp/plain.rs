@@ -123,6 +123,7 @@ impl PlainEndpoint {
     ) {
         if let Err(cause) = self.sort_datagram(now, from, bytes, sink) {
             self.counts.drops.count(cause);
+            self.counts.bytes_refused += bytes.len() as u64;
         }
     }
 

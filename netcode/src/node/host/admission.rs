@@ -256,6 +256,7 @@ impl Host {
             resume,
             from: from.number(),
             resumed,
+            snapshot_ticks: 0,
         };
         let mut welcome = Vec::new();
         handshake::write(kind::WELCOME, &body, &mut welcome);

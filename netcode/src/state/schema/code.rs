@@ -152,7 +152,7 @@ fn read_kinds(reader: &mut Reader<'_>) -> Result<Vec<KindSchema>, DecodeError> {
     let count = read_count(reader, KINDS_MAX)?;
     let mut kinds = Vec::new();
     for _ in 0..count {
-        let name = read_name(reader)?;
+        let name = read_name(reader)?.to_owned();
         let version = u16::try_from(reader.varint()?)
             .map_err(|_too_large| DecodeError::Invalid("the version of a kind exceeds 16 bits"))?;
         let shape = match reader.u8()? {
@@ -186,10 +186,8 @@ fn read_fields(reader: &mut Reader<'_>, depth: usize) -> Result<Vec<FieldSchema>
     let count = read_count(reader, FIELDS_MAX)?;
     let mut fields = Vec::new();
     for _ in 0..count {
-        fields.push(FieldSchema {
-            name: read_name(reader)?,
-            exact: read_type(reader, depth)?,
-        });
+        let name = read_name(reader)?;
+        fields.push(FieldSchema::new(name, read_type(reader, depth)?));
     }
     Ok(fields)
 }
@@ -229,7 +227,8 @@ fn read_type(reader: &mut Reader<'_>, depth: usize) -> Result<ExactType, DecodeE
             let mut variants = Vec::new();
             for _ in 0..count {
                 let tag = reader.u8()?;
-                variants.push((tag, read_name(reader)?, read_fields(reader, depth)?));
+                let name = read_name(reader)?.to_owned();
+                variants.push((tag, name, read_fields(reader, depth)?));
             }
             ExactType::Enum(variants)
         }
@@ -245,8 +244,8 @@ fn read_count(reader: &mut Reader<'_>, max: usize) -> Result<usize, DecodeError>
     Ok(count)
 }
 
-fn read_name(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
-    reader.text(NAME_BYTES_MAX).map(str::to_owned)
+fn read_name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
+    reader.text(NAME_BYTES_MAX)
 }
 
 #[cfg(test)]
