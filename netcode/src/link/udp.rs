@@ -72,7 +72,8 @@ pub const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Send buffer that is asked of the system, in bytes.
 pub const SEND_BUFFER_BYTES: usize = 1 << 20;
 
-/// Events that wait for the game. Datagrams beyond are dropped and counted.
+/// Events that wait for the game, besides those that it has begun to take. Datagrams beyond are
+/// dropped and counted.
 pub const QUEUE_EVENTS_MAX: usize = 8192;
 
 /// Datagrams that wait for [`Link::flush`] at most; one more sends them.
@@ -199,8 +200,6 @@ pub struct UdpLink {
     unsent_bytes: Vec<u8>,
     /// What the endpoint wants to send, filled under its lock and sent after it.
     outbox: Outbox,
-    /// Whether the IO thread was found dead.
-    orphaned: bool,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -227,7 +226,6 @@ impl UdpLink {
             unsent: Vec::new(),
             unsent_bytes: Vec::new(),
             outbox: Outbox::default(),
-            orphaned: false,
             thread: Some(thread),
         })
     }
@@ -358,9 +356,8 @@ impl UdpLink {
         // Read before the queue: what the IO thread says before its end is in it then.
         let ended = self.shared.queue.is_ended();
         self.shared.queue.exchange(&mut self.events);
-        if ended && self.events.is_empty() && !self.orphaned {
-            // The IO thread has given up. It said why paths ended, unless it died at once.
-            self.orphaned = true;
+        if ended && self.events.is_empty() {
+            // The IO thread is dead, so every path is.
             for path in self.close_all() {
                 let reason = CloseReason::Socket;
                 self.events.push(Event::Closed { path, reason });

@@ -28,7 +28,8 @@ use crate::time::Time;
 /// Time between two looks at timers, and longest wait for a datagram.
 const HOUSEKEEPING: Duration = Duration::from_millis(50);
 
-/// Longest wait for room in the system's send buffer.
+/// Longest wait for room in the system's send buffer. Where many datagrams go in one call, the rest
+/// of a flush does not wait again once one has waited in vain.
 const SEND_WAIT: Duration = Duration::from_millis(1);
 
 /// Rest between the first datagram of a burst and the rest of it. Waking up costs more than
@@ -208,7 +209,7 @@ impl Sink for Outbox {
 
 /// Runs the IO thread until [`Shared::stop`].
 pub(super) fn run(shared: &Shared) {
-    // However this ends, the game's thread hears of it.
+    // Should this thread panic, the game's thread hears of it.
     let _end = EndOnDrop(&shared.queue);
     let mut io = IoThread {
         shared,
@@ -219,15 +220,10 @@ pub(super) fn run(shared: &Shared) {
     let mut housekeeping_due = Time::ZERO;
     while !shared.stopped.load(Ordering::Acquire) {
         // Wait for one datagram, then take what came with it.
-        let Ok(received) = io.receive(Wait::Yes) else {
-            return;
-        };
-        if received {
+        if io.receive(Wait::Yes) {
             io.handle_group();
             std::thread::sleep(GATHER);
-            if io.receive_burst().is_err() {
-                return;
-            }
+            io.receive_burst();
         }
         let now = shared.now();
         if now >= housekeeping_due {
@@ -284,9 +280,6 @@ enum Wait {
     No,
 }
 
-/// The socket is broken for good.
-struct Broken;
-
 /// What the IO thread has for itself.
 struct IoThread<'a> {
     shared: &'a Shared,
@@ -298,7 +291,7 @@ struct IoThread<'a> {
 
 impl IoThread<'_> {
     /// Takes one datagram into the group, which has room; `false` if there was none.
-    fn receive(&mut self, wait: Wait) -> Result<bool, Broken> {
+    fn receive(&mut self, wait: Wait) -> bool {
         let shared = self.shared;
         let received = match wait {
             Wait::Yes => shared.socket.recv_from(self.group.room()),
@@ -308,36 +301,34 @@ impl IoThread<'_> {
             Ok(datagram) => {
                 self.errors = 0;
                 self.group.datagrams.push(datagram);
-                Ok(true)
+                true
             }
             Err(error) if is_harmless(&error) => {
                 self.errors = 0;
-                Ok(false)
+                false
             }
             Err(_) => {
                 self.errors += 1;
                 add(&shared.counters.receive_errors, 1);
                 if self.errors == RECEIVE_ERRORS_MAX {
                     self.fail();
-                    return Err(Broken);
                 }
                 std::thread::sleep(REST_AFTER_ERROR);
-                Ok(false)
+                false
             }
         }
     }
 
     /// Takes what has come, a group at a time.
-    fn receive_burst(&mut self) -> Result<(), Broken> {
+    fn receive_burst(&mut self) {
         for _group in 0..BURST_DATAGRAMS_MAX / GROUP_DATAGRAMS_MAX {
-            while !self.group.is_full() && self.receive(Wait::No)? {}
+            while !self.group.is_full() && self.receive(Wait::No) {}
             let more = self.group.is_full();
             self.handle_group();
             if !more {
                 break;
             }
         }
-        Ok(())
     }
 
     /// Takes the group through the endpoint.
@@ -373,7 +364,7 @@ impl IoThread<'_> {
         }
     }
 
-    /// The socket is broken for good: every path ends.
+    /// The socket has been broken for long: every path ends.
     fn fail(&mut self) {
         let mut unsent = Outbox::default();
         let paths = match &mut *self.shared.lock() {
