@@ -220,8 +220,8 @@ impl<P: Player> Driver<P> {
                 Request::Step { frame, kind } => {
                     let records = self.game.mode == Mode::Lockstep;
                     // Recording begins with the first step: by then it is known who plays.
-                    let first =
-                        (matches!(self.recording, Recording::Wanted(_)) && records).then(|| frame.clone());
+                    let first = (matches!(self.recording, Recording::Wanted(_)) && records)
+                        .then(|| frame.clone());
                     let frame = if let Some(frame) = &first {
                         self.begin_recording();
                         frame

@@ -231,7 +231,10 @@ impl Node {
     /// What a host in state-sync mode publishes with: interest, rules and accounts are set there.
     pub fn publisher_mut(&mut self) -> Option<&mut Publisher> {
         match &mut self.role {
-            Role::Host(host) => host.audience.as_mut().map(|audience| &mut audience.publisher),
+            Role::Host(host) => host
+                .audience
+                .as_mut()
+                .map(|audience| &mut audience.publisher),
             Role::Client(_) => None,
         }
     }

@@ -145,7 +145,13 @@ impl Audience {
     }
 
     /// Writes the next datagram to `guest`.
-    pub(super) fn write(&mut self, guest: &mut Guest, core: &mut Core, now: Time, out: &mut Vec<u8>) {
+    pub(super) fn write(
+        &mut self,
+        guest: &mut Guest,
+        core: &mut Core,
+        now: Time,
+        out: &mut Vec<u8>,
+    ) {
         let Some(listener) = &mut guest.listener else {
             return;
         };

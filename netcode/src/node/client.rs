@@ -165,7 +165,9 @@ impl Client {
 
     /// The states that came last, oldest first.
     pub(super) fn received(&self) -> impl Iterator<Item = &Received> {
-        self.follower.iter().flat_map(|follower| follower.received())
+        self.follower
+            .iter()
+            .flat_map(|follower| follower.received())
     }
 
     /// How values lie in what was received.

@@ -65,7 +65,7 @@ pub(super) struct Follower {
     /// Own entities as they were predicted, by number of the snapshot.
     pub(super) predicted: Vec<Snapshot>,
     /// The newest snapshot whose prediction was judged.
-    judged: Option<Tick>,
+    pub(super) judged: Option<Tick>,
     reset_at: Option<Time>,
     /// Hash of what shall be held at a tick, by the host's word, until that is complete here.
     promised: Option<HashSection>,
@@ -76,7 +76,12 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(schema: &Arc<Schema>, snapshot_ticks: u32, prediction: u32, from: Tick) -> Self {
+    pub(super) fn new(
+        schema: &Arc<Schema>,
+        snapshot_ticks: u32,
+        prediction: u32,
+        from: Tick,
+    ) -> Self {
         Self {
             receiver: Receiver::new(Arc::clone(schema), snapshot_ticks),
             schema: Arc::clone(schema),
@@ -386,9 +391,9 @@ impl Client {
         let Some(follower) = self.follower.as_mut().filter(|_| is_active) else {
             return;
         };
-        let is_known = follower.told_behind.is_some_and(|(ticks, at)| {
-            ticks == behind_ticks || now.micros_since(at) < BEHIND_US
-        });
+        let is_known = follower
+            .told_behind
+            .is_some_and(|(ticks, at)| ticks == behind_ticks || now.micros_since(at) < BEHIND_US);
         if !is_known {
             follower.told_behind = Some((behind_ticks, now));
             self.tell(&Control::Behind(behind_ticks));

@@ -57,7 +57,8 @@ impl Client {
         let place = follower.place(snapshot.tick);
         let kept = &mut follower.predicted[place];
         kept.tick = snapshot.tick;
-        kept.kinds.resize_with(snapshot.kinds.len(), Default::default);
+        kept.kinds
+            .resize_with(snapshot.kinds.len(), Default::default);
         for (kept, rows) in kept.kinds.iter_mut().zip(&snapshot.kinds) {
             kept.ids.clone_from(&rows.ids);
             kept.ends.clone_from(&rows.ends);
@@ -121,7 +122,10 @@ fn is_as_predicted(
     let (mut lanes, mut opaque, mut clamped) = (Vec::new(), Vec::new(), 0);
     for &kind in shape.kinds.iter() {
         let number = usize::from(kind);
-        let row = predicted.kinds.get(number).and_then(|rows| rows.find(real.id));
+        let row = predicted
+            .kinds
+            .get(number)
+            .and_then(|rows| rows.find(real.id));
         let is_read = layout.kind(kind).zip(row).is_some_and(|(layout, row)| {
             let read = layout.quantize(row, &mut lanes, &mut opaque, &mut clamped);
             read.is_ok()

@@ -235,7 +235,11 @@ impl Host {
                 .all(|slot| core.known.oldest(slot) <= confirmed)
             && settled.since(confirmed) < INPUT_HISTORY_TICKS_MAX / 2;
         let tells_state = self.audience.is_some();
-        let resumed = !tells_state && hello.resume != 0 && slot.is_some() && hello.confirmed > 0 && holds_frames;
+        let resumed = !tells_state
+            && hello.resume != 0
+            && slot.is_some()
+            && hello.confirmed > 0
+            && holds_frames;
         let from = if resumed { confirmed } else { settled };
         let role = if slot.is_some() {
             Role::Player

@@ -129,9 +129,7 @@ impl Host {
                 {
                     guest.peer.statistics.inputs_late += 1;
                     guest.peer.want_clock();
-                    if let Some(control) =
-                        guest.listener.as_mut().and_then(|it| it.replace(tick))
-                    {
+                    if let Some(control) = guest.listener.as_mut().and_then(|it| it.replace(tick)) {
                         guest.tell(&control);
                     }
                 }
