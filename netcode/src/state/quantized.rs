@@ -4,6 +4,10 @@
 //! the codec, which looks at one entity in several snapshots at once, touches few cache lines. What
 //! a lane means follows from the [`WireLayout`](super::WireLayout) and the entity's [`ShapeId`].
 
+mod quantizer;
+
+pub use quantizer::{QuantizeReport, Quantizer};
+
 use core::ops::Range;
 
 use crate::id::NetId;
@@ -54,13 +58,32 @@ impl EntityRef<'_> {
 
 /// Quantized state at one snapshot tick: all entities by NetId ascending. Resources come first, as
 /// the entity [`NetId::NONE`], if any is visible.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct QuantizedSnapshot {
     /// The tick of the state.
     pub tick: Tick,
     heads: Vec<EntityHead>,
     lanes: Vec<i32>,
     opaque: Vec<u8>,
+}
+
+impl Clone for QuantizedSnapshot {
+    fn clone(&self) -> Self {
+        Self {
+            tick: self.tick,
+            heads: self.heads.clone(),
+            lanes: self.lanes.clone(),
+            opaque: self.opaque.clone(),
+        }
+    }
+
+    /// Reuses the memory of `self`.
+    fn clone_from(&mut self, source: &Self) {
+        self.tick = source.tick;
+        self.heads.clone_from(&source.heads);
+        self.lanes.clone_from(&source.lanes);
+        self.opaque.clone_from(&source.opaque);
+    }
 }
 
 impl QuantizedSnapshot {

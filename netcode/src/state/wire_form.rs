@@ -171,6 +171,8 @@ pub struct KindLayout {
     pub fields: Vec<FieldLayout>,
     /// How a row becomes lanes.
     steps: Vec<Step>,
+    /// The first lane of the position, and how its numbers become lanes.
+    position: Option<(u16, Vec<Step>)>,
 }
 
 impl KindLayout {
@@ -178,6 +180,12 @@ impl KindLayout {
     #[must_use]
     pub fn bits(&self) -> u32 {
         self.lanes.iter().map(Lane::bits).sum()
+    }
+
+    /// The field that says where an entity is.
+    #[must_use]
+    pub fn position_field(&self) -> Option<&FieldLayout> {
+        self.fields.iter().find(|field| field.is_position)
     }
 
     /// Whether rows of this kind have opaque bytes.
@@ -262,8 +270,17 @@ impl WireLayout {
         self.kinds.get(usize::from(kind))?.as_ref()
     }
 
+    /// Number of kinds in the schema, those included that clients do not get.
+    #[must_use]
+    pub fn schema_kinds(&self) -> usize {
+        self.kinds.len()
+    }
+
     /// The kinds that clients get, by number.
     pub fn kinds(&self) -> impl Iterator<Item = &KindLayout> {
         self.kinds.iter().flatten()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

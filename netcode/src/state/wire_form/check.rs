@@ -66,6 +66,14 @@ pub(in crate::state) fn check_field(field: &FieldSchema, outer: WireForm) -> Res
     check_type(&field.exact, field.wire.or(outer))
 }
 
+/// As [`check_field`], for a field inside of another one's type.
+fn check_inner(field: &FieldSchema, outer: WireForm) -> Result<(), Reason> {
+    if field.is_position {
+        return Err("a position inside of another field; mark a field of the kind itself");
+    }
+    check_field(field, outer)
+}
+
 fn check_type(exact: &ExactType, form: WireForm) -> Result<(), Reason> {
     let floats = |is_wide: bool| match form {
         WireForm::Exact | WireForm::Half => Ok(()),
@@ -130,11 +138,11 @@ fn check_type(exact: &ExactType, form: WireForm) -> Result<(), Reason> {
             }
         }
         ExactType::Array(value, _) | ExactType::Option(value) => check_type(value, form),
-        ExactType::Struct(fields) => fields.iter().try_for_each(|field| check_field(field, form)),
+        ExactType::Struct(fields) => fields.iter().try_for_each(|field| check_inner(field, form)),
         ExactType::Enum(variants) => variants
             .iter()
             .flat_map(|(_, _, fields)| fields)
-            .try_for_each(|field| check_field(field, form)),
+            .try_for_each(|field| check_inner(field, form)),
     }
 }
 

@@ -45,6 +45,9 @@ fn kind_layout(kind: &KindSchema, number: u16) -> KindLayout {
             flat.steps = vec![Step::Opaque(field.exact.clone())];
         }
         layout.lanes = flat.lanes;
+        if field.is_position && !is_opaque {
+            layout.position = Some((narrow(first), flat.steps.clone()));
+        }
         layout.steps.append(&mut flat.steps);
         layout.fields.push(FieldLayout {
             lane: narrow(first),

@@ -314,7 +314,7 @@ pub(super) fn rotation(parts: [f32; 4], bits: u8) -> ([i32; 4], bool) {
         return (lanes, false);
     }
     let exact = lanes_of_value(parts, bits);
-    let again = || unrotation(lanes, bits).and_then(|value| lanes_of_value(value, bits));
+    let again = || value_of_lanes(lanes, bits).and_then(|value| lanes_of_value(value, bits));
     (exact.or_else(again).unwrap_or(lanes), false)
 }
 
@@ -355,7 +355,7 @@ fn lanes_of_value(value: [f32; 4], bits: u8) -> Option<[i32; 4]> {
     (0..4)
         .filter(|&largest| wide[largest] >= top - slack)
         .map(|largest| nearest_lanes(wide, largest, bits))
-        .find(|&lanes| unrotation(lanes, bits) == Some(value))
+        .find(|&lanes| value_of_lanes(lanes, bits) == Some(value))
 }
 
 /// By how much the part that is left out may be smaller than another after rounding: a part moves
@@ -367,6 +367,13 @@ fn rotation_slack(bits: u8) -> f64 {
 
 /// The rotation of the lanes of [`rotation`], if they are those of one.
 pub(super) fn unrotation(lanes: [i32; 4], bits: u8) -> Option<[f32; 4]> {
+    let value = value_of_lanes(lanes, bits)?;
+    // Two lots of lanes may have one value: the other lot is the canonical one.
+    (rotation(value, bits).0 == lanes).then_some(value)
+}
+
+/// What lanes stand for, if any part can have been left out of it.
+fn value_of_lanes(lanes: [i32; 4], bits: u8) -> Option<[f32; 4]> {
     let largest = usize::try_from(lanes[0]).ok().filter(|&index| index < 4)?;
     let steps = (1_i32 << bits) - 1;
     let scale = f64::from(steps) * core::f64::consts::SQRT_2;

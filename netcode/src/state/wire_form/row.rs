@@ -111,6 +111,19 @@ impl KindLayout {
         Ok(())
     }
 
+    /// Where the entity with this row is, in the units of the game; the third number is 0 for a
+    /// place in a plane. `None` without a position, and for lanes beyond their bounds.
+    #[must_use]
+    pub fn place(&self, lanes: &[i32]) -> Option<[f64; 3]> {
+        let (first, steps) = self.position.as_ref()?;
+        let lanes = lanes.get(usize::from(*first)..)?;
+        let mut place = [0.0; 3];
+        for ((part, step), &lane) in place.iter_mut().zip(steps).zip(lanes) {
+            *part = step.number(lane)?;
+        }
+        Some(place)
+    }
+
     /// How many of the first bytes of `opaque` belong to a row of this kind.
     ///
     /// # Errors
@@ -124,6 +137,42 @@ impl KindLayout {
         }
         Ok(opaque.len() - reader.len())
     }
+}
+
+impl Step {
+    /// The number that a lane stands for, if the step makes one lane of one number.
+    fn number(&self, lane: i32) -> Option<f64> {
+        match self {
+            Self::Fixed { per_unit, .. } => Some(quantizers::unfixed(lane, *per_unit)),
+            Self::Float32 => quantizers::float_of_lane(lane).map(f64::from),
+            Self::Half { .. } => quantizers::unhalf(lane),
+            Self::Int {
+                origin, min, max, ..
+            } => int_of_lane(lane, *origin, *min, *max)
+                .and_then(|value| i32::try_from(value).ok())
+                .map(f64::from),
+            Self::Bool
+            | Self::Wide
+            | Self::Float64
+            | Self::Direction2 { .. }
+            | Self::Direction3 { .. }
+            | Self::Rotation { .. }
+            | Self::Opaque(_)
+            | Self::Option { .. }
+            | Self::Enum(_) => None,
+        }
+    }
+}
+
+/// The integer that a lane stands for, if it is one from `min` to `max`.
+#[inline]
+fn int_of_lane(lane: i32, origin: i64, min: i64, max: i64) -> Option<i64> {
+    let mut value = i64::from(lane).wrapping_add(origin);
+    if value < min {
+        // The upper half of a u32, whose lanes are its bits.
+        value = value.wrapping_add(1 << 32);
+    }
+    (min..=max).contains(&value).then_some(value)
 }
 
 /// The low 32 bits.
@@ -308,14 +357,7 @@ impl Dequantize<'_, '_> {
                 max,
             } => {
                 let lane = self.lane()?;
-                let mut value = i64::from(lane).wrapping_add(*origin);
-                if value < *min {
-                    // The upper half of a u32, whose lanes are its bits.
-                    value = value.wrapping_add(1 << 32);
-                }
-                if value < *min || value > *max {
-                    return Err(OUT_OF_BOUNDS);
-                }
+                let value = int_of_lane(lane, *origin, *min, *max).ok_or(OUT_OF_BOUNDS)?;
                 self.out
                     .extend_from_slice(&value.to_le_bytes()[..usize::from(*bytes)]);
             }
