@@ -230,7 +230,7 @@ impl Yard {
         }
         let ids: Vec<u64> = state.bodies.range(100..).map(|(id, _)| *id).collect();
         if ids.len() as u64 > u64::from(self.plan.bodies) {
-            let at = usize::try_from(prng.below(ids.len() as u32)).expect("small");
+            let at = usize::try_from(prng.below(ids.len() as u64)).expect("small");
             state.bodies.remove(&ids[at]);
         }
         for body in state.bodies.values_mut() {
@@ -242,7 +242,7 @@ impl Yard {
             }
         }
         if prng.below(30) == 0 {
-            state.wind = prng.below(100).cast_signed() - 50;
+            state.wind = below(&mut prng, 101) - 50;
         }
         state.secret = prng.next_u64();
     }
@@ -370,14 +370,18 @@ impl Simulation for Yard {
     }
 }
 
+fn below(prng: &mut Prng, limit: i32) -> i32 {
+    let limit = u64::try_from(limit).expect("positive");
+    i32::try_from(prng.below(limit)).expect("below an i32")
+}
+
 fn random_speed(prng: &mut Prng) -> [i32; 2] {
-    [0; 2].map(|_: i32| prng.below(65).cast_signed() - 32)
+    [0; 2].map(|_: i32| below(prng, 65) - 32)
 }
 
 fn random_body(prng: &mut Prng) -> Body {
-    let edge = EDGE.cast_unsigned();
     Body {
-        at: [0; 2].map(|_: i32| prng.below(2 * edge + 1).cast_signed() - EDGE),
+        at: [0; 2].map(|_: i32| below(prng, 2 * EDGE + 1) - EDGE),
         speed: random_speed(prng),
         ..Body::default()
     }
@@ -420,8 +424,14 @@ pub struct Pusher {
     pub pushed: BTreeMap<Tick, u8>,
     /// The hero of the own slot, as it was after a tick ran for the first time.
     pub shown: BTreeMap<Tick, Body>,
+    /// On the host: the newest worlds, by tick.
+    pub worlds: BTreeMap<Tick, BTreeMap<u64, Body>>,
     slot: Option<u8>,
+    is_host: bool,
 }
+
+/// Worlds that a host's player remembers.
+const WORLDS_MAX: usize = 512;
 
 impl Player for Pusher {
     type Simulation = Yard;
@@ -429,6 +439,7 @@ impl Player for Pusher {
     fn begin(&mut self, session: &SessionInfo) -> Yard {
         self.slot = session.slot.map(|slot| slot.0);
         let is_host = session.member == phalanx::netcode::id::MemberId::FIRST_HOST;
+        self.is_host = is_host;
         // A client knows nothing of the host's secret.
         let seed = if is_host { session.seed } else { 1 };
         let predicts = if is_host {
@@ -451,6 +462,12 @@ impl Player for Pusher {
         if let Some(hero) = self.slot.and_then(|slot| yard.hero(slot)) {
             self.shown.insert(frame.tick(), hero.clone());
         }
+        if self.is_host {
+            self.worlds.insert(frame.tick(), yard.bodies().clone());
+            if self.worlds.len() > WORLDS_MAX {
+                self.worlds.pop_first();
+            }
+        }
     }
 }
 
@@ -463,7 +480,9 @@ impl Seeded for Pusher {
             turns_per_million: 50_000,
             pushed: BTreeMap::new(),
             shown: BTreeMap::new(),
+            worlds: BTreeMap::new(),
             slot: None,
+            is_host: false,
         }
     }
 }

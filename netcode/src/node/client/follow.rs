@@ -44,7 +44,6 @@ const BEHIND_US: u64 = 100_000;
 #[derive(Debug)]
 pub(super) struct Follower {
     pub(super) receiver: Receiver,
-    schema: Arc<Schema>,
     pub(super) snapshot_ticks: u32,
     /// Ticks that may run ahead of the newest state.
     pub(super) reach: u32,
@@ -84,7 +83,6 @@ impl Follower {
     ) -> Self {
         Self {
             receiver: Receiver::new(Arc::clone(schema), snapshot_ticks),
-            schema: Arc::clone(schema),
             snapshot_ticks,
             reach: prediction + STARVED_SNAPSHOTS * snapshot_ticks,
             held: VecDeque::with_capacity(HELD_MAX),
@@ -149,14 +147,17 @@ impl Follower {
         };
         copy(self.receiver.at(tick)?, tick, memory);
         let before = self.held.back().map(|held| &*held.snapshot);
-        Patch::between(
-            &self.schema,
+        let made = Patch::between(
             self.receiver.layout(),
             self.receiver.shapes(),
             before,
             &snapshot,
             &mut self.patch,
         );
+        if made.is_err() {
+            self.statistics.unreadable += 1;
+            return None;
+        }
         self.patch.tick = tick;
         let same = if is_again { self.held.pop_back() } else { None };
         let arrived_at = same.map_or(self.fresh_at, |same| same.arrived_at);
