@@ -2,8 +2,6 @@
 //!
 //! The [`Audience`] is the host's side of all of them together, a [`Listener`] that of one guest.
 
-use std::sync::Arc;
-
 use crate::id::{MemberId, Slot};
 use crate::lockstep::Shape;
 use crate::node::core::Core;
@@ -20,6 +18,10 @@ use crate::time::Time;
 
 /// Ticks of a run of replaced inputs that one control message reports.
 const REPLACED_TICKS: u32 = 16;
+
+/// Bytes of a whole state from which on it travels as a transfer: fewer fit the datagrams between
+/// two snapshots.
+const KEYFRAME_BYTES_MIN: usize = 3000;
 
 /// Microseconds between two resets that a member gets: each costs the whole state.
 const RESET_US: u64 = 500_000;
@@ -49,14 +51,8 @@ pub(super) struct Listener {
 impl Audience {
     pub(super) fn new(config: &HostConfig) -> Self {
         let game = &config.game;
-        let publisher = Publisher::new(
-            Arc::clone(&game.schema),
-            PublisherConfig {
-                snapshot_ticks: config.state_sync.snapshot_ticks,
-                rate: game.tick_rate,
-                budget_bytes_per_second: config.state_sync.budget_bytes_per_second,
-            },
-        );
+        let settings = PublisherConfig::new(&config.state_sync, game.tick_rate);
+        let publisher = Publisher::new(&game.schema, settings);
         Self {
             config: config.state_sync,
             publisher,
@@ -90,30 +86,45 @@ impl Audience {
         let turn = snapshot.tick.number() / self.config.snapshot_ticks;
         let turns = (hz / self.config.snapshot_ticks).max(1);
         for guest in guests {
-            self.send_keyframe(guest);
+            let listener = guest.listener.as_ref();
+            if listener.is_some_and(|it| it.subscription.needs_keyframe()) {
+                self.send_keyframe(guest, 0);
+            }
             // Once per second each, not all at the same snapshot.
             let is_turn = (turn + u32::from(guest.peer.member.0)).is_multiple_of(turns);
             if let Some(listener) = &mut guest.listener
                 && is_turn
-                && let Some((tick, hash)) = listener.subscription.interest_hash(&self.publisher)
+                && let Some((tick, hash)) = listener.subscription.interest_hash(&mut self.publisher)
             {
                 guest.peer.hash_due = Some(fold(tick, hash));
             }
         }
     }
 
-    /// Begins the transfer of a whole state, if the guest needs one.
-    pub(super) fn send_keyframe(&mut self, guest: &mut Guest) {
+    /// Gives a guest that holds nothing all of the state: by a transfer if it is large, else with
+    /// the next datagrams.
+    pub(super) fn begin(&mut self, guest: &mut Guest) {
+        self.send_keyframe(guest, KEYFRAME_BYTES_MIN);
+    }
+
+    /// Begins the transfer of the whole state to `guest`, if it has at least so many bytes.
+    fn send_keyframe(&mut self, guest: &mut Guest, bytes_min: usize) {
         let Some(listener) = &mut guest.listener else {
             return;
         };
-        if !listener.subscription.needs_keyframe() || guest.transfer.is_some() {
+        let subscription = &mut listener.subscription;
+        let Some(keyframe) = subscription.keyframe(&mut self.publisher) else {
             return;
+        };
+        let bytes = keyframe.bytes.len();
+        if bytes >= bytes_min {
+            guest.begin_transfer(Purpose::Join, keyframe.tick, &keyframe.bytes);
         }
-        if let Some((tick, bytes)) = listener.subscription.keyframe(&mut self.publisher) {
+        if guest.transfer.is_some() {
             self.statistics.keyframes += 1;
-            self.statistics.keyframe_bytes += bytes.len() as u64;
-            guest.begin_transfer(Purpose::Join, tick, &bytes);
+            self.statistics.keyframe_bytes += bytes as u64;
+        } else if let Some(listener) = &mut guest.listener {
+            listener.subscription.keyframe_cancelled();
         }
     }
 
@@ -125,14 +136,14 @@ impl Audience {
     }
 
     /// Tells `guest` what it has to know at the end, once.
-    pub(super) fn tell_final(&self, guest: &mut Guest) {
+    pub(super) fn tell_final(&mut self, guest: &mut Guest) {
         let (Some((tick, state)), Some(listener)) = (self.last, &mut guest.listener) else {
             return;
         };
         if listener.has_final {
             return;
         }
-        if let Some((at, interest)) = listener.subscription.interest_hash(&self.publisher)
+        if let Some((at, interest)) = listener.subscription.interest_hash(&mut self.publisher)
             && at == tick
         {
             listener.has_final = true;
@@ -186,7 +197,12 @@ impl Audience {
 impl Listener {
     pub(super) fn new(slot: Option<Slot>, member: MemberId) -> Self {
         Self {
-            subscription: Subscription::new(Viewer { slot, member }),
+            subscription: Subscription::new(Viewer {
+                member,
+                slot,
+                viewpoints: Vec::new(),
+                rooms: Vec::new(),
+            }),
             replaced: None,
             reset_at: None,
             has_final: false,
@@ -204,8 +220,8 @@ impl Listener {
     }
 
     /// The whole state that it was sent has arrived.
-    pub(super) fn keyframe_held(&mut self) {
-        self.subscription.keyframe_held();
+    pub(super) fn keyframe_held(&mut self, audience: &Audience) {
+        self.subscription.keyframe_held(&audience.publisher);
     }
 
     /// It asks for all of the state; false if it asks too often.

@@ -245,8 +245,8 @@ impl Host {
         guest.peer.heard_at = now;
         if transfer.is_complete() {
             guest.transfer = None;
-            if let Some(listener) = &mut guest.listener {
-                listener.keyframe_held();
+            if let (Some(listener), Some(audience)) = (&mut guest.listener, &self.audience) {
+                listener.keyframe_held(audience);
             }
         }
         Ok(())

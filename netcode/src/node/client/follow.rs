@@ -18,7 +18,7 @@ use crate::session::control::Control;
 use crate::session::handshake::ByeReason;
 use crate::session::peer::Accepted;
 use crate::session::statistics::DropReason;
-use crate::state::{Patch, QuantizedSnapshot, Schema, Snapshot};
+use crate::state::{Patch, Schema, Snapshot};
 use crate::statesync::Receiver;
 use crate::tick::Tick;
 use crate::time::Time;
@@ -75,14 +75,9 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(
-        schema: &Arc<Schema>,
-        snapshot_ticks: u32,
-        prediction: u32,
-        from: Tick,
-    ) -> Self {
+    pub(super) fn new(schema: &Schema, snapshot_ticks: u32, prediction: u32, from: Tick) -> Self {
         Self {
-            receiver: Receiver::new(Arc::clone(schema), snapshot_ticks),
+            receiver: Receiver::new(schema, snapshot_ticks),
             snapshot_ticks,
             reach: prediction + STARVED_SNAPSHOTS * snapshot_ticks,
             held: VecDeque::with_capacity(HELD_MAX),
@@ -129,23 +124,9 @@ impl Follower {
         if self.base().is_some_and(|base| tick < base) {
             return None;
         }
-        let is_complete = self.receiver.newest_complete() == Some(tick);
+        let is_complete = self.receiver.is_complete(tick);
         let is_again = self.base() == Some(tick);
-        let spare = if self.held.len() >= HELD_MAX && !is_again {
-            self.held.pop_front().map(|held| held.snapshot)
-        } else {
-            None
-        };
-        let mut snapshot = spare.unwrap_or_default();
-        let memory = match Arc::get_mut(&mut snapshot) {
-            Some(memory) => memory,
-            // Somebody still shows it.
-            None => {
-                snapshot = Arc::default();
-                Arc::get_mut(&mut snapshot)?
-            }
-        };
-        copy(self.receiver.at(tick)?, tick, memory);
+        let snapshot = Arc::clone(self.receiver.at(tick)?);
         let before = self.held.back().map(|held| &*held.snapshot);
         let made = Patch::between(
             self.receiver.layout(),
@@ -159,6 +140,9 @@ impl Follower {
             return None;
         }
         self.patch.tick = tick;
+        if self.held.len() >= HELD_MAX && !is_again {
+            self.held.pop_front();
+        }
         let same = if is_again { self.held.pop_back() } else { None };
         let arrived_at = same.map_or(self.fresh_at, |same| same.arrived_at);
         self.held.push_back(Received {
@@ -218,15 +202,15 @@ impl Client {
             return Err(DropReason::UnknownTick);
         }
         if !datagram.batch.is_empty() {
-            if let Err(error) = follower.receiver.read(tick, datagram.batch) {
+            let Ok(report) = follower.receiver.read(tick, datagram.batch) else {
                 follower.statistics.unreadable += 1;
-                if error.needs_reset() {
+                if follower.receiver.needs_reset() {
                     self.ask_for_all(now);
                 }
                 return Err(DropReason::BadState);
-            }
+            };
             follower.statistics.state_bytes += datagram.batch.len() as u64;
-            if !follower.is_fresh {
+            if !report.is_known && !follower.is_fresh {
                 follower.is_fresh = true;
                 follower.fresh_at = now;
             }
@@ -263,7 +247,7 @@ impl Client {
         let Some(follower) = &mut self.follower else {
             return;
         };
-        if follower.receiver.install_keyframe(tick, bytes).is_err() {
+        if follower.receiver.install_keyframe(bytes) != Ok(tick) {
             self.say_bye(core, ByeReason::Fault);
             self.end(core, DisconnectReason::BadState);
             return;
@@ -445,13 +429,5 @@ impl Client {
             }
             _ => {}
         }
-    }
-}
-
-/// Copies a state into memory that is used again.
-fn copy(from: &QuantizedSnapshot, tick: Tick, into: &mut QuantizedSnapshot) {
-    into.clear(tick);
-    for entity in from.entities() {
-        into.push_entity(entity);
     }
 }

@@ -305,7 +305,7 @@ impl Host {
             listener: tells_state.then(|| Listener::new(slot, member)),
         };
         if let Some(audience) = &mut self.audience {
-            audience.send_keyframe(&mut guest);
+            audience.begin(&mut guest);
         }
         for other in core.roster.members() {
             guest.tell(&Control::Member(MemberRecord::from(other)));

@@ -61,7 +61,7 @@ impl Host {
                 }
                 guest.transfer = None;
                 audience.statistics.resets += 1;
-                audience.send_keyframe(guest);
+                audience.begin(guest);
                 Ok(None)
             }
             Control::Behind(ticks) => {
