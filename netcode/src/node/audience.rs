@@ -23,6 +23,9 @@ const REPLACED_TICKS: u32 = 16;
 /// two snapshots.
 const KEYFRAME_BYTES_MIN: usize = 3000;
 
+/// Microseconds after the end in which clients get the last state as any other.
+const FINAL_US: u64 = 300_000;
+
 /// Microseconds between two resets that a member gets: each costs the whole state.
 const RESET_US: u64 = 500_000;
 
@@ -45,7 +48,8 @@ pub(super) struct Listener {
     /// Late inputs that it was not told of: the first tick, and a mask from there.
     replaced: Option<(Tick, u64)>,
     reset_at: Option<Time>,
-    has_final: bool,
+    /// When it was told of the last tick; then, when it may get that state as a whole.
+    final_at: Option<Time>,
 }
 
 impl Audience {
@@ -135,18 +139,26 @@ impl Audience {
         self.statistics.converged = Some(true);
     }
 
-    /// Tells `guest` what it has to know at the end, once.
-    pub(super) fn tell_final(&mut self, guest: &mut Guest) {
+    /// Tells `guest` what it has to know at the end, once. Whom the datagrams of a tight budget have
+    /// not brought up to date some time later gets the last state in one piece: no further snapshot
+    /// will carry on with it.
+    pub(super) fn tell_final(&mut self, guest: &mut Guest, now: Time) {
         let (Some((tick, state)), Some(listener)) = (self.last, &mut guest.listener) else {
             return;
         };
-        if listener.has_final {
+        if let Some(at) = listener.final_at {
+            let is_due = at <= now && guest.transfer.is_none();
+            if is_due && listener.subscription.known(&self.publisher) != Some(tick) {
+                listener.final_at = Some(now.plus_micros(FINAL_US));
+                self.send_keyframe(guest, 0);
+            }
             return;
         }
         if let Some((at, interest)) = listener.subscription.interest_hash(&mut self.publisher)
             && at == tick
         {
-            listener.has_final = true;
+            let rtt_us = guest.peer.rtt.smoothed_us().unwrap_or(0);
+            listener.final_at = Some(now.plus_micros(FINAL_US + 2 * rtt_us));
             guest.tell(&Control::Final {
                 tick: tick.number(),
                 state,
@@ -205,7 +217,7 @@ impl Listener {
             }),
             replaced: None,
             reset_at: None,
-            has_final: false,
+            final_at: None,
         }
     }
 

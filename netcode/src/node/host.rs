@@ -488,7 +488,7 @@ impl Host {
         for (path, guest) in &mut self.guests {
             if core::mem::take(&mut guest.due) {
                 if let Some(audience) = &mut self.audience {
-                    audience.tell_final(guest);
+                    audience.tell_final(guest, now);
                     audience.write(guest, core, now, out);
                     return Some(*path);
                 }

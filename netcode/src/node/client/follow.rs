@@ -169,7 +169,10 @@ impl Follower {
         let Some(promised) = self.promised.take_if(|hash| complete >= Some(hash.tick)) else {
             return true;
         };
-        let Some(hash) = self.receiver.hash_at(promised.tick) else {
+        // One that was never told as a whole says nothing.
+        let hash = self.receiver.is_complete(promised.tick);
+        let hash = hash.then(|| self.receiver.hash_at(promised.tick)).flatten();
+        let Some(hash) = hash else {
             return true;
         };
         let is_same = fold(promised.tick, hash) == promised;
