@@ -145,7 +145,9 @@ where
     pub fn host(game: &Game, config: HostConfig, link: L) -> Result<Self, SessionError> {
         let hand = Hand::<I>::default();
         let held = Arc::clone(&hand);
-        let session = Session::host(game, config, link, move |_tick, _world: &World| in_hand(&held))?;
+        let session = Session::host(game, config, link, move |_tick, _world: &World| {
+            in_hand(&held)
+        })?;
         Ok(Self::new(session, hand))
     }
 
@@ -322,10 +324,7 @@ where
     let Some(simulation) = running.session().simulation_mut() else {
         return;
     };
-    let Some(mut events) = simulation
-        .world_mut()
-        .get_resource_mut::<TickEvents<T>>()
-    else {
+    let Some(mut events) = simulation.world_mut().get_resource_mut::<TickEvents<T>>() else {
         return;
     };
     let happened: Vec<(Tick, T)> = events.drain().collect();

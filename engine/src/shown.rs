@@ -16,6 +16,7 @@ use bevy_ecs::entity::Entity;
 use bevy_ecs::world::World;
 use phalanx_netcode::id::Slot;
 use phalanx_netcode::state::Networked;
+use phalanx_netcode::statesync::{Shown, Tables, View};
 use phalanx_netcode::wire::bytes::Reader;
 
 use crate::net_id::{NetId, NetIndex};
@@ -55,7 +56,7 @@ pub(crate) fn handle_of(world: &World, id: NetId, entity: Entity, own: Slot) -> 
 pub struct ShownWorld<'a> {
     simulation: &'a EcsSimulation,
     /// What this client was told of others.
-    others: Option<&'a View>,
+    others: Option<(&'a View, Tables<'a>)>,
 }
 
 impl fmt::Debug for ShownWorld<'_> {
@@ -67,8 +68,17 @@ impl fmt::Debug for ShownWorld<'_> {
 }
 
 impl<'a> ShownWorld<'a> {
-    pub(crate) fn new(simulation: &'a EcsSimulation, others: Option<&'a View>) -> Self {
+    pub(crate) fn new(
+        simulation: &'a EcsSimulation,
+        others: Option<(&'a View, Tables<'a>)>,
+    ) -> Self {
         Self { simulation, others }
+    }
+
+    /// The moment at which others are shown, on a client of state-sync.
+    #[must_use]
+    pub fn others_at(&self) -> Option<Shown> {
+        self.others?.0.shown()
     }
 
     /// On which side of the session this is.
@@ -87,6 +97,8 @@ impl<'a> ShownWorld<'a> {
     fn shows_present(&self, id: NetId, entity: Entity) -> bool {
         match self.side() {
             Side::Authority => true,
+            // A client that does not run ahead shows what it owns like everything else.
+            Side::Predicting(_) if !self.simulation.corrections().is_predicting() => false,
             Side::Predicting(own) => {
                 let owner = self.simulation.world().get::<Owner>(entity);
                 id.is_predicted() || owner.is_some_and(|owner| owner.0 == own)
@@ -108,7 +120,8 @@ impl<'a> ShownWorld<'a> {
         let present = index
             .iter()
             .filter(move |&(id, entity)| this.shows_present(id, entity));
-        let others = this.others.into_iter().flat_map(View::ids);
+        let others = this.others.into_iter();
+        let others = others.flat_map(|(view, _tables)| view.ids());
         let others = others.map(NetId::from);
         present
             .map(|(id, _entity)| id)
@@ -169,8 +182,11 @@ impl<'a> ShownWorld<'a> {
             let handle = self.handle(id);
             value.write_exact(row);
             corrections.apply(handle, kind, row);
-        } else if !self.others?.row(id.raw(), kind, row) {
-            return None;
+        } else {
+            let (view, tables) = self.others?;
+            if !view.row(tables, id.raw(), kind, row) {
+                return None;
+            }
         }
         let mut reader = Reader::new(row);
         T::read_exact(&mut reader).ok()

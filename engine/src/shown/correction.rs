@@ -108,6 +108,11 @@ impl Corrections {
         }
     }
 
+    /// Whether ticks have been predicted.
+    pub(crate) fn is_predicting(&self) -> bool {
+        self.newest > Tick::ZERO
+    }
+
     /// Whether all is shown as it is predicted.
     pub(crate) fn are_none(&self) -> bool {
         self.errors.is_empty()
