@@ -5,12 +5,13 @@
 //! ```text
 //! L0  time tick id limits prng hash
 //! L1  wire
-//! L2  input  state  session  simulation
+//! L2  input  state  delta  session  simulation
 //! L3  lockstep  replay
 //! L4  node
 //! L5  link  driver
 //! ```
 
+pub mod delta;
 pub mod driver;
 pub mod hash;
 pub mod id;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Layer of each module of the crate, as `netcode/src/lib.rs` draws them. The driver joins node and
 /// link, so it stands with the links.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 19] = [
     ("time", 0),
     ("tick", 0),
     ("id", 0),
@@ -15,6 +15,7 @@ const LAYERS: [(&str, u8); 18] = [
     ("wire", 1),
     ("input", 2),
     ("state", 2),
+    ("delta", 2),
     ("session", 2),
     ("simulation", 2),
     ("lockstep", 3),

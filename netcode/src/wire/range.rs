@@ -14,6 +14,10 @@
 
 use super::bytes::DecodeError;
 
+mod symbols;
+
+pub use symbols::{SYMBOL_BITS, Symbols};
+
 /// Bits that [`Encoder::uniform`] takes at once.
 pub const UNIFORM_BITS_MAX: u32 = 16;
 
@@ -129,6 +133,33 @@ impl<'a> Encoder<'a> {
         }
     }
 
+    /// Goes on where an encoder of the same `out`, which began at `start`, gave `mark`.
+    #[must_use]
+    pub fn resume(out: &'a mut Vec<u8>, start: usize, mark: &Mark) -> Self {
+        out.truncate(mark.len);
+        Self {
+            out,
+            start,
+            low: mark.low,
+            range: mark.range,
+            held: mark.held,
+            run: mark.run,
+        }
+    }
+
+    /// Codes one of the symbols of `table`.
+    ///
+    /// # Panics
+    /// If the table has no such symbol.
+    #[inline]
+    pub fn symbol<const N: usize>(&mut self, symbol: usize, table: &Symbols<N>) {
+        let (low, share) = table.share(symbol);
+        self.range >>= SYMBOL_BITS;
+        self.add(u64::from(low) * self.range);
+        self.range *= u64::from(share);
+        self.normalize();
+    }
+
     /// Codes `bit` with the chance that `model` gives it; `model` does not learn from it.
     #[inline]
     pub fn bit(&mut self, bit: bool, model: Bit) {
@@ -180,6 +211,17 @@ impl<'a> Encoder<'a> {
     pub fn bits(&self) -> usize {
         let units = u32::from(self.held.is_some()) + self.run;
         (self.out.len() - self.start) * 8 + (units * 32 + self.range.leading_zeros()) as usize
+    }
+
+    /// Information coded so far, in 1024ths of a bit: for statistics.
+    #[must_use]
+    pub fn fine_bits(&self) -> u64 {
+        let lost = self.range.leading_zeros();
+        // Between powers of two by a chord; it lies below the logarithm by 0.09 bit at most.
+        let top = (self.range << lost) >> 53;
+        let units = u64::from(u32::from(self.held.is_some()) + self.run);
+        let bytes = (self.out.len() - self.start) as u64;
+        ((bytes * 8 + units * 32 + u64::from(lost) + 1) << 10) - (top - 1024)
     }
 
     /// Bytes that [`Encoder::finish`] would append now; never more, fewer if the last are zero.
@@ -326,6 +368,19 @@ impl<'a> Decoder<'a> {
         decoder.code = u64::from(decoder.unit()) << 32;
         decoder.code |= u64::from(decoder.unit());
         decoder
+    }
+
+    /// The symbol that [`Encoder::symbol`] coded.
+    #[inline]
+    pub fn symbol<const N: usize>(&mut self, table: &Symbols<N>) -> usize {
+        self.range >>= SYMBOL_BITS;
+        // Bytes that no encoder writes may lie beyond the last symbol.
+        let place = (self.code / self.range).min((1 << SYMBOL_BITS) - 1);
+        let (symbol, low, share) = table.find(place as u32);
+        self.code -= u64::from(low) * self.range;
+        self.range *= u64::from(share);
+        self.normalize();
+        symbol
     }
 
     /// The bit that [`Encoder::bit`] coded.

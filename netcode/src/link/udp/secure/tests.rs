@@ -1,5 +1,7 @@
 //! Sessions in virtual time, over a network that loses, and against a storm of hostile datagrams.
 
+mod resume;
+
 use super::*;
 use crate::link::conditioner::{Conditioner, Conditions};
 use crate::link::udp::endpoint::tests::{Memory, Said};
@@ -16,10 +18,20 @@ fn address(number: u16) -> SocketAddr {
 }
 
 fn endpoint_with(clients_max: usize, unix_at_zero: Duration, key: u8) -> SecureEndpoint {
+    endpoint_of(clients_max, unix_at_zero, key, 600)
+}
+
+fn endpoint_of(
+    clients_max: usize,
+    unix_at_zero: Duration,
+    key: u8,
+    resume_life_s: u64,
+) -> SecureEndpoint {
     SecureEndpoint::new(SecureConfig {
         mint: TokenMint::new([key; 32], PROTOCOL, 10),
         clients_max,
         unix_at_zero,
+        resume_life_s,
     })
     .unwrap()
 }
@@ -156,7 +168,7 @@ fn a_session_opens_carries_and_closes() {
     net.add(1, 4);
     net.add(2, 0);
     let (to_host, to_client) = net.establish(2, 1, 42);
-    for round in 0..100_u8 {
+    for round in 0x40..0xa0_u8 {
         net.send(2, to_host, &[round; 100]);
         net.send(1, to_client, &[round; 200]);
         net.run(20_000);
@@ -708,7 +720,7 @@ fn a_storm_of_mutated_datagrams_disturbs_nothing() {
     }
     net.add(3, 0);
     let (to_host, to_client) = net.establish(2, 1, 42);
-    for round in 0..50_u8 {
+    for round in 0x40..0x72_u8 {
         net.send(2, to_host, &[round; 40]);
         net.send(1, to_client, &[round; 400]);
         net.run(20_000);

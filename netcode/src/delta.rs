@@ -1,0 +1,45 @@
+//! The state codec: quantized snapshots to bytes, as differences to what the receiver holds.
+//!
+//! A body is a pure function of the tables in this crate, the references that it names, the
+//! entities that it is about, and their values. So a host codes once for all clients with the same
+//! references, and every datagram decodes alone. There are two kinds of bodies:
+//!
+//! - a **whole body** ([`Encoder::encode_whole`]) says how the entities of a list are at a tick,
+//!   given up to [`REFERENCES_MAX`] complete older snapshots; the newest of them is the base. Large
+//!   ones are split by entity range.
+//! - a **part body** ([`Encoder::push_part`]) says how some entities are, each given up to two
+//!   older values of its own, or that they are gone.
+//!
+//! Values are predicted from the references (along their course, by their turning rate, like their
+//! neighbours), and what remains is range coded with static chances that depend on how the value
+//! moved and how wrong the guesses nearby were. Which model a value has follows from the
+//! [`LaneModel`](crate::state::LaneModel)s of its kind alone.
+//!
+//! All arithmetic is on integers, or on floats with `+ - * /` and `sqrt` only: the same everywhere.
+
+mod coder;
+mod decoder;
+mod encoder;
+mod entity;
+mod model;
+mod plan;
+mod project;
+mod tables;
+mod tally;
+mod view;
+mod walk;
+
+pub use decoder::{Decoder, PartState, Span};
+pub use encoder::{Encoder, PartItem, WholeEnd};
+pub use project::{Projection, project};
+pub use tally::{STRUCTURE, Tally};
+pub use view::{Entry, Reference, View};
+
+/// References that a whole body uses at most; further ones are ignored.
+pub const REFERENCES_MAX: usize = 5;
+
+/// References that an item of a part body uses at most.
+pub const PART_REFERENCES_MAX: usize = 2;
+
+/// Greatest age of a reference, in snapshots.
+pub const AGE_MAX: u32 = 255;

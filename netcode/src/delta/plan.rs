@@ -1,0 +1,156 @@
+//! What the codec does with the lanes of a kind: runs of lanes that are coded together.
+
+use std::sync::Arc;
+
+use crate::state::{KindLayout, Lane, LaneModel, WireLayout};
+
+/// How a group's lanes are predicted and coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A vector or a number that goes on along its course (or stays, without `course`).
+    Course {
+        /// Whether its velocity is looked at.
+        course: bool,
+    },
+    /// The largest part of a rotation and three others.
+    Rotation {
+        /// Bits of a part.
+        bits: u32,
+    },
+    /// Equal or different, without distance.
+    Symbol,
+}
+
+/// Lanes of one field that are coded together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    /// First lane, in the kind.
+    pub(super) lane: usize,
+    pub(super) len: usize,
+    pub(super) form: Form,
+    /// Which contexts its flag uses.
+    pub(super) class: usize,
+    pub(super) field: u16,
+    pub(super) is_position: bool,
+}
+
+/// How a kind's lanes are coded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KindPlan {
+    pub(super) lanes: Box<[LanePlan]>,
+    pub(super) groups: Box<[Group]>,
+    pub(super) has_opaque: bool,
+}
+
+/// Bounds of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LanePlan {
+    pub(super) min: i32,
+    pub(super) max: i32,
+    /// Bits of a value without any prediction.
+    pub(super) bits: u32,
+}
+
+/// Classes of groups for the contexts of their flags.
+pub(super) const CLASSES: usize = 6;
+
+/// The plans of all kinds.
+#[derive(Clone, Debug)]
+pub(super) struct Plans {
+    pub(super) layout: Arc<WireLayout>,
+    kinds: Box<[Option<KindPlan>]>,
+}
+
+impl Plans {
+    pub(super) fn new(layout: Arc<WireLayout>) -> Self {
+        let mut kinds = Vec::new();
+        for kind in layout.kinds() {
+            kinds.resize(usize::from(kind.kind) + 1, None);
+            kinds[usize::from(kind.kind)] = Some(plan(kind));
+        }
+        Self {
+            layout,
+            kinds: kinds.into(),
+        }
+    }
+
+    /// The plan of a kind that the layout has.
+    #[inline]
+    pub(super) fn kind(&self, kind: u16) -> &KindPlan {
+        self.kinds[usize::from(kind)]
+            .as_ref()
+            .expect("shapes have kinds of the layout only")
+    }
+
+    pub(super) fn has(&self, kind: u16) -> bool {
+        self.kinds
+            .get(usize::from(kind))
+            .is_some_and(Option::is_some)
+    }
+
+    /// One more than the greatest kind's number.
+    pub(super) fn end(&self) -> usize {
+        self.kinds.len()
+    }
+}
+
+fn plan(kind: &KindLayout) -> KindPlan {
+    let mut groups: Vec<Group> = Vec::new();
+    for (lane, info) in kind.lanes.iter().enumerate() {
+        let joins = match info.model {
+            LaneModel::Scalar { part, .. } => part > 0,
+            LaneModel::RotationPart { .. } => true,
+            LaneModel::Symbol
+            | LaneModel::RotationLargest
+            | LaneModel::Word
+            | LaneModel::Id { .. } => false,
+        };
+        match groups.last_mut() {
+            Some(group) if joins && group.field == info.field => group.len += 1,
+            _ => groups.push(group(kind, lane, info)),
+        }
+    }
+    KindPlan {
+        lanes: kind.lanes.iter().map(lane_plan).collect(),
+        groups: groups.into(),
+        has_opaque: kind.has_opaque(),
+    }
+}
+
+fn group(kind: &KindLayout, lane: usize, info: &Lane) -> Group {
+    let is_position = kind
+        .fields
+        .get(usize::from(info.field))
+        .is_some_and(|field| field.is_position);
+    let (form, class) = match info.model {
+        LaneModel::Symbol => (Form::Symbol, 0),
+        LaneModel::Scalar { parts, course, .. } => {
+            let class = if parts > 1 { 1 } else { 2 };
+            (Form::Course { course }, class)
+        }
+        LaneModel::RotationLargest | LaneModel::RotationPart { .. } => {
+            let part = kind.lanes.get(lane + 1).unwrap_or(info);
+            let bits = lane_plan(part).bits;
+            (Form::Rotation { bits }, 3)
+        }
+        LaneModel::Word => (Form::Symbol, 4),
+        LaneModel::Id { .. } => (Form::Symbol, 5),
+    };
+    Group {
+        lane,
+        len: 1,
+        form,
+        class,
+        field: info.field,
+        is_position,
+    }
+}
+
+fn lane_plan(lane: &Lane) -> LanePlan {
+    let span = lane.max.wrapping_sub(lane.min).cast_unsigned();
+    LanePlan {
+        min: lane.min,
+        max: lane.max,
+        bits: u32::BITS - span.leading_zeros(),
+    }
+}

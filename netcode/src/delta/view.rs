@@ -1,0 +1,103 @@
+//! What a client has, or shall have, of a snapshot.
+
+use crate::id::NetId;
+use crate::state::{EntityRef, QuantizedSnapshot};
+
+/// One entity of a [`View`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// The entity's number in the snapshot.
+    pub index: u32,
+    /// Kinds that the client does not get: bit `n` is the `n`-th kind of the entity's shape.
+    pub hidden: u64,
+}
+
+/// The part of a snapshot that one client gets.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    snapshot: &'a QuantizedSnapshot,
+    entries: Option<&'a [Entry]>,
+}
+
+impl<'a> View<'a> {
+    /// All of a snapshot.
+    #[must_use]
+    pub const fn all(snapshot: &'a QuantizedSnapshot) -> Self {
+        Self {
+            snapshot,
+            entries: None,
+        }
+    }
+
+    /// These entries of a snapshot, by index ascending.
+    #[must_use]
+    pub const fn of(snapshot: &'a QuantizedSnapshot, entries: &'a [Entry]) -> Self {
+        Self {
+            snapshot,
+            entries: Some(entries),
+        }
+    }
+
+    /// Number of entities.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries
+            .map_or_else(|| self.snapshot.len(), <[Entry]>::len)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The id of entity number `place` of the view.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    #[inline]
+    pub fn id(&self, place: usize) -> NetId {
+        let index = match self.entries {
+            None => place,
+            Some(entries) => entries[place].index as usize,
+        };
+        self.snapshot.heads()[index].id
+    }
+
+    /// Entity number `place` of the view, and its hidden kinds.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    #[inline]
+    pub fn entity(&self, place: usize) -> (EntityRef<'a>, u64) {
+        match self.entries {
+            None => (self.snapshot.entity(place), 0),
+            Some(entries) => {
+                let entry = entries[place];
+                (self.snapshot.entity(entry.index as usize), entry.hidden)
+            }
+        }
+    }
+
+    /// The first place whose id is not below `id`.
+    #[must_use]
+    pub fn place_of(&self, id: NetId) -> usize {
+        let heads = self.snapshot.heads();
+        match self.entries {
+            None => heads.partition_point(|head| head.id < id),
+            Some(entries) => entries.partition_point(|entry| heads[entry.index as usize].id < id),
+        }
+    }
+}
+
+/// A complete snapshot that the receiver holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference<'a> {
+    /// How many snapshots it is older than the one that is coded, from 1 to
+    /// [`AGE_MAX`](super::AGE_MAX).
+    pub age: u32,
+    /// What the receiver has of it.
+    pub view: View<'a>,
+}
