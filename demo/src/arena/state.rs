@@ -8,7 +8,7 @@ pub const SQUADS: usize = 4;
 /// Where something is, in metres.
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
 pub struct Position(
-    #[networked(range(-100..=100), per_unit = 512, position, interpolate = "linear")] pub Vec2,
+    #[networked(range(0..=200), per_unit = 512, position, interpolate = "linear")] pub Vec2,
 );
 
 /// Metres per tick.

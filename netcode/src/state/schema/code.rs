@@ -419,7 +419,7 @@ mod tests {
         ]
         .concat();
         assert_eq!(bytes, expected);
-        assert_eq!(schema.hash(), 5_647_854_384_948_907_053);
+        assert_eq!(schema.hash(), 8_225_100_798_015_275_796);
     }
 
     #[test]
