@@ -30,8 +30,9 @@ pub struct Unit {
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health(#[networked(range(0..=1000), predict = "last")] pub u16);
 
-/// What a unit or hero fights with.
+/// What a unit or hero fights with; the host's affair in state-sync mode.
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[networked(visibility = HostOnly)]
 pub struct Weapon {
     /// Ticks until it may hit again.
     #[networked(range(0..=31))]

@@ -59,17 +59,21 @@ pub(super) fn give_orders(inputs: Res<Inputs<Command>>, mut armies: ResMut<Armie
 pub(super) fn steer_heroes(
     side: Res<Side>,
     inputs: Res<Inputs<Command>>,
-    mut heroes: Query<(&Hero, &mut Position, &mut Velocity), Without<Downed>>,
+    mut heroes: Query<(&Hero, &mut Position, Option<&mut Velocity>), Without<Downed>>,
 ) {
-    for (hero, mut position, mut velocity) in &mut heroes {
+    for (hero, mut position, velocity) in &mut heroes {
         if !side.computes(hero.slot) {
             continue;
         }
         let way = inputs
             .get(hero.slot)
             .map_or(Vec2::ZERO, |command| command.way());
-        velocity.0 = way * HERO_SPEED;
-        position.0 = on_field(position.0 + velocity.0);
+        let way = way * HERO_SPEED;
+        // A client is not told velocities.
+        if let Some(mut velocity) = velocity {
+            velocity.0 = way;
+        }
+        position.0 = on_field(position.0 + way);
     }
 }
 
