@@ -10,7 +10,7 @@
 //! ```
 //! use bevy_app::App;
 //! use phalanx::app::{PlayerInput, SessionPlugin};
-//! use phalanx::netcode::link::memory::MemoryNetwork;
+//! use phalanx::netcode::link::memory::MemoryHub;
 //! use phalanx::netcode::session::config::{HostConfig, Mode};
 //! use phalanx::prelude::*;
 //!
@@ -25,9 +25,8 @@
 //!         world.spawn_networked(Position(Vec2::ONE));
 //!     })
 //!     .build()?;
-//! # let link = MemoryNetwork::new().endpoint();
-//! let mut config = HostConfig::new(game.info_for("1.0", Mode::StateSync), 2);
-//! config.gate = phalanx::netcode::session::config::Gate::Paced;
+//! # let link = MemoryHub::new().link();
+//! let config = HostConfig::new(game.info_for("1.0", Mode::StateSync), 2);
 //! let plugin = SessionPlugin::<_, u8>::host(&game, config, link)?.show::<Position>();
 //!
 //! let mut app = App::new();

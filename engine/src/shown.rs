@@ -192,3 +192,6 @@ impl<'a> ShownWorld<'a> {
         T::read_exact(&mut reader).ok()
     }
 }
+
+#[cfg(test)]
+mod tests;
