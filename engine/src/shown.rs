@@ -68,7 +68,11 @@ impl fmt::Debug for ShownWorld<'_> {
 }
 
 impl<'a> ShownWorld<'a> {
-    pub(crate) fn new(
+    /// What a simulation shows. On a client of state-sync, `others` are a view of what its node
+    /// received and how to read it; [`Session::shown`](crate::Session::shown) does this for
+    /// programs that hold a session.
+    #[must_use]
+    pub const fn new(
         simulation: &'a EcsSimulation,
         others: Option<(&'a View, Tables<'a>)>,
     ) -> Self {
