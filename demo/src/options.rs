@@ -56,7 +56,7 @@ pub struct Options {
     #[arg(long, value_name = "KBIT")]
     pub budget: Option<u32>,
     /// State-sync: how far a hero sees in a session hosted here, in metres; 0 is everything
-    /// [default: 0]
+    /// [default: 50]
     #[arg(long, value_name = "METRES")]
     pub view: Option<u32>,
     /// Units of the game; must be the same for all [default: 3000]
@@ -233,7 +233,7 @@ impl Broadcast {
             (8..=100_000).contains(&kbit),
             "--budget must lie in 8 to 100000 kbit/s, it is {kbit}"
         );
-        let view = options.view.unwrap_or(0);
+        let view = options.view.unwrap_or(50);
         ensure!(
             view <= 1000,
             "--view must lie in 0 to 1000 metres, it is {view}"

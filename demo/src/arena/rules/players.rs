@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use phalanx::prelude::*;
 
 use super::{base_of, on_field, slots_of};
+use crate::arena::state::STEPS_PER_M;
 use crate::arena::{Armies, Command, Downed, Health, Hero, Position, SquadOrder, Velocity, Weapon};
 
 /// Health of a hero at its best.
@@ -73,7 +74,8 @@ pub(super) fn steer_heroes(
         if let Some(mut velocity) = velocity {
             velocity.0 = way;
         }
-        position.0 = on_field(position.0 + way);
+        // On the steps of its wire form, a hero goes the same way on the host and on its client.
+        position.0 = (on_field(position.0 + way) * STEPS_PER_M).round() / STEPS_PER_M;
     }
 }
 
