@@ -94,7 +94,7 @@ pub const SHAPES_MAX: usize = 4096;
 
 /// Snapshots that a state-sync host keeps for references and lag compensation, and that a client
 /// holds. What is older serves nobody: a client that acked nothing newer gets values in full.
-pub const STATE_RING_SNAPSHOTS: usize = 64;
+pub const STATE_RING_SNAPSHOTS: u32 = 64;
 
 /// Bytes that all snapshots held by a state-sync client take. A datagram that would need more is
 /// refused.

@@ -86,9 +86,7 @@ impl Head {
             Content::Whole { base, others } => {
                 let age = base.unwrap_or(0);
                 let common = COMMON_SETS.iter().position(|&set| set == others);
-                let code = common
-                    .and_then(|code| u8::try_from(code).ok())
-                    .unwrap_or(3);
+                let code = common.and_then(|code| u8::try_from(code).ok()).unwrap_or(3);
                 out.push(age | code << bit::SET_SHIFT);
                 if code == 3 {
                     out.push(others);

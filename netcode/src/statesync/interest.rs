@@ -48,9 +48,6 @@ impl Interest {
 /// kind is in all rooms.
 pub const ROOM_KIND: &str = "phalanx.room";
 
-/// Name of the kind whose first field is the slot that owns its entity.
-pub const OWNER_KIND: &str = "phalanx.owner";
-
 /// Who looks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Viewer {
@@ -155,7 +152,9 @@ impl Rules {
     }
 
     fn radius(&self) -> Option<(f32, f32)> {
-        let interest = self.interest.filter(|interest| interest.radius.is_finite())?;
+        let interest = self
+            .interest
+            .filter(|interest| interest.radius.is_finite())?;
         Some((interest.radius, interest.leave_radius.max(interest.radius)))
     }
 
@@ -171,9 +170,8 @@ impl Rules {
         spare: &mut Vec<Entry>,
     ) -> bool {
         spare.clear();
-        let owned = |index: &WorldIndex, at: u32| {
-            viewer.slot.is_some() && index.owner(at) == viewer.slot
-        };
+        let owned =
+            |index: &WorldIndex, at: u32| viewer.slot.is_some() && index.owner(at) == viewer.slot;
         outlook.look_around(viewer, index);
         outlook.reach = self.radius().map_or(0.0, |(radius, _)| radius);
         let found = core::mem::take(&mut outlook.found);

@@ -155,7 +155,10 @@ impl Publisher {
         self.store.clear();
         self.indexed = None;
         let mut fresh = self.ring.take_spare();
-        let before = self.ring.newest().map(|slot| (&self.exact, &*slot.snapshot));
+        let before = self
+            .ring
+            .newest()
+            .map(|slot| (&self.exact, &*slot.snapshot));
         let out = Arc::get_mut(&mut fresh).expect("a spare snapshot has one holder");
         let report = self
             .quantizer
@@ -344,11 +347,5 @@ impl Publisher {
     /// What part bodies are made with.
     pub(super) const fn part_tools(&mut self) -> (&mut Encoder, &Shapes, &Ring) {
         (&mut self.encoder, &self.shapes, &self.ring)
-    }
-
-    /// Appends a part body about no entity.
-    pub(super) fn write_no_part(&mut self, out: &mut Vec<u8>) {
-        self.encoder.begin_part(usize::MAX);
-        self.encoder.finish_part(out);
     }
 }

@@ -256,7 +256,10 @@ impl Receiver {
                     is_known: true,
                 });
             }
-            if held.last.is_some_and(|last| head.index > last || head.is_last) {
+            if held
+                .last
+                .is_some_and(|last| head.index > last || head.is_last)
+            {
                 return Err(DecodeError::Invalid("a body behind the last one").into());
             }
         }
@@ -306,9 +309,9 @@ impl Receiver {
     }
 
     fn is_too_old(&self, number: u32) -> bool {
-        self.held.back().is_some_and(|newest| {
-            newest.number.saturating_sub(number) as usize >= STATE_RING_SNAPSHOTS
-        })
+        self.held
+            .back()
+            .is_some_and(|newest| newest.number.saturating_sub(number) >= STATE_RING_SNAPSHOTS)
     }
 
     fn index_of(&self, number: u32) -> Option<usize> {
@@ -394,8 +397,11 @@ impl Receiver {
             rows: QuantizedSnapshot::new(tick),
             gone: Vec::new(),
         };
-        self.decoder
-            .decode_part(&mut self.shapes, bytes, &mut sink)?;
+        // Nothing behind the head: nothing has changed that is not known already.
+        if !bytes.is_empty() {
+            self.decoder
+                .decode_part(&mut self.shapes, bytes, &mut sink)?;
+        }
         let (rows, gone) = (sink.rows, sink.gone);
         check_size(&rows, self.memory())?;
         Ok(Facts::Some { rows, gone })
@@ -433,10 +439,7 @@ impl Receiver {
 
     /// The index of snapshot `number`, which is made if nothing was known of it.
     fn place(&mut self, number: u32, tick: Tick) -> usize {
-        match self
-            .held
-            .binary_search_by_key(&number, |held| held.number)
-        {
+        match self.held.binary_search_by_key(&number, |held| held.number) {
             Ok(at) => at,
             Err(at) => {
                 self.held.insert(at, Held::new(number, tick));
@@ -464,8 +467,12 @@ impl Receiver {
         let Some(newest) = self.held.back() else {
             return;
         };
-        let oldest = (newest.number + 1).saturating_sub(STATE_RING_SNAPSHOTS as u32);
-        while self.held.get(1).is_some_and(|second| second.number <= oldest) {
+        let oldest = (newest.number + 1).saturating_sub(STATE_RING_SNAPSHOTS);
+        while self
+            .held
+            .get(1)
+            .is_some_and(|second| second.number <= oldest)
+        {
             self.held.pop_front();
         }
     }

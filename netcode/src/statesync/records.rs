@@ -135,10 +135,6 @@ impl Records {
         &mut self.rows
     }
 
-    pub(super) fn clear(&mut self) {
-        self.rows.clear();
-    }
-
     /// Takes in what the client sees of the snapshot at `now`.
     pub(super) fn merge(&mut self, snapshot: &QuantizedSnapshot, sight: &Sight, now: Tick) {
         let mut old = core::mem::replace(&mut self.rows, core::mem::take(&mut self.spare));

@@ -56,7 +56,7 @@ impl Ring {
 
     /// Adds a snapshot that differs from the one before.
     pub(super) fn push(&mut self, number: u32, tick: Tick, snapshot: Arc<QuantizedSnapshot>) {
-        if self.slots.len() == STATE_RING_SNAPSHOTS
+        if self.slots.len() == STATE_RING_SNAPSHOTS as usize
             && let Some(oldest) = self.slots.pop_front()
         {
             self.recycle(oldest.snapshot);

@@ -216,13 +216,7 @@ impl Subscription {
 
     /// Appends the state body of datagram `seq`, at most `room` bytes, to `out`. Call it for every
     /// datagram to the client, one per tick; none is needed while there are zero bytes to say.
-    pub fn write(
-        &mut self,
-        publisher: &mut Publisher,
-        seq: Seq,
-        room: usize,
-        out: &mut Vec<u8>,
-    ) {
+    pub fn write(&mut self, publisher: &mut Publisher, seq: Seq, room: usize, out: &mut Vec<u8>) {
         self.datagrams = self.datagrams.wrapping_add(1);
         let Some(number) = publisher.newest_number() else {
             return;
@@ -265,8 +259,7 @@ impl Subscription {
                 is_last
             }
             &Plan::Parts { is_all } => {
-                let Some(is_last) =
-                    self.write_part(publisher, number, room, tokens, is_all, out)
+                let Some(is_last) = self.write_part(publisher, number, room, tokens, is_all, out)
                 else {
                     return;
                 };
@@ -320,9 +313,10 @@ impl Subscription {
         };
         let trip = self.datagrams.wrapping_sub(sent.at);
         // It rises at once and falls slowly: sending again too late costs less than too often.
-        self.round_trip = Some(self.round_trip.map_or(trip, |before| {
-            trip.max(before - before / 8)
-        }));
+        self.round_trip = Some(
+            self.round_trip
+                .map_or(trip, |before| trip.max(before - before / 8)),
+        );
         if let Some(budget) = &mut self.budget {
             budget.outcome(true);
         }
@@ -390,11 +384,7 @@ impl Subscription {
             .collect();
         let tick = publisher.tick(number)?;
         self.snapshot_ticks = publisher.config().snapshot_ticks;
-        self.pending = Some(Pending {
-            number,
-            sight,
-            ids,
-        });
+        self.pending = Some(Pending { number, sight, ids });
         self.wants_keyframe = false;
         self.statistics.keyframes += 1;
         Some(Keyframe { tick, bytes })
@@ -451,7 +441,10 @@ impl Subscription {
         if self.planned != Some(number) && self.pending.is_none() {
             self.look_at(publisher, number);
         }
-        let moment = self.moments.back().filter(|moment| moment.number == number)?;
+        let moment = self
+            .moments
+            .back()
+            .filter(|moment| moment.number == number)?;
         let hash = publisher.view_hash(&moment.sight)?;
         Some((publisher.tick(number)?, hash))
     }

@@ -4,24 +4,24 @@ use phalanx_netcode::prng::Prng;
 
 /// What is wrong with a path.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Per million.
-    pub loss: u32,
+    pub(crate) loss: u32,
     /// Per million: a burst begins.
-    pub burst_begins: u32,
+    pub(crate) burst_begins: u32,
     /// Per million: it ends.
-    pub burst_ends: u32,
+    pub(crate) burst_ends: u32,
     /// Per million.
-    pub duplicates: u32,
+    pub(crate) duplicates: u32,
     /// Ticks of additional delay, at most.
-    pub jitter: u64,
+    pub(crate) jitter: u64,
     /// Nothing arrives.
-    pub is_cut: bool,
+    pub(crate) is_cut: bool,
 }
 
 impl Faults {
     /// Random ones; sometimes none.
-    pub fn draw(prng: &mut Prng) -> Self {
+    pub(crate) fn draw(prng: &mut Prng) -> Self {
         match prng.below(6) {
             0 => Self::default(),
             1 => Self {
@@ -41,8 +41,8 @@ impl Faults {
 }
 
 /// One direction of a path.
-pub struct Channel<T> {
-    pub faults: Faults,
+pub(crate) struct Channel<T> {
+    pub(crate) faults: Faults,
     prng: Prng,
     latency: u32,
     in_burst: bool,
@@ -50,7 +50,7 @@ pub struct Channel<T> {
 }
 
 impl<T: Clone> Channel<T> {
-    pub fn new(seed: u64, latency: u32) -> Self {
+    pub(crate) fn new(seed: u64, latency: u32) -> Self {
         Self {
             faults: Faults::default(),
             prng: Prng::new(seed),
@@ -60,7 +60,7 @@ impl<T: Clone> Channel<T> {
         }
     }
 
-    pub fn send(&mut self, now: u32, item: T) {
+    pub(crate) fn send(&mut self, now: u32, item: T) {
         let Faults {
             loss,
             burst_begins,
@@ -85,7 +85,7 @@ impl<T: Clone> Channel<T> {
     }
 
     /// What arrives now, in any order.
-    pub fn take(&mut self, now: u32) -> Vec<T> {
+    pub(crate) fn take(&mut self, now: u32) -> Vec<T> {
         let mut due = Vec::new();
         let mut at = 0;
         while at < self.under_way.len() {
@@ -99,7 +99,7 @@ impl<T: Clone> Channel<T> {
     }
 
     /// The faults are over: what is under way arrives without further delay.
-    pub fn settle(&mut self, now: u32) {
+    pub(crate) fn settle(&mut self, now: u32) {
         self.in_burst = false;
         for (due, _) in &mut self.under_way {
             *due = (*due).min(now + self.latency);

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use phalanx_netcode::id::{NetId, Term};
 use phalanx_netcode::prng::Prng;
 use phalanx_netcode::state::{
-    ExactType, FieldSchema, KindRows, KindSchema, KindShape, Schema, Snapshot, Visibility,
-    WireForm,
+    ExactType, FieldSchema, KindRows, KindSchema, KindShape, Schema, Snapshot, Visibility, WireForm,
 };
 use phalanx_netcode::tick::Tick;
 
 /// Whether entities have rooms.
-pub const HAS_ROOMS: bool = true;
+pub(crate) const HAS_ROOMS: bool = true;
 
 /// Half the width of the world.
 const REACH: f32 = 60.0;
@@ -28,7 +27,7 @@ struct Thing {
     target: Option<u64>,
 }
 
-pub struct World {
+pub(crate) struct World {
     kinds: [usize; 8],
     things: BTreeMap<NetId, Thing>,
     score: u32,
@@ -51,7 +50,7 @@ fn kind(name: &str, fields: Vec<FieldSchema>) -> KindSchema {
     }
 }
 
-pub fn schema() -> Schema {
+pub(crate) fn schema() -> Schema {
     let field = |exact| FieldSchema::new("0", exact);
     Schema::new(vec![
         kind("phalanx.owner", vec![field(ExactType::U8)]),
@@ -83,7 +82,7 @@ pub fn schema() -> Schema {
     .unwrap()
 }
 
-pub fn place(prng: &mut Prng) -> [f32; 3] {
+pub(crate) fn place(prng: &mut Prng) -> [f32; 3] {
     [
         prng.range_f32(-REACH, REACH),
         prng.range_f32(-REACH, REACH),
@@ -92,7 +91,7 @@ pub fn place(prng: &mut Prng) -> [f32; 3] {
 }
 
 impl World {
-    pub fn new(schema: &Schema, mut prng: Prng, size: usize) -> Self {
+    pub(crate) fn new(schema: &Schema, mut prng: Prng, size: usize) -> Self {
         let names = [
             "phalanx.owner",
             "phalanx.room",
@@ -124,21 +123,20 @@ impl World {
     }
 
     /// How much happens from here on.
-    pub fn draw_habits(&mut self) {
-        let pick = |prng: &mut Prng, choices: [u32; 4]| {
-            choices[usize::try_from(prng.below(4)).unwrap()]
-        };
+    pub(crate) fn draw_habits(&mut self) {
+        let pick =
+            |prng: &mut Prng, choices: [u32; 4]| choices[usize::try_from(prng.below(4)).unwrap()];
         self.moving_per_million = pick(&mut self.prng, [0, 20_000, 300_000, 1_000_000]);
         self.toggling_per_million = pick(&mut self.prng, [0, 1_000, 20_000, 200_000]);
         self.churn_per_million = pick(&mut self.prng, [0, 500, 5_000, 30_000]);
     }
 
-    pub fn freeze(&mut self) {
+    pub(crate) fn freeze(&mut self) {
         self.is_frozen = true;
     }
 
     /// Where things are, with their rooms.
-    pub fn places(&self) -> impl Iterator<Item = (NetId, [f32; 3], Option<i32>)> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = (NetId, [f32; 3], Option<i32>)> {
         self.things
             .iter()
             .filter_map(|(&id, thing)| Some((id, thing.place?, thing.room)))
@@ -172,7 +170,7 @@ impl World {
         self.things.insert(NetId::new(Term(1), id), thing);
     }
 
-    pub fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         if self.is_frozen {
             return;
         }
@@ -239,7 +237,7 @@ impl World {
     }
 
     /// The world in its exact form.
-    pub fn snapshot(&self, tick: Tick) -> Snapshot {
+    pub(crate) fn snapshot(&self, tick: Tick) -> Snapshot {
         let mut kinds = vec![KindRows::default(); self.kinds.len()];
         let [owner, room, place, health, armed, title, target, score] = self.kinds;
         for (&id, thing) in &self.things {
@@ -250,9 +248,14 @@ impl World {
             };
             put(owner, thing.owner.map(|owner| vec![owner]));
             put(room, thing.room.map(|room| room.to_le_bytes().to_vec()));
-            let parts = thing.place.map(|place| place.map(f32::to_le_bytes).concat());
+            let parts = thing
+                .place
+                .map(|place| place.map(f32::to_le_bytes).concat());
             put(place, parts);
-            put(health, thing.health.map(|health| health.to_le_bytes().to_vec()));
+            put(
+                health,
+                thing.health.map(|health| health.to_le_bytes().to_vec()),
+            );
             put(armed, thing.armed.map(|armed| vec![u8::from(armed)]));
             let text = thing.title.as_ref().map(|title| {
                 let mut bytes = u32::try_from(title.len()).unwrap().to_le_bytes().to_vec();
@@ -260,7 +263,10 @@ impl World {
                 bytes
             });
             put(title, text);
-            put(target, thing.target.map(|target| target.to_le_bytes().to_vec()));
+            put(
+                target,
+                thing.target.map(|target| target.to_le_bytes().to_vec()),
+            );
         }
         kinds[score].push(NetId::NONE, |out| {
             out.extend_from_slice(&self.score.to_le_bytes());

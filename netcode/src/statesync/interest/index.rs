@@ -4,9 +4,10 @@ use core::ops::Range;
 
 use crate::hash::mix;
 use crate::id::Slot;
+use crate::simulation::OWNER_KIND;
 use crate::state::{QuantizedSnapshot, Schema, ShapeId, Shapes, WireLayout};
 
-use super::{OWNER_KIND, ROOM_KIND, is_within};
+use super::{ROOM_KIND, is_within};
 
 /// Cells that a query looks into, at most, per axis to each side. A radius that needs more makes
 /// the cells larger.
@@ -80,8 +81,13 @@ impl WorldIndex {
             let room = lane(places.room);
             let position = places.position.as_ref().and_then(|(kind, range)| {
                 let lanes = entity.lanes.get(range.clone())?;
-                let position = layout.kind(*kind)?.position(lanes)?;
-                position.iter().all(|part| part.is_finite()).then_some(position)
+                let place = layout.kind(*kind)?.place(lanes)?;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "to the nearest, or infinite"
+                )]
+                let place = place.map(|part| part as f32);
+                place.iter().all(|part| part.is_finite()).then_some(place)
             });
             self.positions.push(position);
             self.owners.push(owner);

@@ -11,8 +11,9 @@ use super::super::head::REFERENCE_DISTANCES;
 use super::super::interest::Sight;
 use super::Publisher;
 
-/// Bytes of a whole body behind its head, at most.
-pub(super) const BODY_BYTES_MAX: usize = 1100;
+/// Bytes of a whole body behind its head, at most: what a datagram without control messages has
+/// room for, and some more.
+pub(super) const BODY_BYTES_MAX: usize = 1040;
 /// References of a whole body, at most.
 const REFERENCES: usize = REFERENCE_DISTANCES.len() + 1;
 

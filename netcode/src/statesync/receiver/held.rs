@@ -95,10 +95,7 @@ impl Held {
     /// Bytes that facts and bookkeeping take.
     pub(super) fn facts_memory(&self) -> usize {
         let ranges: usize = self.ranges.iter().map(|range| range.rows.memory()).sum();
-        ranges
-            + self.rows.memory()
-            + size_of_val(&*self.gone)
-            + size_of_val(&*self.told)
+        ranges + self.rows.memory() + size_of_val(&*self.gone) + size_of_val(&*self.told)
     }
 
     /// Computes what is held from what was held as of the snapshot before, and from the facts.
@@ -123,16 +120,21 @@ impl Held {
                 before.told[at]
             };
             // Ranges that end before this entity.
-            while let Some(range) = ranges.next_if(|range| range.next.is_some_and(|n| n <= old.id)) {
+            while let Some(range) = ranges.next_if(|range| range.next.is_some_and(|n| n <= old.id))
+            {
                 let rest = new_rows.take();
-                rest.into_iter().flatten().for_each(|row| build.fact(row, None));
+                rest.into_iter()
+                    .flatten()
+                    .for_each(|row| build.fact(row, None));
                 let _ = range;
                 new_rows = ranges.peek().map(|range| range.rows.entities().peekable());
             }
             if let Some(range) = ranges.peek()
                 && range.from <= old.id
             {
-                let Some(new_rows) = &mut new_rows else { continue };
+                let Some(new_rows) = &mut new_rows else {
+                    continue;
+                };
                 while let Some(row) = new_rows.next_if(|row| row.id < old.id) {
                     build.fact(row, None);
                 }
@@ -153,7 +155,10 @@ impl Held {
             }
         }
         rows.for_each(|row| build.fact(row, None));
-        new_rows.into_iter().flatten().for_each(|row| build.fact(row, None));
+        new_rows
+            .into_iter()
+            .flatten()
+            .for_each(|row| build.fact(row, None));
         ranges.skip(1).for_each(|range| {
             range.rows.entities().for_each(|row| build.fact(row, None));
         });

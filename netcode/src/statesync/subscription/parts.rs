@@ -92,7 +92,9 @@ impl Queue {
 
     fn note(&mut self, bytes: usize, entities: usize) {
         if entities >= 8 {
-            let bits = u32::try_from(bytes * 8 / entities).unwrap_or(u32::MAX).max(1);
+            let bits = u32::try_from(bytes * 8 / entities)
+                .unwrap_or(u32::MAX)
+                .max(1);
             self.bits_per_entity = (self.bits_per_entity / 4 * 3 + bits / 4).max(1);
         }
     }
@@ -153,15 +155,14 @@ impl Subscription {
         if !is_all {
             self.queue.waiting.retain(|waiting| !waiting.in_flight);
         }
-        self.queue
-            .waiting
-            .sort_unstable_by_key(|waiting| (waiting.in_flight, u32::MAX - waiting.debt, waiting.record));
+        self.queue.waiting.sort_unstable_by_key(|waiting| {
+            (waiting.in_flight, u32::MAX - waiting.debt, waiting.record)
+        });
         self.plan = Plan::Parts { is_all };
     }
 
     /// Appends one part body; says whether it completes the snapshot, or `None` if there is nothing
     /// to say or no room to say it.
-    #[expect(clippy::too_many_arguments, reason = "one call, of one caller")]
     pub(super) fn write_part(
         &mut self,
         publisher: &mut Publisher,
@@ -189,16 +190,13 @@ impl Subscription {
                 ..head
             };
             head.write(out);
-            publisher.write_no_part(out);
             return Some(true);
         }
         if tokens == 0 {
             return None;
         }
         let allowed = room.min(tokens.max(OVERDRAFT));
-        let Some(payload_room) = allowed.checked_sub(HEAD_BYTES_MAX) else {
-            return None;
-        };
+        let payload_room = allowed.checked_sub(HEAD_BYTES_MAX)?;
         let tick = publisher.stamp(number);
         let (encoder, shapes, ring) = publisher.part_tools();
         let snapshot = ring.get(number)?;
@@ -308,7 +306,9 @@ fn references<'a>(
         Some((number - reference, entity, record.hidden))
     };
     let acked_number = acked.number() / snapshot_ticks;
-    if let Some(before) = number.checked_sub(1).filter(|&before| before > acked_number)
+    if let Some(before) = number
+        .checked_sub(1)
+        .filter(|&before| before > acked_number)
         && let Some(reference) = at(before)
         && reference.1.changed <= acked
     {
@@ -326,7 +326,10 @@ fn references<'a>(
         return (found, 1);
     }
     let second = acked_number.checked_sub(record.acks.trailing_zeros() + 1);
-    match second.filter(|&second| number - second <= REFERENCE_AGE_MAX).and_then(at) {
+    match second
+        .filter(|&second| number - second <= REFERENCE_AGE_MAX)
+        .and_then(at)
+    {
         Some(older) => {
             found[1] = older;
             (found, 2)

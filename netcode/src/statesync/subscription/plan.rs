@@ -65,7 +65,7 @@ impl Subscription {
 
     /// Forgets moments that are of no more use. Bodies become parts in time, before something is
     /// forgotten that says what the client may hold.
-    fn trim(&mut self, publisher: &Publisher, number: u32) {
+    fn trim(&mut self, publisher: &mut Publisher, number: u32) {
         let is_old = |moment: &Moment| number - moment.number > BASE_AGE_MAX;
         if self.records.is_none() {
             let first_needed = self.base().unwrap_or(0);
@@ -87,7 +87,9 @@ impl Subscription {
             .front()
             .is_some_and(|moment| moment.number < keep_from)
         {
-            self.moments.pop_front();
+            if let Some(moment) = self.moments.pop_front() {
+                publisher.recycle(moment.sight);
+            }
         }
     }
 
