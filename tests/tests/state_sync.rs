@@ -499,7 +499,6 @@ fn below(prng: &mut Prng, limit: u32) -> u32 {
     u32::try_from(prng.below(u64::from(limit))).expect("below a u32")
 }
 
-#[expect(clippy::print_stdout, reason = "the line that repeats a failed run")]
 #[test]
 fn after_faults_all_hold_what_the_host_has_soon() {
     let count = number_of("SEEDS").unwrap_or(SEEDS);
