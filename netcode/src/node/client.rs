@@ -250,6 +250,9 @@ impl Client {
             Err(reason) => {
                 core.statistics.drops.count(reason);
                 self.peer.statistics.drops.count(reason);
+                if self.phase == Phase::Inside && self.peer.is_beyond_repair(reason) {
+                    self.rejoin(core, now, self.path);
+                }
             }
         }
     }

@@ -229,8 +229,13 @@ impl Host {
             }
             Err(reason) => {
                 core.statistics.drops.count(reason);
-                if let Some(guest) = self.guests.get_mut(&path) {
-                    guest.peer.statistics.drops.count(reason);
+                let Some(guest) = self.guests.get_mut(&path) else {
+                    return;
+                };
+                guest.peer.statistics.drops.count(reason);
+                // It is heard no more, and asks anew.
+                if guest.peer.is_beyond_repair(reason) {
+                    self.lose(core, now, path);
                 }
             }
         }

@@ -301,7 +301,15 @@ impl Client {
             Control::Hashes { .. } | Control::Diverged { .. } | Control::Difference(_) => {
                 Err(DropReason::Unexpected)
             }
-            control => Ok(Some(control)),
+            Control::Member(_)
+            | Control::Gone(_)
+            | Control::Start(_)
+            | Control::LastTick(_)
+            | Control::Ready
+            | Control::Activate(_)
+            | Control::Transfer { .. }
+            | Control::Reset
+            | Control::Behind(_) => Ok(Some(control)),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::state::{EntityRef, Shape, Snapshot, WireLayout};
 use crate::tick::Tick;
 
 /// Terms from here on stand for entities that only exist on a client: predicted spawns.
-const PREDICTED_TERM: u32 = u32::MAX;
+const PREDICTED_TERM: u32 = 1 << 31;
 
 impl Client {
     /// Whether this node runs ticks of its own.
@@ -105,7 +105,7 @@ fn entities_of(snapshot: &Snapshot) -> impl Iterator<Item = NetId> {
         .kinds
         .iter()
         .flat_map(|rows| rows.ids.iter().copied())
-        .filter(|id| id.term().0 != PREDICTED_TERM && *id != NetId::NONE)
+        .filter(|id| id.term().0 < PREDICTED_TERM && *id != NetId::NONE)
         .collect();
     ids.sort_unstable();
     ids.dedup();

@@ -75,7 +75,16 @@ impl Host {
                 Ok(None)
             }
             Control::Hashes { .. } | Control::Transfer { .. } => Err(DropReason::Unexpected),
-            control => Ok(Some(control)),
+            Control::Member(_)
+            | Control::Gone(_)
+            | Control::Start(_)
+            | Control::LastTick(_)
+            | Control::Ready
+            | Control::Activate(_)
+            | Control::Diverged { .. }
+            | Control::Difference(_)
+            | Control::Replaced { .. }
+            | Control::Final { .. } => Ok(Some(control)),
         }
     }
 }
