@@ -68,10 +68,10 @@ impl fmt::Debug for ShownWorld<'_> {
 }
 
 impl<'a> ShownWorld<'a> {
-    pub(crate) fn new(
-        simulation: &'a EcsSimulation,
-        others: Option<(&'a View, Tables<'a>)>,
-    ) -> Self {
+    /// What `simulation` shows; on a client of state-sync, with what its node was told of `others`.
+    /// A [`Session`](crate::Session) does this by itself.
+    #[must_use]
+    pub fn new(simulation: &'a EcsSimulation, others: Option<(&'a View, Tables<'a>)>) -> Self {
         Self { simulation, others }
     }
 
