@@ -68,14 +68,10 @@ impl fmt::Debug for ShownWorld<'_> {
 }
 
 impl<'a> ShownWorld<'a> {
-    /// What a simulation shows. On a client of state-sync, `others` are a view of what its node
-    /// received and how to read it; [`Session::shown`](crate::Session::shown) does this for
-    /// programs that hold a session.
+    /// What `simulation` shows; on a client of state-sync, with what its node was told of `others`.
+    /// A [`Session`](crate::Session) does this by itself.
     #[must_use]
-    pub const fn new(
-        simulation: &'a EcsSimulation,
-        others: Option<(&'a View, Tables<'a>)>,
-    ) -> Self {
+    pub fn new(simulation: &'a EcsSimulation, others: Option<(&'a View, Tables<'a>)>) -> Self {
         Self { simulation, others }
     }
 

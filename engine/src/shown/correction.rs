@@ -102,7 +102,7 @@ impl Corrections {
                 self.rows.insert(place, kept);
             }
         }
-        if is_again && !before.is_empty() || !is_again {
+        if !before.is_empty() || !is_again {
             let rows = &self.rows;
             self.errors.retain(|place, _| rows.contains_key(place));
         }

@@ -1,6 +1,6 @@
 use phalanx_netcode::input::InputFrame;
 use phalanx_netcode::simulation::{Simulation, StepKind};
-use phalanx_netcode::state::{Patch, Snapshot};
+use phalanx_netcode::state::{Patch, PatchRows, Snapshot};
 use phalanx_netcode::tick::Tick;
 
 use super::*;
@@ -111,9 +111,10 @@ impl Pair {
             ..Patch::default()
         };
         for rows in now.kinds {
-            let mut change = phalanx_netcode::state::PatchRows::default();
-            change.rows = rows;
-            patch.kinds.push(change);
+            patch.kinds.push(PatchRows {
+                rows,
+                removed: Vec::new(),
+            });
         }
         if !patch.is_whole {
             self.client.restore(&self.base);
