@@ -185,9 +185,7 @@ impl Summary {
         let mut text = String::new();
         let guests = || self.nodes.iter().filter(|node| node.shown.is_some());
         let sum = |of: fn(&StateSyncStatistics) -> u64| -> u64 {
-            guests()
-                .map(|node| node.sync.as_ref().map_or(0, of))
-                .sum()
+            guests().map(|node| node.sync.as_ref().map_or(0, of)).sum()
         };
         let _ = write!(text, "{:.1} kbit/s per client", per_client.kbit_s_down());
         if guests().next().is_some() {

@@ -179,7 +179,12 @@ mod tests {
     fn the_field_shows_every_army_and_all_points() {
         let game = arena::game(300).unwrap();
         let simulation = game.simulation(1, 3);
-        let text = draw(ShownWorld::new(&simulation, None), simulation.world(), Canvas::new(false), &[]);
+        let text = draw(
+            ShownWorld::new(&simulation, None),
+            simulation.world(),
+            Canvas::new(false),
+            &[],
+        );
         let field: Vec<&str> = text.lines().take(22).collect();
         assert!(field.iter().all(|line| line.chars().count() == 62));
         for letter in ['a', 'b', 'c', '+'] {
@@ -190,7 +195,12 @@ mod tests {
         }
         assert_eq!(text.lines().count(), 22 + 3);
         assert!(!text.contains('\x1b'));
-        let coloured = draw(ShownWorld::new(&simulation, None), simulation.world(), Canvas::new(true), &[]);
+        let coloured = draw(
+            ShownWorld::new(&simulation, None),
+            simulation.world(),
+            Canvas::new(true),
+            &[],
+        );
         assert!(coloured.contains("\x1b[31m"));
     }
 
@@ -199,7 +209,12 @@ mod tests {
         let game = arena::game(3).unwrap();
         let simulation = game.simulation(1, 1);
         let names = ["\x1b[2Jevil\n".to_owned()];
-        let text = draw(ShownWorld::new(&simulation, None), simulation.world(), Canvas::new(false), &names);
+        let text = draw(
+            ShownWorld::new(&simulation, None),
+            simulation.world(),
+            Canvas::new(false),
+            &names,
+        );
         assert!(!text.contains('\x1b') && text.contains("[2Jevil"));
     }
 }

@@ -661,7 +661,10 @@ fn state_sync_clients_end_with_what_their_host_has() {
         let error = client["shown_error_p99"].as_f64().unwrap();
         assert!((0.0..5.0).contains(&error), "{error}");
     }
-    assert!(runs[2]["shown_error_p99"].is_null(), "a host shows the truth");
+    assert!(
+        runs[2]["shown_error_p99"].is_null(),
+        "a host shows the truth"
+    );
 }
 
 #[test]
@@ -676,7 +679,15 @@ fn state_sync_works_with_join_codes_and_in_one_process() {
     assert_same_end(&runs, 150);
     assert_converged(&runs);
 
-    let here = ["--ticks", "150", "--players", "3", "--units", "300", "--json"];
+    let here = [
+        "--ticks",
+        "150",
+        "--players",
+        "3",
+        "--units",
+        "300",
+        "--json",
+    ];
     let run = Process::start(ARENA, &[&STATE_SYNC, &here[..]].concat()).succeed();
     assert_eq!(run["ticks"], 150);
     assert_eq!(run["hashes_equal"], true);
@@ -754,7 +765,10 @@ fn modes_that_differ_and_options_of_another_mode_are_refused() {
     );
     for (arguments, words) in [
         (&["--view", "20"][..], "--view"),
-        (&["--mode", "state-sync", "--snapshots", "25"], "--snapshots"),
+        (
+            &["--mode", "state-sync", "--snapshots", "25"],
+            "--snapshots",
+        ),
         (&["--mode", "state-sync", "--budget", "1"], "--budget"),
         (&["--mode", "state-sync", "--gate", "wait"], "--gate"),
     ] {

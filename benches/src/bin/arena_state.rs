@@ -68,7 +68,16 @@ fn bench() -> Result<(), Box<dyn Error>> {
     }
     println!(
         "{:<34} {:>4} {:>6} {:>7} {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6}",
-        "session", "loss", "kbit/s", "B/tick", "B up", "mean m", "p99 m", "max m", "predic", "correc"
+        "session",
+        "loss",
+        "kbit/s",
+        "B/tick",
+        "B up",
+        "mean m",
+        "p99 m",
+        "max m",
+        "predic",
+        "correc"
     );
     for (name, view, kbit) in [
         ("1000 units, all in view", None, 1000),
@@ -103,10 +112,7 @@ fn bench() -> Result<(), Box<dyn Error>> {
             .map(|_| join_late())
             .collect::<Result<Vec<Duration>, _>>()?;
         runs.sort_unstable();
-        let ms: Vec<String> = runs
-            .iter()
-            .map(|run| run.as_millis().to_string())
-            .collect();
+        let ms: Vec<String> = runs.iter().map(|run| run.as_millis().to_string()).collect();
         println!(
             "late join of {JOIN_UNITS} units to {JOINERS} clients at once, loopback UDP: {} ms",
             ms.join(", ")
@@ -222,9 +228,7 @@ fn play(scenario: &Scenario) -> Result<Figures, Box<dyn Error>> {
         return Err("the session does not get on".into());
     }
     let after = traffic(&cluster);
-    let per_tick = |bytes: u64| {
-        bytes as f64 / f64::from(scenario.ticks) / f64::from(PLAYERS)
-    };
+    let per_tick = |bytes: u64| bytes as f64 / f64::from(scenario.ticks) / f64::from(PLAYERS);
     let mut figures = Figures {
         bytes_down: per_tick(after.0 - before.0),
         bytes_up: per_tick(after.1 - before.1),
