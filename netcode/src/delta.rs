@@ -23,7 +23,9 @@ mod encoder;
 mod entity;
 mod model;
 mod plan;
+mod near;
 mod project;
+mod rotation;
 mod tables;
 mod tally;
 mod view;
@@ -36,7 +38,7 @@ pub use tally::{STRUCTURE, Tally};
 pub use view::{Entry, Reference, View};
 
 /// References that a whole body uses at most; further ones are ignored.
-pub const REFERENCES_MAX: usize = 5;
+pub const REFERENCES_MAX: usize = 3;
 
 /// References that an item of a part body uses at most.
 pub const PART_REFERENCES_MAX: usize = 2;
