@@ -3,15 +3,17 @@
 //! 901 cubes, one of which a player rolls about, sixty snapshots per second, each coded against the
 //! one [`LAG`] snapshots before it. A cube is already quantized: 512 units per metre, orientation as
 //! the smallest three of a quaternion with nine bits each. [`read`] takes a recorded scene in the
-//! challenge's file format.
+//! challenge's file format, [`generate`] makes one from a seed.
 
 pub mod baselines;
 mod bits;
 pub mod fiedler;
 pub mod giesen;
 mod reader;
+mod scene;
 
-pub use reader::{FRAMES_MAX, Reader, SceneError, read};
+pub use reader::{FRAMES_MAX, Reader, SceneError, read, write};
+pub use scene::{SceneConfig, generate};
 
 /// Cubes of a snapshot.
 pub const CUBES: usize = 901;

@@ -312,7 +312,7 @@ pub struct Hosting {
     /// Seconds for which join codes are valid [default: 3600]
     #[arg(long, value_name = "SECONDS")]
     pub token_life: Option<u64>,
-    /// Join codes for players; spare ones let players come back [default: as many as slots]
+    /// Join codes for players; spare ones are for those who start anew [default: as many as slots]
     #[arg(long, value_name = "N")]
     pub tokens: Option<u16>,
     /// Seconds for which the slot of a lost player is kept; then another may take it [default: 15]

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use phalanx::netcode::driver::Driver;
+use phalanx::netcode::id::Path;
 use phalanx::netcode::link::CloseReason;
 use phalanx::netcode::link::udp::UdpStatistics;
 use phalanx::netcode::node::{DesyncReport, DisconnectReason, Event, Node};
@@ -53,6 +54,8 @@ pub struct Session {
     link: GameLink,
     epoch: Instant,
     host: Option<Destination>,
+    /// The path to the host.
+    path: Option<Path>,
     leave_at: Option<Tick>,
     record: Option<PathBuf>,
     /// Whether to draw the field for the board.
@@ -146,6 +149,7 @@ impl Session {
         let node = Node::join(config, path, Time::ZERO)?;
         let mut session = Self::new(node, info, Pilot::new(game, hands), settings, link)?;
         session.host = Some(to.clone());
+        session.path = Some(path);
         session.leave_at = settings.ticks;
         Ok(session)
     }
@@ -173,6 +177,7 @@ impl Session {
             link,
             epoch: Instant::now(),
             host: None,
+            path: None,
             leave_at: None,
             record: settings.record.clone(),
             draws: None,
@@ -331,14 +336,14 @@ impl Session {
         }
     }
 
-    /// Takes the session up again if the link was lost and this node may connect once more: not
-    /// with a join code, which works once.
+    /// Takes the session up again if the link was lost and this node may connect once more. Where
+    /// the link is encrypted, the host has given it the right to.
     fn comes_back(&mut self, reason: DisconnectReason) -> bool {
         let lost = matches!(
             reason,
             DisconnectReason::Silence | DisconnectReason::PathClosed(_)
         );
-        let Some(to @ Destination::Address(_)) = self.host.clone() else {
+        let (Some(to), Some(old)) = (&self.host, self.path) else {
             return false;
         };
         if !lost || self.log.end.is_some() || self.log.returns >= RETURNS_MAX {
@@ -347,9 +352,14 @@ impl Session {
         let now = self.now();
         // The old path closes first.
         self.driver.transmit(now, &mut self.link);
-        let Ok(path) = link::connect(&mut self.link, &to) else {
+        let again = match to {
+            Destination::Address(_) => link::connect(&mut self.link, to),
+            Destination::Token(_) => self.link.inner_mut().rejoin(old).map_err(Into::into),
+        };
+        let Ok(path) = again else {
             return false;
         };
+        self.path = Some(path);
         self.log.returns += 1;
         self.log.news.push(format!(
             "lost the host; coming back (attempt {} of {RETURNS_MAX})",

@@ -571,11 +571,28 @@ fn a_player_who_was_away_comes_back_into_the_same_slot() {
         "2",
     ]);
     let address = host.address().to_string();
-    let clients = ["1", "2"].map(|seed| {
-        let client = join(&[&address, "--insecure", "--seed", seed, "--timeout", "2"]);
-        client.wait_for("joined the session");
-        client
+    let clients =
+        ["1", "2"].map(|seed| join(&[&address, "--insecure", "--seed", seed, "--timeout", "2"]));
+    a_player_goes_away_and_comes_back(host, clients);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_player_with_a_join_code_comes_back_without_another() {
+    let host = host(&["--players", "2", "--ticks", "540", "--timeout", "2"]);
+    let clients = [1, 2].map(|number| {
+        let (code, seed) = (host.code(number), number.to_string());
+        join(&[&code, "--seed", &seed, "--timeout", "2"])
     });
+    a_player_goes_away_and_comes_back(host, clients);
+}
+
+/// The second of two clients sleeps until its link is given up, and plays to the end after that.
+#[cfg(unix)]
+fn a_player_goes_away_and_comes_back(host: Process, clients: [Process; 2]) {
+    clients
+        .iter()
+        .for_each(|client| client.wait_for("joined the session"));
     host.wait_for("the match begins");
     // Longer than the two seconds of silence after which the host gives up a link.
     signal(&clients[1], "-STOP");

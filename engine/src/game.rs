@@ -14,11 +14,15 @@ use phalanx_netcode::limits::{INPUT_BYTES_MAX, NAME_BYTES_MAX};
 use phalanx_netcode::state::{Exact, KindSchema, Networked, Schema, SchemaError, Visibility};
 use phalanx_netcode::tick::TickRate;
 
+use crate::events::EventSource;
 use crate::input::{self, Inputs, SlotPresence};
 use crate::net_id::NetIdAllocator;
+use crate::rewind::RewindSource;
 use crate::rng::TickRng;
 use crate::schedule::{self, DeriveSchedule, SystemSource, TickSchedule};
+use crate::side::{Authority, Owner};
 use crate::simulation::{EcsSimulation, KindSource};
+use crate::spawn::SpawnKey;
 
 /// Prefix of the kinds that the engine registers itself.
 pub(crate) const RESERVED_PREFIX: &str = "phalanx.";
@@ -40,6 +44,8 @@ pub(crate) struct GameInner {
     pub(crate) tick_systems: Vec<SystemSource>,
     pub(crate) derive_systems: Vec<SystemSource>,
     pub(crate) setups: Vec<Setup>,
+    pub(crate) events: Vec<EventSource>,
+    pub(crate) rewinds: Vec<RewindSource>,
 }
 
 type Setup = Box<dyn Fn(&mut World, &SessionSetup) + Send + Sync>;
@@ -50,7 +56,7 @@ struct InputType {
     name: &'static str,
     bytes_max: Option<usize>,
     neutral: fn(usize) -> Vec<u8>,
-    load: fn(&mut World, &InputFrame, u64),
+    load: fn(&mut World, &InputFrame, u64, u64),
 }
 
 impl InputType {
@@ -60,10 +66,10 @@ impl InputType {
             name: type_name::<T>(),
             bytes_max: input::bytes_max(&T::exact_type()),
             neutral: |size| input::encode(&T::default(), size),
-            load: |world, frame, present_before| {
+            load: |world, frame, present_before, present| {
                 world
                     .get_resource_or_init::<Inputs<T>>()
-                    .load(frame, present_before);
+                    .load(frame, present_before, present);
             },
         }
     }
@@ -131,6 +137,9 @@ pub enum GameError {
         /// The parameter or filter.
         parameter: &'static str,
     },
+    /// A system uses events or a past that the game does not keep.
+    #[error("a system uses `{0}`: register it with `event` or `rewindable`")]
+    NotRegistered(String),
     /// There are `Derived` kinds and nothing that computes them after a join.
     #[error("\"{0}\" is Derived, but the game has no `derive_systems` to compute it")]
     NothingDerives(String),
@@ -150,6 +159,8 @@ impl Game {
             tick_systems: Vec::new(),
             derive_systems: Vec::new(),
             setups: Vec::new(),
+            events: Vec::new(),
+            rewinds: Vec::new(),
             error: None,
         }
     }
@@ -223,9 +234,15 @@ impl Game {
 }
 
 impl GameInner {
-    /// Hands a tick's inputs to the systems.
-    pub(crate) fn load_inputs(&self, world: &mut World, frame: &InputFrame, present_before: u64) {
-        (self.input.load)(world, frame, present_before);
+    /// Hands a tick's inputs to the systems; `present` are the slots that take part.
+    pub(crate) fn load_inputs(
+        &self,
+        world: &mut World,
+        frame: &InputFrame,
+        present_before: u64,
+        present: u64,
+    ) {
+        (self.input.load)(world, frame, present_before, present);
     }
 }
 
@@ -249,6 +266,8 @@ pub struct GameBuilder {
     tick_systems: Vec<SystemSource>,
     derive_systems: Vec<SystemSource>,
     setups: Vec<Setup>,
+    events: Vec<EventSource>,
+    rewinds: Vec<RewindSource>,
     /// The first mistake; `build` returns it.
     error: Option<GameError>,
 }
@@ -334,6 +353,21 @@ impl GameBuilder {
         self
     }
 
+    /// Lets systems of the tick tell presentation of events, each once: see
+    /// [`TickEvents`](crate::TickEvents).
+    pub fn event<T: Clone + PartialEq + Send + Sync + 'static>(mut self) -> Self {
+        self.events.push(EventSource::of::<T>());
+        self
+    }
+
+    /// Lets systems read `T` as a player saw it, up to `ticks_max` ticks back: see
+    /// [`Rewind`](crate::Rewind). The host of a state-sync session keeps that many copies of all
+    /// its values, at most 256.
+    pub fn rewindable<T: Component + Clone>(mut self, ticks_max: u32) -> Self {
+        self.rewinds.push(RewindSource::of::<T>(ticks_max.min(256)));
+        self
+    }
+
     /// Adds a function that makes the initial state: entities by
     /// [`SpawnNetworked`](crate::SpawnNetworked), resources by `World::insert_resource`. It must
     /// depend on its arguments alone; random numbers come from the world's
@@ -381,6 +415,9 @@ impl GameBuilder {
             KindSource::resource::<NetIdAllocator>(),
             KindSource::resource::<SlotPresence>(),
             KindSource::resource::<TickRng>(),
+            KindSource::component::<Owner>(),
+            KindSource::component::<Authority>(),
+            KindSource::component::<SpawnKey>(),
         ]);
         self.kinds.sort_by(|a, b| a.schema.name.cmp(&b.schema.name));
         let schemas: Vec<KindSchema> = self.kinds.iter().map(|kind| kind.schema.clone()).collect();
@@ -403,6 +440,8 @@ impl GameBuilder {
             tick_systems: self.tick_systems,
             derive_systems: self.derive_systems,
             setups: self.setups,
+            events: self.events,
+            rewinds: self.rewinds,
         };
         // The schedules of simulations are built from the same sources; what passes here passes
         // there.
@@ -413,6 +452,12 @@ impl GameBuilder {
             return Err(GameError::MemoryOutsideState {
                 parameter: "messages",
             });
+        }
+        let events = inner.events.iter().map(|source| source.resource);
+        let rewinds = inner.rewinds.iter().map(|source| source.resource);
+        let known: Vec<&str> = events.chain(rewinds).collect();
+        if let Some(missing) = schedule::unregistered(&world, &known) {
+            return Err(GameError::NotRegistered(missing));
         }
         Ok(Game {
             inner: Arc::new(inner),

@@ -105,14 +105,21 @@ impl<T: Exact + Default + Send + Sync + 'static> Inputs<T> {
         slots_of(self.present_before & !self.present)
     }
 
-    pub(crate) fn load(&mut self, frame: &InputFrame, present_before: u64) {
+    /// Takes over the inputs of `frame`. Slots that are `present` without being in it have the
+    /// default input.
+    pub(crate) fn load(&mut self, frame: &InputFrame, present_before: u64, present: u64) {
         self.by_slot.clear();
         self.by_slot
             .resize_with(usize::from(frame.slots()), || None);
         for (slot, bytes) in frame.inputs() {
             self.by_slot[slot.index()] = Some(decode(bytes));
         }
-        self.present = frame.present();
+        for slot in slots_of(present & !frame.present()) {
+            if let Some(input) = self.by_slot.get_mut(slot.index()) {
+                *input = Some(T::default());
+            }
+        }
+        self.present = present;
         self.present_before = present_before;
     }
 }
@@ -213,11 +220,14 @@ mod tests {
         let mut inputs = Inputs::<u8>::default();
         let mut frame = InputFrame::empty(Tick::new(1), 3, 1);
         frame.set(Slot(2), &[7]);
-        inputs.load(&frame, 0b001);
+        inputs.load(&frame, 0b001, frame.present());
         assert!(inputs.joined().eq([Slot(2)]));
         assert!(inputs.left().eq([Slot(0)]));
         assert!(inputs.iter().eq([(Slot(2), &7)]));
-        inputs.load(&frame, frame.present());
+        inputs.load(&frame, frame.present(), frame.present());
         assert!(inputs.joined().chain(inputs.left()).next().is_none());
+        // A client assumes that those of whom it knows nothing do nothing.
+        inputs.load(&frame, 0b101, 0b101);
+        assert!(inputs.iter().eq([(Slot(0), &0), (Slot(2), &7)]));
     }
 }

@@ -72,6 +72,7 @@
 extern crate self as phalanx;
 
 mod checker;
+mod events;
 mod game;
 mod input;
 pub mod math;
@@ -80,10 +81,13 @@ pub mod metrics;
 mod net_id;
 mod ordered;
 mod playback;
+mod rewind;
 mod rng;
 mod schedule;
 mod session;
+mod side;
 mod simulation;
+mod spawn;
 
 pub use bevy_ecs;
 pub use phalanx_macros::{Exact, Networked};
@@ -91,14 +95,18 @@ pub use phalanx_netcode as netcode;
 pub use phalanx_netcode::state::{Exact, Networked};
 
 pub use checker::{CheckError, CheckReport, CheckStep, Checker};
+pub use events::TickEvents;
 pub use game::{Game, GameBuilder, GameError, SessionSetup};
 pub use input::{CurrentTick, Inputs, SlotPresence, Stepping};
 pub use net_id::{NetCommands, NetId, NetIdAllocator, NetIndex, SpawnNetworked};
 pub use ordered::Ordered;
 pub use playback::{Playback, PlaybackError};
+pub use rewind::{Rewind, RewindAt};
 pub use rng::TickRng;
 pub use session::{EcsPlayer, LocalInput, Session, SessionError};
+pub use side::{Authority, Owner, Side, on_authority};
 pub use simulation::{EcsImage, EcsSimulation};
+pub use spawn::SpawnKey;
 
 /// What the code of a game needs.
 pub mod prelude {
@@ -111,9 +119,10 @@ pub mod prelude {
     pub use crate::netcode::state::Visibility;
     pub use crate::netcode::tick::{Tick, TickRate};
     pub use crate::{
-        CheckError, CheckReport, CheckStep, Checker, CurrentTick, EcsImage, EcsSimulation, Exact,
-        Game, GameBuilder, GameError, Inputs, NetCommands, NetId, NetIdAllocator, NetIndex,
-        Networked, Ordered, SessionSetup, SlotPresence, SpawnNetworked, Stepping, TickRng,
+        Authority, CheckError, CheckReport, CheckStep, Checker, CurrentTick, EcsImage,
+        EcsSimulation, Exact, Game, GameBuilder, GameError, Inputs, NetCommands, NetId,
+        NetIdAllocator, NetIndex, Networked, Ordered, Owner, Rewind, SessionSetup, Side,
+        SlotPresence, SpawnKey, SpawnNetworked, Stepping, TickEvents, TickRng, on_authority,
     };
 }
 

@@ -12,13 +12,17 @@ use bevy_ecs::component::Component;
 use bevy_ecs::entity::Entity;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::resource::Resource;
-use bevy_ecs::system::{Commands, EntityCommands, ResMut, SystemParam};
+use bevy_ecs::system::{Commands, EntityCommands, Res, ResMut, SystemParam};
 use bevy_ecs::world::{DeferredWorld, EntityWorldMut, World};
 use phalanx_macros::Networked;
 use phalanx_netcode::hash::ValueHasher;
-use phalanx_netcode::id;
+use phalanx_netcode::id::{self, Slot};
 use phalanx_netcode::state::{Exact, ExactType};
 use phalanx_netcode::wire::bytes::{DecodeError, Reader};
+
+use crate::input::CurrentTick;
+use crate::side::Side;
+use crate::spawn::{PREDICTED, SpawnCounts};
 
 /// An entity's network identity: the same on every node, whoever hosts.
 ///
@@ -51,6 +55,12 @@ impl NetId {
     #[must_use]
     pub const fn is_none(self) -> bool {
         self.0.is_none()
+    }
+
+    /// Whether a client gave this id in advance; the host's entity will have another one.
+    #[must_use]
+    pub const fn is_predicted(self) -> bool {
+        self.bits() >= PREDICTED
     }
 
     /// The id as the protocol names it.
@@ -131,7 +141,12 @@ impl NetIdAllocator {
 
     /// Whether ids up to `newest` are never given again, and enough are left for any session.
     pub(crate) fn is_beyond(&self, newest: NetId) -> bool {
-        (newest.bits().saturating_add(1)..1 << 63).contains(&self.next)
+        (newest.bits().saturating_add(1)..PREDICTED).contains(&self.next)
+    }
+
+    /// Gives the ids from `first` on.
+    pub(crate) fn start_at(&mut self, first: NetId) {
+        self.next = first.bits();
     }
 }
 
@@ -186,6 +201,45 @@ impl NetIndex {
         let mut ids = self.entries.iter().rev();
         let newest = ids.find(|entry| entry.1.is_some());
         newest.map_or(NetId::NONE, |entry| entry.0)
+    }
+
+    /// The largest id that a host gave; [`NetId::NONE`] if there is no such entity.
+    pub(crate) fn newest_of_host(&self) -> NetId {
+        let mut ids = self.entries.iter().rev();
+        let newest = ids.find(|entry| entry.1.is_some() && !entry.0.is_predicted());
+        newest.map_or(NetId::NONE, |entry| entry.0)
+    }
+
+    /// The entities that a client made up in advance, by id ascending.
+    pub(crate) fn predicted(&self) -> impl Iterator<Item = (NetId, Entity)> {
+        let first = self
+            .entries
+            .partition_point(|entry| !entry.0.is_predicted());
+        let predicted = self.entries[first..].iter();
+        predicted.filter_map(|&(id, entity)| Some((id, entity?)))
+    }
+
+    /// Finds the entities of `ids`, which ascend; neighbours cost next to nothing.
+    pub(crate) fn find_all(
+        &self,
+        ids: impl Iterator<Item = NetId>,
+        mut found: impl FnMut(NetId, Option<Entity>),
+    ) {
+        let mut rest = &self.entries[..];
+        for id in ids {
+            if rest.first().is_some_and(|entry| entry.0 < id) {
+                // Doubling steps, then halving ones: a near entry is found in a few.
+                let mut step = 1;
+                while rest.get(step).is_some_and(|entry| entry.0 < id) {
+                    step *= 2;
+                }
+                let end = rest.len().min(step + 1);
+                let skipped = step / 2 + rest[step / 2..end].partition_point(|entry| entry.0 < id);
+                rest = &rest[skipped..];
+            }
+            let entity = rest.first().filter(|entry| entry.0 == id);
+            found(id, entity.and_then(|entry| entry.1));
+        }
     }
 
     pub(crate) fn changes(&self) -> u64 {
@@ -281,6 +335,9 @@ impl SpawnNetworked for Commands<'_, '_> {
 pub struct NetCommands<'w, 's> {
     commands: Commands<'w, 's>,
     ids: ResMut<'w, NetIdAllocator>,
+    counts: ResMut<'w, SpawnCounts>,
+    tick: Res<'w, CurrentTick>,
+    side: Res<'w, Side>,
 }
 
 impl fmt::Debug for NetCommands<'_, '_> {
@@ -295,6 +352,28 @@ impl NetCommands<'_, '_> {
     pub fn spawn<B: Bundle>(&mut self, bundle: B) -> NetId {
         let id = self.ids.allocate();
         self.commands.spawn((id, bundle));
+        id
+    }
+
+    /// Spawns an entity that the input of `slot` in this tick brings about, such as a shot, so that
+    /// the client in that slot may show it before the host knows of it. It gets a [`SpawnKey`]
+    /// by which the client finds its own again in what the host sends; the client's has an id of
+    /// its own until then.
+    ///
+    /// The client must spawn the same entities for its slot as the host, in the same order: what
+    /// it cannot know beforehand is spawned by [`NetCommands::spawn`] and by the authority alone.
+    ///
+    /// [`SpawnKey`]: crate::SpawnKey
+    pub fn spawn_predicted<B: Bundle>(&mut self, slot: Slot, bundle: B) -> NetId {
+        let Some(key) = self.counts.next(slot, self.tick.0) else {
+            return self.spawn(bundle);
+        };
+        let id = if self.side.is_authority() {
+            self.ids.allocate()
+        } else {
+            key.predicted_id()
+        };
+        self.commands.spawn((id, key, bundle));
         id
     }
 
@@ -354,6 +433,30 @@ mod tests {
     use super::*;
     use phalanx_netcode::prng::Prng;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn entities_are_found_in_passing() {
+        let mut world = world();
+        let mut prng = Prng::new(2);
+        for id in 1..2000 {
+            if prng.below(3) > 0 {
+                world.spawn(NetId::from_bits(id * 2));
+            }
+        }
+        let index = world.resource::<NetIndex>();
+        for sparse in [1, 2, 30, 700] {
+            let mut ids: Vec<NetId> = Vec::new();
+            for id in 1..4100 {
+                if prng.below(sparse) == 0 {
+                    ids.push(NetId::from_bits(id));
+                }
+            }
+            let mut found = Vec::new();
+            index.find_all(ids.iter().copied(), |id, entity| found.push((id, entity)));
+            let expected = ids.iter().map(|&id| (id, index.get(id)));
+            assert!(found.into_iter().eq(expected), "one in {sparse}");
+        }
+    }
 
     fn world() -> World {
         let mut world = World::new();

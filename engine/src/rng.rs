@@ -3,12 +3,16 @@
 use bevy_ecs::resource::Resource;
 use phalanx_macros::Networked;
 use phalanx_netcode::prng::Prng;
+use phalanx_netcode::tick::Tick;
 
 /// The generator of a game's random numbers. It lies in the state: a rollback takes it back, a
 /// late joiner gets it, and every node draws the same numbers.
 ///
 /// Two systems that draw from it must be ordered, since the order of draws matters; the schedule
 /// refuses them otherwise.
+///
+/// Clients of state-sync do not get it. Where they predict, they draw numbers of their own, which
+/// differ from the host's but stay the same for a tick that runs again.
 #[derive(Resource, Networked, Clone, Copy, Debug, PartialEq, Eq)]
 #[networked(name = "phalanx.rng", visibility = HostOnly)]
 pub struct TickRng(Prng);
@@ -18,6 +22,12 @@ impl TickRng {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(Prng::with_stream(seed, STREAM))
+    }
+
+    /// What a predicting client draws from at `tick`: not the host's numbers, which it must not
+    /// know, but the same ones whenever the tick runs again.
+    pub(crate) fn predicted(tick: Tick) -> Self {
+        Self(Prng::with_stream(u64::from(tick.number()), STREAM))
     }
 
     /// The next 64 bits.

@@ -102,6 +102,19 @@ pub(crate) fn uses_messages(world: &World) -> bool {
         .any(|(_id, component)| component.name().contains(MESSAGES))
 }
 
+/// Events or a past that a system of `world` uses without being among the `known` resources.
+pub(crate) fn unregistered(world: &World, known: &[&str]) -> Option<String> {
+    let mut resources = world.components().iter_registered();
+    resources.find_map(|(_id, component)| {
+        let name = component.name().to_string();
+        let is_needed = REGISTERED.iter().any(|path| name.starts_with(path));
+        (is_needed && !known.contains(&name.as_str())).then_some(name)
+    })
+}
+
+/// Resources that systems may use only if the game has registered them.
+const REGISTERED: [&str; 2] = ["phalanx::events::TickEvents<", "phalanx::rewind::History<"];
+
 fn explain(error: &ScheduleBuildError, schedule: &Schedule, world: &World) -> GameError {
     if let ScheduleBuildError::Elevated(ScheduleBuildWarning::Ambiguity(ambiguity)) = error
         && let Some((first, second, data)) = ambiguity

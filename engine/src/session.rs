@@ -15,7 +15,7 @@ use phalanx_netcode::session::config::{ConfigError, GameInfo, HostConfig, JoinCo
 use phalanx_netcode::state::Exact;
 use phalanx_netcode::tick::Tick;
 
-use crate::{EcsSimulation, Game};
+use crate::{EcsSimulation, Game, Side};
 
 /// Gives the local player's input for a tick, from what the world shows.
 pub trait LocalInput<I>: FnMut(Tick, &World) -> I + Send + 'static {}
@@ -40,13 +40,19 @@ type EncodedInput = Box<dyn FnMut(Tick, &World) -> Vec<u8> + Send>;
 pub struct EcsPlayer {
     game: Game,
     input: EncodedInput,
+    /// Whether another node decides the state.
+    is_guest: bool,
 }
 
 impl Player for EcsPlayer {
     type Simulation = EcsSimulation;
 
     fn begin(&mut self, session: &SessionInfo) -> EcsSimulation {
-        self.game.simulation(session.seed, session.slots)
+        let mut simulation = self.game.simulation(session.seed, session.slots);
+        if self.is_guest {
+            simulation.set_side(session.slot.map_or(Side::Spectating, Side::Predicting));
+        }
+        simulation
     }
 
     fn sample(&mut self, tick: Tick, simulation: &EcsSimulation, input: &mut [u8]) {
@@ -107,6 +113,7 @@ impl<L: Link> Session<L> {
         let player = EcsPlayer {
             game: game.clone(),
             input: Box::new(move |tick, world| encoder.encode_input(&input(tick, world))),
+            is_guest: info.mode == Mode::StateSync && !node.is_host(),
         };
         Self {
             driver: Driver::new(node, info, player),

@@ -10,6 +10,8 @@
 
 mod column;
 mod kind;
+mod patch;
+mod published;
 mod resource;
 mod structure;
 
@@ -17,30 +19,37 @@ use core::any::Any;
 use core::fmt;
 use std::sync::Arc;
 
+use bevy_ecs::change_detection::Tick as ChangeTick;
 use bevy_ecs::component::{Component, Mutable};
 use bevy_ecs::entity::Entity;
 use bevy_ecs::entity_disabling::{DefaultQueryFilters, Disabled};
+use bevy_ecs::query::QueryState;
 use bevy_ecs::resource::Resource;
 use bevy_ecs::schedule::Schedule;
 use bevy_ecs::world::World;
 use phalanx_netcode::hash::ValueHasher;
-use phalanx_netcode::id;
+use phalanx_netcode::id::{self, Slot};
 use phalanx_netcode::input::InputFrame;
 use phalanx_netcode::simulation::{Simulation, StepKind};
 use phalanx_netcode::state::{
-    ImportError, KindHasher, KindRows, KindSchema, KindShape, Networked, Schema, Snapshot,
+    ImportError, KindHasher, KindRows, KindSchema, KindShape, Networked, Patch, Schema, Snapshot,
     StateHash, Visibility, kind_salt,
 };
 use phalanx_netcode::tick::Tick;
 
+use crate::events::TickEvents;
 use crate::game::{Game, RESERVED_PREFIX, SessionSetup};
 use crate::input::{CurrentTick, SlotPresence, Stepping};
 use crate::net_id::{NetId, NetIdAllocator, NetIndex};
+use crate::rewind::SeenTicks;
 use crate::rng::TickRng;
 use crate::schedule::{self, DeriveSchedule, TickSchedule};
+use crate::side::{Owner, Side};
+use crate::spawn::{SpawnCounts, first_predicted_id};
 
 use column::Column;
 use kind::{ExactCodec, Kind, MarkerCodec, Saved};
+use patch::Patcher;
 use resource::Single;
 use structure::{Places, Structure, StructureReader};
 
@@ -64,7 +73,7 @@ impl KindSource {
             schema: KindSchema::of::<T>(KindShape::Component),
             make: |schema, world| {
                 (schema.visibility != Visibility::Local).then(|| {
-                    let column = Column::<T, ExactCodec>::new(&schema.name, schema.salt(), world);
+                    let column = Column::<T, ExactCodec>::new(schema, world);
                     Box::new(column) as Box<dyn Kind>
                 })
             },
@@ -98,8 +107,7 @@ impl KindSource {
         Self {
             schema: own_component(DISABLED),
             make: |schema, world| {
-                let column =
-                    Column::<Disabled, MarkerCodec>::new(&schema.name, schema.salt(), world);
+                let column = Column::<Disabled, MarkerCodec>::new(schema, world);
                 Some(Box::new(column))
             },
         }
@@ -125,6 +133,11 @@ pub struct EcsSimulation {
     /// By the schema's order; `None` where nothing is saved.
     kinds: Vec<Option<Box<dyn Kind>>>,
     structure: StructureReader,
+    owners: QueryState<(Entity, &'static NetId, &'static Owner)>,
+    /// Bevy's tick of the last publication, as long as change detection has seen every change
+    /// since.
+    published: Option<ChangeTick>,
+    patcher: Patcher,
     tick: Tick,
 }
 
@@ -179,16 +192,28 @@ impl EcsSimulation {
         world.init_resource::<NetIdAllocator>();
         world.init_resource::<SlotPresence>();
         world.init_resource::<CurrentTick>();
+        world.init_resource::<SpawnCounts>();
+        world.init_resource::<Side>();
+        world.init_resource::<SeenTicks>();
+        inner
+            .events
+            .iter()
+            .for_each(|source| (source.init)(&mut world));
+        inner
+            .rewinds
+            .iter()
+            .for_each(|source| source.init(&mut world));
         world.insert_resource(Stepping(StepKind::First));
         world.insert_resource(TickRng::new(setup.seed));
         // The first, empty frame makes the resource that systems read inputs from.
         let empty = InputFrame::empty(Tick::ZERO, setup.slots, game.input_bytes());
-        inner.load_inputs(&mut world, &empty, 0);
+        inner.load_inputs(&mut world, &empty, 0, 0);
 
         // Queries take the default filters of the moment when they are made. Without them they
         // see entities whatever disables these, also by components of the game.
         let filters = world.remove_resource::<DefaultQueryFilters>();
         let structure = StructureReader::new(&mut world);
+        let owners = QueryState::new(&mut world);
         let kinds = inner
             .kinds
             .iter()
@@ -218,6 +243,9 @@ impl EcsSimulation {
             derive_schedule,
             kinds,
             structure,
+            owners,
+            published: None,
+            patcher: Patcher::default(),
             tick: Tick::ZERO,
         }
     }
@@ -238,6 +266,37 @@ impl EcsSimulation {
     /// are not registered. Whoever changes the state here makes this node diverge.
     pub fn world_mut(&mut self) -> &mut World {
         &mut self.world
+    }
+
+    /// On which side of its session this simulation is; an authority unless set otherwise.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        *self.world.resource()
+    }
+
+    /// Sets the side, when the session begins or the host changes. A client that becomes an
+    /// authority goes on with ids above all that it knows.
+    pub fn set_side(&mut self, side: Side) {
+        *self.world.resource_mut::<Side>() = side;
+        let newest = self.world.resource::<NetIndex>().newest_of_host();
+        let mut ids = self.world.resource_mut::<NetIdAllocator>();
+        if !side.is_authority() {
+            ids.start_at(first_predicted_id(self.tick));
+        } else if !ids.is_beyond(newest) {
+            ids.start_at(NetId::from_bits(newest.bits() + 1));
+        }
+    }
+
+    /// Takes the events of one type that presentation has not had yet; see
+    /// [`TickEvents`].
+    pub fn drain_events<T>(&mut self) -> impl Iterator<Item = (Tick, T)>
+    where
+        T: Clone + PartialEq + Send + Sync + 'static,
+    {
+        let events = self.world.get_resource_mut::<TickEvents<T>>();
+        events
+            .into_iter()
+            .flat_map(|events| events.into_inner().drain())
     }
 
     /// The current state in its canonical form.
@@ -399,13 +458,35 @@ impl Simulation for EcsSimulation {
     fn step(&mut self, frame: &InputFrame, kind: StepKind) {
         debug_assert_eq!(frame.tick(), self.tick.next(), "ticks follow each other");
         let world = &mut self.world;
+        let side = *world.resource::<Side>();
         let mut presence = world.resource_mut::<SlotPresence>();
         let present_before = presence.mask();
-        presence.set_mask(frame.present());
-        self.game.inner().load_inputs(world, frame, present_before);
+        // A client has no word on others' presence but the state.
+        let others = side
+            .predicting()
+            .map_or(0, |own| present_before & !own.bit());
+        let present = frame.present() | others;
+        presence.set_mask(present);
+        self.game
+            .inner()
+            .load_inputs(world, frame, present_before, present);
+        if !side.is_authority() {
+            let first = first_predicted_id(frame.tick());
+            world.resource_mut::<NetIdAllocator>().start_at(first);
+            *world.resource_mut::<TickRng>() = TickRng::predicted(frame.tick());
+        }
+        world.resource_mut::<SpawnCounts>().reset();
         *world.resource_mut::<CurrentTick>() = CurrentTick(frame.tick());
         *world.resource_mut::<Stepping>() = Stepping(kind);
+        for events in &self.game.inner().events {
+            (events.begin)(world, frame.tick());
+        }
         self.tick_schedule.run(world);
+        if side.is_authority() && world.resource::<SeenTicks>().is_used() {
+            for past in &self.game.inner().rewinds {
+                past.record(world, frame.tick());
+            }
+        }
         // Removal records are for systems outside of the tick, which have read them by the next
         // step; without this they would pile up.
         world.clear_trackers();
@@ -453,6 +534,8 @@ impl Simulation for EcsSimulation {
         } else {
             self.rearrange(image);
         }
+        // Values were written around change detection.
+        self.published = None;
         self.tick = image.tick;
         *self.world.resource_mut::<CurrentTick>() = CurrentTick(image.tick);
     }
@@ -497,6 +580,82 @@ impl Simulation for EcsSimulation {
         let image = self.decode(snapshot)?;
         self.take_over(&image);
         Ok(())
+    }
+
+    /// Costs what has changed since the last publication, and a copy. Changes are seen by bevy's
+    /// change detection: systems that write state around it
+    /// (`bypass_change_detection`) write what nobody is sent.
+    fn publish(&mut self, out: &mut Snapshot) {
+        out.tick = self.tick;
+        out.kinds.resize_with(self.kinds.len(), KindRows::default);
+        let structure = self.structure.read(&self.world, &mut Arc::default());
+        let schemas = self.game.schema().kinds();
+        let kinds = self.kinds.iter_mut().zip(schemas).zip(&mut out.kinds);
+        for ((kind, schema), rows) in kinds {
+            match kind {
+                Some(kind) if schema.visibility == Visibility::Client => {
+                    kind.publish(&self.world, &structure, self.published, rows);
+                }
+                None if schema.name == ENTITY => {
+                    rows.clear();
+                    let ids = structure.ids();
+                    let order = structure.order().iter();
+                    rows.ids
+                        .extend(order.map(|&place| ids[place as usize].raw()));
+                    rows.ends.resize(rows.ids.len(), 0);
+                }
+                Some(_) | None => rows.clear(),
+            }
+        }
+        // Changes from here on have a later tick.
+        self.published = Some(self.world.increment_change_tick());
+    }
+
+    /// Values of kinds that clients do not see stay as they are on entities that stay. Entities
+    /// that this client spawned in advance go: what of them is still to come is predicted again.
+    fn patch(&mut self, patch: &Patch) -> Result<(), ImportError> {
+        let schema = self.game.schema();
+        let kinds = &mut self.kinds;
+        self.patcher.read(&self.world, patch, schema, kinds)?;
+        self.patcher.apply(&mut self.world, patch, schema, kinds);
+        self.tick = patch.tick;
+        *self.world.resource_mut::<CurrentTick>() = CurrentTick(patch.tick);
+        self.derive_schedule.run(&mut self.world);
+        Ok(())
+    }
+
+    /// Costs what the slot has. Entities that this client spawned in advance are not among them:
+    /// the authority does not know them.
+    fn publish_owned(&mut self, slot: Slot, out: &mut Snapshot) {
+        out.tick = self.tick;
+        out.kinds.resize_with(self.kinds.len(), KindRows::default);
+        let mut owned: Vec<(NetId, Entity)> = self
+            .owners
+            .iter(&self.world)
+            .filter(|(_, id, owner)| owner.0 == slot && !id.is_predicted())
+            .map(|(entity, &id, _owner)| (id, entity))
+            .collect();
+        owned.sort_unstable();
+        let schemas = self.game.schema().kinds();
+        let kinds = self.kinds.iter().zip(schemas).zip(&mut out.kinds);
+        for ((kind, schema), rows) in kinds {
+            rows.clear();
+            if schema.visibility != Visibility::Client {
+                continue;
+            }
+            match kind {
+                Some(kind) => kind.publish_some(&self.world, &owned, rows),
+                None => owned
+                    .iter()
+                    .for_each(|(id, _entity)| rows.push(id.raw(), |_bytes| {})),
+            }
+        }
+    }
+
+    /// [`Rewind`](crate::Rewind) goes back as far.
+    fn seen(&mut self, slot: Slot, behind_ticks: u32) {
+        let mut seen = self.world.resource_mut::<SeenTicks>();
+        seen.set(slot, behind_ticks);
     }
 }
 

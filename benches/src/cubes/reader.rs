@@ -1,4 +1,4 @@
-//! Reader of the challenge's file format.
+//! Reader and writer of the challenge's file format.
 //!
 //! A file is a row of snapshots, a snapshot [`CUBES`] records, a record eight little-endian `i32`:
 //! largest, a, b, c, x, y, z, interacting. There is no header, so the size is the only check of the
@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
 use super::{CUBES, Cube, Frame, ORIENTATION_MAX, POSITION_XY_MAX, POSITION_Z_MAX, empty_frame};
@@ -112,6 +112,32 @@ pub fn read(path: &Path) -> Result<Vec<Frame>, SceneError> {
         return Err(SceneError::TooLong { frames });
     }
     Reader::new(BufReader::with_capacity(1 << 16, file)).collect()
+}
+
+/// Writes a scene that [`read`] takes.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(path: &Path, scene: &[Frame]) -> io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    for cube in scene.iter().flat_map(|frame| frame.iter()) {
+        let [a, b, c] = cube.orientation.map(i32::from);
+        let [x, y, z] = cube.position;
+        let record = [
+            cube.largest.into(),
+            a,
+            b,
+            c,
+            x,
+            y,
+            z,
+            cube.interacting.into(),
+        ];
+        for word in record {
+            file.write_all(&i32::to_le_bytes(word))?;
+        }
+    }
+    file.flush()
 }
 
 /// Snapshots of a scene one by one, from any source of bytes. Ends after an error.
@@ -297,7 +323,10 @@ mod tests {
         for (bytes, expected) in cases {
             std::fs::write(&path, bytes).expect("a writable file");
             match (read(&path), expected) {
-                (Ok(scene), None) => assert_eq!(scene.len(), 1),
+                (Ok(scene), None) => {
+                    write(&path, &scene).expect("a writable file");
+                    assert_eq!(std::fs::read(&path).expect("just written"), bytes);
+                }
                 (Err(error), Some(text)) => assert!(error.to_string().contains(text), "{error}"),
                 (result, expected) => panic!("{result:?} instead of {expected:?}"),
             }

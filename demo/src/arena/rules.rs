@@ -17,20 +17,28 @@ use super::{
 /// Health of a unit at its best.
 const UNIT_HEALTH: u16 = 100;
 
-/// The tick, in order.
+/// The tick, in order. A client of a state-sync session predicts its own hero and leaves the rest
+/// to the host.
 pub(super) fn systems() -> ScheduleConfigs<ScheduleSystem> {
     (
-        players::come_and_go,
-        players::give_orders,
+        (players::come_and_go, players::give_orders)
+            .chain()
+            .run_if(on_authority),
         players::steer_heroes,
-        survey,
-        movement::look_and_steer,
-        movement::advance,
-        combat::fight,
-        combat::fall,
+        (
+            survey,
+            movement::look_and_steer,
+            movement::advance,
+            combat::fight,
+        )
+            .chain()
+            .run_if(on_authority),
+        combat::strike,
+        combat::fall.run_if(on_authority),
         combat::rise,
-        combat::reinforce,
-        points::capture,
+        (combat::reinforce, points::capture)
+            .chain()
+            .run_if(on_authority),
     )
         .chain()
 }

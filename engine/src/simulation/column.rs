@@ -2,17 +2,19 @@
 
 use core::any::Any;
 use core::marker::PhantomData;
+use std::sync::Arc;
 
-use bevy_ecs::change_detection::DetectChangesMut;
+use bevy_ecs::change_detection::{DetectChangesMut, Ref, Tick};
 use bevy_ecs::component::{Component, Mutable};
 use bevy_ecs::entity::Entity;
 use bevy_ecs::query::{QueryState, With, Without};
 use bevy_ecs::storage::TableId;
 use bevy_ecs::world::World;
 use phalanx_netcode::hash::ValueHasher;
-use phalanx_netcode::state::{ImportError, KindHasher, KindRows};
+use phalanx_netcode::state::{ImportError, KindHasher, KindRows, KindSchema};
 
 use super::kind::{Codec, Kind, Saved, decode_value, downcast, downcast_mut};
+use super::published::Published;
 use super::structure::{NOWHERE, Places, Run, Structure, count, table_of};
 use crate::net_id::NetId;
 
@@ -23,6 +25,11 @@ pub(super) struct Column<T: Component<Mutability = Mutable>, C> {
     query: QueryState<(Entity, &'static NetId, &'static mut T)>,
     /// Entities to remove the component from, once all kinds are in place.
     surplus: Vec<Entity>,
+    /// Sees when values changed.
+    ticks: QueryState<(Entity, &'static NetId, Ref<'static, T>)>,
+    published: Published,
+    /// The values of a patch, by its rows.
+    patched: Vec<T>,
     codec: PhantomData<fn() -> C>,
 }
 
@@ -119,12 +126,15 @@ where
     C: Codec<T>,
 {
     /// The column of `T` in `world`, which must have no default query filters at this moment.
-    pub(super) fn new(name: &str, salt: u64, world: &mut World) -> Self {
+    pub(super) fn new(schema: &KindSchema, world: &mut World) -> Self {
         Self {
-            name: name.to_owned(),
-            salt,
+            name: schema.name.clone(),
+            salt: schema.salt(),
             query: QueryState::new(world),
             surplus: Vec::new(),
+            ticks: QueryState::new(world),
+            published: Published::new(schema.fixed_len()),
+            patched: Vec::new(),
             codec: PhantomData,
         }
     }
@@ -364,5 +374,88 @@ where
             );
         }
         Ok(Box::new(saved))
+    }
+
+    fn publish(
+        &mut self,
+        world: &World,
+        structure: &Arc<Structure>,
+        since: Option<Tick>,
+        out: &mut KindRows,
+    ) {
+        let published = &mut self.published;
+        let now = world.read_change_tick();
+        if let Ok(segments) = self.ticks.contiguous_iter(world) {
+            let changes = published.changes(structure, since);
+            if let Some(mut changes) = changes {
+                for (_entities, _ids, values) in segments {
+                    let ticks = values.changed_ticks_slice();
+                    changes.take(ticks, now, |row, bytes| C::write(&values[row], bytes));
+                }
+                if changes.are_written() {
+                    published.copy_into(out);
+                    return;
+                }
+            }
+        }
+        let read = published.begin();
+        if let Ok(segments) = self.ticks.contiguous_iter(world) {
+            for (_entities, ids, values) in segments {
+                for (id, value) in ids.iter().zip(values.into_inner()) {
+                    read.push(id.raw(), |bytes| C::write(value, bytes));
+                }
+            }
+            published.finish(Some(structure));
+        } else {
+            for (_entity, id, value) in self.ticks.iter(world) {
+                read.push(id.raw(), |bytes| C::write(&value, bytes));
+            }
+            // Rows of sparse sets come and go without a trace in the structure.
+            published.finish(None);
+        }
+        published.copy_into(out);
+    }
+
+    fn publish_some(&self, world: &World, entities: &[(NetId, Entity)], out: &mut KindRows) {
+        for &(id, entity) in entities {
+            if let Some(value) = world.get::<T>(entity) {
+                out.push(id.raw(), |bytes| C::write(value, bytes));
+            }
+        }
+    }
+
+    fn read_patch(&mut self, rows: &KindRows) -> Result<(), ImportError> {
+        self.patched.clear();
+        self.patched.reserve(rows.len());
+        for (id, row) in rows.rows() {
+            let value = decode_value::<T, C>(&self.name, id, row)?;
+            self.patched.push(value);
+        }
+        Ok(())
+    }
+
+    fn is_on(&self, world: &World, entity: Entity) -> bool {
+        world.get::<T>(entity).is_some()
+    }
+
+    fn insert_patched(&mut self, world: &mut World, entity: Entity, row: usize) {
+        // A hook of the game may have despawned the entity; then there is nothing to set.
+        if let Ok(mut entity) = world.get_entity_mut(entity) {
+            entity.insert(self.patched[row].clone());
+        }
+    }
+
+    fn set_patched(&mut self, world: &mut World, entities: &[Entity]) {
+        for (&entity, value) in entities.iter().zip(&self.patched) {
+            if let Ok((_entity, _id, mut place)) = self.query.get_mut(world, entity) {
+                place.clone_from(value);
+            }
+        }
+    }
+
+    fn remove_patched(&mut self, world: &mut World, entity: Entity) {
+        if let Ok(mut entity) = world.get_entity_mut(entity) {
+            entity.remove::<T>();
+        }
     }
 }

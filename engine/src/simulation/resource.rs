@@ -1,10 +1,11 @@
 //! Saving, restoring and hashing one resource kind.
 
 use core::any::Any;
-use core::marker::PhantomData;
+use std::sync::Arc;
 
-use bevy_ecs::change_detection::DetectChangesMut;
+use bevy_ecs::change_detection::{DetectChangesMut, Tick};
 use bevy_ecs::component::Mutable;
+use bevy_ecs::entity::Entity;
 use bevy_ecs::resource::Resource;
 use bevy_ecs::world::World;
 use phalanx_netcode::hash::ValueHasher;
@@ -13,12 +14,14 @@ use phalanx_netcode::state::{Exact, ImportError, KindHasher, KindRows};
 
 use super::kind::{ExactCodec, Kind, Saved, decode_value, downcast, downcast_mut};
 use super::structure::{Places, Structure};
+use crate::net_id::NetId;
 
 /// A resource kind. Whether the resource exists is part of what is saved.
 pub(super) struct Single<T> {
     name: String,
     salt: u64,
-    resource: PhantomData<fn() -> T>,
+    /// The value of a patch.
+    patched: Option<T>,
 }
 
 impl<T> Single<T> {
@@ -26,7 +29,7 @@ impl<T> Single<T> {
         Self {
             name: name.to_owned(),
             salt,
-            resource: PhantomData,
+            patched: None,
         }
     }
 }
@@ -119,5 +122,47 @@ impl<T: Resource<Mutability = Mutable> + Exact + Clone> Kind for Single<T> {
             )?);
         }
         Ok(Box::new(saved))
+    }
+
+    fn publish(
+        &mut self,
+        world: &World,
+        _structure: &Arc<Structure>,
+        _since: Option<Tick>,
+        out: &mut KindRows,
+    ) {
+        out.clear();
+        if let Some(value) = world.get_resource::<T>() {
+            out.push(id::NetId::NONE, |bytes| value.write_exact(bytes));
+        }
+    }
+
+    fn publish_some(&self, _world: &World, _entities: &[(NetId, Entity)], _out: &mut KindRows) {}
+
+    fn read_patch(&mut self, rows: &KindRows) -> Result<(), ImportError> {
+        self.patched = None;
+        for (id, row) in rows.rows() {
+            self.patched = Some(decode_value::<T, ExactCodec>(&self.name, id, row)?);
+        }
+        Ok(())
+    }
+
+    fn is_on(&self, _world: &World, _entity: Entity) -> bool {
+        false
+    }
+
+    fn insert_patched(&mut self, _world: &mut World, _entity: Entity, _row: usize) {}
+
+    fn set_patched(&mut self, world: &mut World, _entities: &[Entity]) {
+        if let Some(value) = self.patched.take() {
+            match world.get_resource_mut::<T>() {
+                Some(mut place) => *place = value,
+                None => world.insert_resource(value),
+            }
+        }
+    }
+
+    fn remove_patched(&mut self, world: &mut World, _entity: Entity) {
+        world.remove_resource::<T>();
     }
 }

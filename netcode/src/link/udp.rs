@@ -94,10 +94,15 @@ pub struct UdpConfig {
     pub clients_max: usize,
     /// Silence after which a session is over, and time that connecting may take: 1 to 60 s.
     pub timeout: Duration,
+    /// How long the tokens are valid with which clients of the secure server side may come back
+    /// ([`UdpLink::rejoin`]), in whole seconds, at most 30 days; they are renewed when half of it is
+    /// over. Zero lets nobody come back without a join token from outside.
+    pub resume_life: Duration,
 }
 
 impl UdpConfig {
-    /// A secure link on any address and port, which takes 64 clients and 10 s of silence.
+    /// A secure link on any address and port, which takes 64 clients and 10 s of silence, and lets
+    /// them come back for 10 minutes.
     #[must_use]
     pub const fn new(protocol_id: u64) -> Self {
         Self {
@@ -106,6 +111,7 @@ impl UdpConfig {
             protocol_id,
             clients_max: 64,
             timeout: Duration::from_secs(10),
+            resume_life: Duration::from_secs(600),
         }
     }
 
@@ -172,7 +178,7 @@ pub struct UdpStatistics {
     pub queue_full: u64,
     /// Sends over a path that is not open.
     pub unknown_path: u64,
-    /// Payloads that are empty, too large, or begin with a byte that the mode reserves.
+    /// Payloads that are empty, too large, or begin with a byte that the link reserves.
     pub unsendable: u64,
     /// Sequence numbers left out because a challenge had used them.
     pub sequences_burned: u64,
@@ -273,6 +279,21 @@ impl UdpLink {
         let address = self.reachable(token.address())?;
         self.with_endpoint(|now, endpoint, outbox| match endpoint {
             Endpoint::Secure(secure) => secure.connect(now, token, address, outbox),
+            Endpoint::Plain(_) => Err(ConnectError::NeedsAddress),
+        })
+    }
+
+    /// Connects again to the host that `old` led to, after that path was closed. On a secure link,
+    /// the host has handed over the right to do so while the old session lasted; it is good for a
+    /// few attempts, each of which takes as long as [`UdpLink::join`] may. The client keeps its id.
+    ///
+    /// # Errors
+    /// If it cannot be tried: [`ConnectError::NoWayBack`] without that right,
+    /// [`ConnectError::AlreadyConnected`] while the path is open, and
+    /// [`ConnectError::NeedsAddress`] on an insecure link, which just connects to the address again.
+    pub fn rejoin(&mut self, old: Path) -> Result<Path, ConnectError> {
+        self.with_endpoint(|now, endpoint, outbox| match endpoint {
+            Endpoint::Secure(secure) => secure.rejoin(now, old, outbox),
             Endpoint::Plain(_) => Err(ConnectError::NeedsAddress),
         })
     }
@@ -441,6 +462,7 @@ fn new_endpoint(config: &UdpConfig) -> Result<Mutex<Endpoint>, BindError> {
                 mint: TokenMint::new(key, config.protocol_id, timeout_s),
                 clients_max,
                 unix_at_zero,
+                resume_life_s: config.resume_life.as_secs(),
             })
             .map_err(|error| BindError::Keys(error.to_string()))?;
             Endpoint::Secure(Box::new(secure))

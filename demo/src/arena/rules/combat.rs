@@ -23,13 +23,11 @@ const DOWNED_TICKS: u32 = 300;
 /// One fallen unit of each army comes back every so many ticks.
 const REINFORCE_TICKS: u32 = 3;
 
-/// Everyone who can hit does, at the same moment: hits count together in [`fall`].
+/// Units that can hit do, at the same moment: hits count together in [`fall`].
 pub(super) fn fight(
-    inputs: Res<Inputs<Command>>,
     mut field: ResMut<Field>,
     mut rng: ResMut<TickRng>,
     mut units: Ordered<(&Unit, &Position, &mut Weapon)>,
-    mut heroes: Ordered<(&mut Hero, &Position), Without<Downed>>,
 ) {
     for (unit, position, mut weapon) in units.iter_mut() {
         if weapon.reload > 0 {
@@ -46,7 +44,20 @@ pub(super) fn fight(
             field.hit(target.index, saturated(damage), unit.slot);
         }
     }
+}
+
+/// Heroes strike around themselves as their players say. A client knows when its own hero may, and
+/// the host whom that hits.
+pub(super) fn strike(
+    side: Res<Side>,
+    inputs: Res<Inputs<Command>>,
+    mut field: ResMut<Field>,
+    mut heroes: Ordered<(&mut Hero, &Position), Without<Downed>>,
+) {
     for (mut hero, position) in heroes.iter_mut() {
+        if !side.computes(hero.slot) {
+            continue;
+        }
         if hero.strike > 0 {
             hero.strike -= 1;
             continue;
@@ -56,12 +67,14 @@ pub(super) fn fight(
             .is_some_and(|command| command.buttons.contains(Buttons::STRIKE));
         if strikes {
             hero.strike = STRIKE_TICKS;
-            strike(&mut field, hero.slot, position.0);
+            if side.is_authority() {
+                hit_around(&mut field, hero.slot, position.0);
+            }
         }
     }
 }
 
-fn strike(field: &mut Field, slot: Slot, here: Vec2) {
+fn hit_around(field: &mut Field, slot: Slot, here: Vec2) {
     let struck: Vec<u32> = field
         .around(here, CELL_M)
         .filter(|seen| seen.slot != slot && seen.position.distance_squared(here) < CELL_M * CELL_M)
@@ -124,11 +137,15 @@ pub(super) fn fall(
 
 /// Fallen heroes rise when their time has come.
 pub(super) fn rise(
+    side: Res<Side>,
     tick: Res<CurrentTick>,
-    mut heroes: Ordered<(&NetId, &Downed, &mut Health, &mut Velocity)>,
+    mut heroes: Ordered<(&NetId, &Hero, &Downed, &mut Health, &mut Velocity)>,
     mut commands: NetCommands,
 ) {
-    for (&id, downed, mut health, mut velocity) in heroes.iter_mut() {
+    for (&id, hero, downed, mut health, mut velocity) in heroes.iter_mut() {
+        if !side.computes(hero.slot) {
+            continue;
+        }
         velocity.0 = Vec2::ZERO;
         if downed.until <= tick.0 {
             health.0 = HERO_HEALTH;

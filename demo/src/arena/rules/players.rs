@@ -32,6 +32,7 @@ pub(super) fn come_and_go(
     for slot in inputs.joined() {
         commands.spawn((
             Hero { slot, strike: 0 },
+            Owner(slot),
             Position(base_of(slot, slots_of(&armies))),
             Velocity::default(),
             Health(HERO_HEALTH),
@@ -54,12 +55,16 @@ pub(super) fn give_orders(inputs: Res<Inputs<Command>>, mut armies: ResMut<Armie
     }
 }
 
-/// Heroes go where their players point. There is no inertia.
+/// Heroes go where their players point. There is no inertia. A client that predicts steers its own.
 pub(super) fn steer_heroes(
+    side: Res<Side>,
     inputs: Res<Inputs<Command>>,
     mut heroes: Query<(&Hero, &mut Position, &mut Velocity), Without<Downed>>,
 ) {
     for (hero, mut position, mut velocity) in &mut heroes {
+        if !side.computes(hero.slot) {
+            continue;
+        }
         let way = inputs
             .get(hero.slot)
             .map_or(Vec2::ZERO, |command| command.way());

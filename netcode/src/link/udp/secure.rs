@@ -13,12 +13,14 @@
 //!   cannot read it yet.
 //! - Ends are said ten times.
 
+mod resume;
 mod server;
 
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use self::resume::WaysBack;
 use self::server::Server;
 use crate::id::Path;
 use crate::limits::{DATAGRAM_BYTES_MAX, MEMBERS_MAX};
@@ -26,7 +28,7 @@ use crate::link::CloseReason;
 use crate::link::udp::endpoint::{
     ConnectError, Counts, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink,
 };
-use crate::link::udp::guard::{self, DropCause, Kind, Refusal, TokenTag};
+use crate::link::udp::guard::{self, DropCause, Kind, Refusal, TAG_BYTES, TokenTag};
 use crate::link::udp::token::{JoinToken, TokenError, TokenMint};
 use crate::time::Time;
 use renetcode::{ClientAuthentication, DisconnectReason, NetcodeClient, ServerResult};
@@ -51,6 +53,10 @@ const DISCONNECTS: usize = 10;
 /// the refusal; the host's challenge may still come.
 const REFUSAL_PATIENCE_US: u64 = 1_000_000;
 
+/// Tokens for ways back that are made per call of `handle_timeout`: a session of many clients that
+/// begins at once shall not hold up its first ticks.
+const OFFERS_PER_TIMEOUT_MAX: usize = 4;
+
 /// What a [`SecureEndpoint`] depends on.
 #[derive(Debug)]
 pub(super) struct SecureConfig {
@@ -59,6 +65,9 @@ pub(super) struct SecureConfig {
     pub(super) clients_max: usize,
     /// Unix time at [`Time::ZERO`].
     pub(super) unix_at_zero: Duration,
+    /// How long tokens are valid that let clients of the server side come back, in seconds; 0 for
+    /// none.
+    pub(super) resume_life_s: u64,
 }
 
 /// See the module.
@@ -69,8 +78,10 @@ pub(super) struct SecureEndpoint {
     routes: BTreeMap<Path, Route>,
     /// Tokens that this end has connected with, and when they expire.
     tokens_spent: BTreeMap<TokenTag, u64>,
+    ways_back: WaysBack,
     mint: TokenMint,
     unix_at_zero: Duration,
+    resume_life_s: u64,
     path_next: u32,
     counts: Counts,
 }
@@ -81,6 +92,7 @@ impl SecureEndpoint {
             mint,
             clients_max,
             unix_at_zero,
+            resume_life_s,
         } = config;
         let server = match clients_max {
             0 => None,
@@ -95,8 +107,10 @@ impl SecureEndpoint {
             clients: BTreeMap::new(),
             routes: BTreeMap::new(),
             tokens_spent: BTreeMap::new(),
+            ways_back: WaysBack::default(),
             mint,
             unix_at_zero,
+            resume_life_s,
             path_next: 1,
             counts: Counts::default(),
         })
@@ -166,6 +180,22 @@ impl SecureEndpoint {
         Ok(path)
     }
 
+    /// Starts another session with the host that `old` led to, with a token that came over it.
+    pub(super) fn rejoin(
+        &mut self,
+        now: Time,
+        old: Path,
+        sink: &mut impl Sink,
+    ) -> Result<Path, ConnectError> {
+        if self.routes.contains_key(&old) {
+            return Err(ConnectError::AlreadyConnected);
+        }
+        let token = self.ways_back.next(old).ok_or(ConnectError::NoWayBack)?;
+        let path = self.connect(now, &token, token.address(), sink)?;
+        self.ways_back.inherit(old, path);
+        Ok(path)
+    }
+
     /// Takes a datagram from the socket; it is decrypted in place.
     pub(super) fn handle_datagram(
         &mut self,
@@ -225,7 +255,7 @@ impl SecureEndpoint {
 
     /// Sends a payload over an open path.
     pub(super) fn send(&mut self, path: Path, bytes: &[u8], sink: &mut impl Sink) {
-        if bytes.is_empty() || bytes.len() > DATAGRAM_BYTES_MAX {
+        if bytes.is_empty() || bytes.len() > DATAGRAM_BYTES_MAX || resume::is_reserved(bytes) {
             self.counts.unsendable += 1;
             return;
         }
@@ -296,6 +326,38 @@ impl SecureEndpoint {
         if let Some(server) = &mut self.server {
             server.handle_timeout(unix, routes, &mut self.counts, sink);
         }
+        if self.resume_life_s > 0 {
+            self.offer_ways_back(now, sink);
+        }
+    }
+
+    /// Hands tokens to the clients that were heard, and again to those that have not taken them.
+    fn offer_ways_back(&mut self, now: Time, sink: &mut impl Sink) {
+        let unix = self.unix(now);
+        let Some(server) = &mut self.server else {
+            return;
+        };
+        let mut budget = OFFERS_PER_TIMEOUT_MAX;
+        for (address, peer) in &mut server.peers {
+            if peer.path.is_none() || !peer.offers.is_due(now) {
+                continue;
+            }
+            if peer.offers.needs_token() {
+                if budget == 0 {
+                    continue;
+                }
+                budget -= 1;
+                // The address is for the token's form only: the client knows the way it came.
+                let (id, life_s) = (peer.client_id, self.resume_life_s);
+                match self.mint.mint(id, *address, unix, life_s) {
+                    Ok(token) => peer.offers.put(&token),
+                    Err(_no_randomness) => continue,
+                }
+            }
+            if let Some(payload) = peer.offers.next(now).map(<[u8]>::to_vec) {
+                peer.send(&mut server.netcode, &payload, &mut self.counts, sink);
+            }
+        }
     }
 
     fn handle_as_client(
@@ -321,7 +383,14 @@ impl SecureEndpoint {
             if !client.payloads.allow(now) {
                 return Err(DropCause::Flood);
             }
-            if !payload.is_empty() {
+            if resume::is_reserved(payload) {
+                let whom = (self.mint.protocol_id(), client.client_id);
+                let answer = self.ways_back.take(client.path, from, whom, payload);
+                let answer = answer.ok_or(DropCause::Kind)?;
+                if let Ok((to, datagram)) = client.netcode.generate_payload_packet(&answer) {
+                    sink.transmit(to, datagram);
+                }
+            } else if !payload.is_empty() {
                 sink.datagram(client.path, payload);
             }
             return Ok(());
@@ -390,7 +459,15 @@ impl SecureEndpoint {
                 if !peer.payloads.allow(now) {
                     return Err(DropCause::Flood);
                 }
-                if !payload.is_empty() {
+                if resume::is_reserved(payload) {
+                    let life_us = self.resume_life_s.saturating_mul(1_000_000);
+                    // What was taken twice is known already; only foreign words are refused.
+                    let is_word = payload.len() == 1 + TAG_BYTES && payload[0] == resume::TAKEN;
+                    if !is_word {
+                        return Err(DropCause::Kind);
+                    }
+                    peer.offers.handle_taken(now, payload, life_us);
+                } else if !payload.is_empty() {
                     sink.datagram(path, payload);
                 }
                 Ok(())

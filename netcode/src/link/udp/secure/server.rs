@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use super::resume::Offers;
 use super::{CHALLENGES_PER_TOKEN_MAX, DISCONNECTS, Route, TOKENS_REMEMBERED_MAX, next_path};
 use crate::id::Path;
 use crate::link::CloseReason;
@@ -171,6 +172,7 @@ impl Server {
                     sequence_next: 0,
                     challenges,
                     payloads: RateLimit::new(SESSION_PAYLOADS_PER_S_MAX),
+                    offers: Offers::default(),
                 };
                 let bound = *user_data == token::user_data(client_id);
                 if bound && peer.may_emit(payload, counts) {
@@ -207,20 +209,8 @@ impl Server {
         counts: &mut Counts,
         sink: &mut impl Sink,
     ) -> bool {
-        let Some(peer) = self.peers.get_mut(&address) else {
-            return false;
-        };
-        loop {
-            match self.netcode.generate_payload_packet(peer.client_id, bytes) {
-                Ok((to, datagram)) => {
-                    if peer.may_emit(datagram, counts) {
-                        sink.transmit(to, datagram);
-                        return true;
-                    }
-                }
-                Err(_not_connected) => return false,
-            }
-        }
+        let peer = self.peers.get_mut(&address);
+        peer.is_some_and(|peer| peer.send(&mut self.netcode, bytes, counts, sink))
     }
 
     pub(super) fn disconnect(
@@ -328,6 +318,7 @@ pub(super) struct Peer {
     /// Nonces that challenges of this session have used, ascending.
     pub(super) challenges: Vec<u64>,
     pub(super) payloads: RateLimit,
+    pub(super) offers: Offers,
 }
 
 impl Peer {
@@ -347,6 +338,27 @@ impl Peer {
                 routes.insert(path, Route::ToClient(from));
                 sink.opened(path, self.client_id);
                 path
+            }
+        }
+    }
+
+    /// Sends a payload; `false` if renetcode does not know the client.
+    pub(super) fn send(
+        &mut self,
+        netcode: &mut NetcodeServer,
+        bytes: &[u8],
+        counts: &mut Counts,
+        sink: &mut impl Sink,
+    ) -> bool {
+        loop {
+            match netcode.generate_payload_packet(self.client_id, bytes) {
+                Ok((to, datagram)) => {
+                    if self.may_emit(datagram, counts) {
+                        sink.transmit(to, datagram);
+                        return true;
+                    }
+                }
+                Err(_not_connected) => return false,
             }
         }
     }
