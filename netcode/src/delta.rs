@@ -28,8 +28,10 @@ mod project;
 mod rotation;
 mod tables;
 mod tally;
+pub mod training;
 mod view;
 mod walk;
+mod whole;
 
 pub use decoder::{Decoder, PartState, Span};
 pub use encoder::{Encoder, PartItem, WholeEnd};

@@ -16,6 +16,8 @@ pub(super) struct Near {
     places: [[f32; REMEMBERED]; PARTS],
     residuals: [[i32; PARTS]; REMEMBERED],
     count: usize,
+    /// What the newest one pushed out.
+    before: ([f32; PARTS], [i32; PARTS]),
 }
 
 impl Default for Near {
@@ -24,6 +26,7 @@ impl Default for Near {
             places: [[0.0; REMEMBERED]; PARTS],
             residuals: [[0; PARTS]; REMEMBERED],
             count: 0,
+            before: ([0.0; PARTS], [0; PARTS]),
         }
     }
 }
@@ -42,6 +45,20 @@ impl Near {
     /// A body begins.
     pub(super) fn clear(&mut self) {
         self.count = 0;
+    }
+
+    /// How many were remembered in all.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Forgets the newest ones but `count`: at most one, which was remembered just now.
+    pub(super) fn forget(&mut self, count: usize) {
+        if self.count > count {
+            self.count = count;
+            let (place, residuals) = self.before;
+            self.set(count % REMEMBERED, place, residuals);
+        }
     }
 
     /// The nearest two within `reach` of a place.
@@ -109,6 +126,12 @@ impl Near {
     pub(super) fn push(&mut self, place: [f32; PARTS], residuals: [i32; PARTS]) {
         let at = self.count % REMEMBERED;
         self.count += 1;
+        self.before = (self.places.map(|places| places[at]), self.residuals[at]);
+        self.set(at, place, residuals);
+    }
+
+    #[inline]
+    fn set(&mut self, at: usize, place: [f32; PARTS], residuals: [i32; PARTS]) {
         for (places, part) in self.places.iter_mut().zip(place) {
             places[at] = part;
         }

@@ -14,10 +14,12 @@ use super::{AGE_MAX, PART_REFERENCES_MAX, REFERENCES_MAX};
 /// An entity's values and hidden kinds.
 pub(super) type Seen<'a> = (EntityRef<'a>, u64);
 
-/// Age of an entity that is the same in all references.
-const QUIET: u8 = 4;
-/// Age of an entity when there is but the base.
-const UNKNOWN: u8 = 5;
+/// Ages of an entity: it differs from the newer of the older references, it differs from the older
+/// one only, or from neither; or nobody knows.
+const LATELY: u8 = 0;
+const BEFORE: u8 = 1;
+const QUIET: u8 = 2;
+const UNKNOWN: u8 = 3;
 
 /// A place in each reference.
 #[derive(Debug)]
@@ -88,15 +90,19 @@ pub(super) fn age_classes(
     }
 }
 
-/// The first older reference that differs from the base.
+/// Whether the entity changed lately.
 #[inline]
 fn age_class(past: &Past<'_>, older: usize) -> u8 {
     let differs = |row: &Option<Row<'_>>| row.is_none_or(|row| !row.same(&past.base));
-    if !differs(&past.older[older - 1]) {
-        return QUIET;
+    if differs(&past.older[older - 1]) {
+        if older == 1 || differs(&past.older[0]) {
+            LATELY
+        } else {
+            BEFORE
+        }
+    } else {
+        QUIET
     }
-    let first = past.older[..older - 1].iter().position(differs);
-    u8::try_from(first.unwrap_or(older - 1)).unwrap_or(UNKNOWN)
 }
 
 /// The context of whether entity number `place` of the base changed.
