@@ -37,7 +37,7 @@ pub use decoder::{Decoder, PartState, Span};
 pub use encoder::{Encoder, PartItem, WholeEnd};
 pub use project::{Projection, project};
 pub use tally::{STRUCTURE, Tally};
-pub use view::{Entry, Reference, View};
+pub use view::{Entry, Reference, View, choose_ages};
 
 /// References that a whole body uses at most; further ones are ignored.
 pub const REFERENCES_MAX: usize = 3;

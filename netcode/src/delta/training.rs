@@ -98,9 +98,8 @@ impl Lessons {
         encoder.teach(self, shapes, now, references);
     }
 
-    /// Ends a round: all scenes were taken once. Returns the bits that they would have had with what
-    /// was known before.
-    pub fn end_round(&mut self) -> f64 {
+    /// Ends a round: all scenes were taken once.
+    pub fn end_round(&mut self) {
         let fixed = |value: f64| {
             #[expect(clippy::cast_possible_truncation, reason = "clamped")]
             {
@@ -134,14 +133,18 @@ impl Lessons {
             }
         }
         self.numbers.residuals = self.residuals();
-        let bits = self.bits;
         let numbers = self.numbers.clone();
         *self = Self {
             tables: Tables::new(&numbers).expect("shares are positive and sum to the total"),
             numbers,
             ..Self::default()
         };
-        bits
+    }
+
+    /// Bits of all scenes since the round began, by what was known before it.
+    #[must_use]
+    pub fn bits(&self) -> f64 {
+        self.bits
     }
 
     /// The bytes of `tables.bin`.

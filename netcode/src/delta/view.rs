@@ -101,3 +101,30 @@ pub struct Reference<'a> {
     /// What the receiver has of it.
     pub view: View<'a>,
 }
+
+/// Distances from the base to the second reference, best first: how fast things move now.
+const NEAR_GAPS: [u32; 3] = [1, 2, 3];
+/// Distances from the base to the third reference, best first: how that changes.
+const FAR_GAPS: [u32; 7] = [4, 5, 3, 6, 7, 8, 2];
+
+/// The ages of the references that predict best: the newest snapshot that is held, from age `newest`
+/// on, one just before it, and one some more before. `is_held` says whether the receiver is known to
+/// hold all of the snapshot of an age. Returns as many as there are.
+pub fn choose_ages(newest: u32, is_held: impl Fn(u32) -> bool) -> ([u32; 3], usize) {
+    let mut ages = [0; 3];
+    let Some(base) = (newest.max(1)..=super::AGE_MAX).find(|&age| is_held(age)) else {
+        return (ages, 0);
+    };
+    ages[0] = base;
+    let mut count = 1;
+    let held = |gap: u32| base + gap <= super::AGE_MAX && is_held(base + gap);
+    let near = NEAR_GAPS.into_iter().find(|&gap| held(gap));
+    let far = FAR_GAPS
+        .into_iter()
+        .find(|&gap| near.is_none_or(|near| near < gap) && held(gap));
+    for gap in [near, far].into_iter().flatten() {
+        ages[count] = base + gap;
+        count += 1;
+    }
+    (ages, count)
+}
