@@ -72,7 +72,11 @@ impl Mover {
             self.goal = [0, 1].map(|_| prng.range_f32(-FIELD, FIELD));
             self.rest = u32::try_from(prng.below(60)).unwrap_or(0);
         }
-        let wanted = if self.rest > 0 { 0.0 } else { speed.min(distance) };
+        let wanted = if self.rest > 0 {
+            0.0
+        } else {
+            speed.min(distance)
+        };
         for axis in 0..2 {
             let target = to[axis] / distance.max(0.1) * wanted;
             let change = (target - self.velocity[axis]).clamp(-acceleration, acceleration);
@@ -88,7 +92,11 @@ impl Mover {
             // A bearing in half turns, near enough: it only has to turn smoothly.
             let sum = self.velocity[0].abs() + self.velocity[1].abs();
             let side = self.velocity[1] / sum;
-            self.heading = if self.velocity[0] < 0.0 { 2.0 - side } else { side };
+            self.heading = if self.velocity[0] < 0.0 {
+                2.0 - side
+            } else {
+                side
+            };
         }
     }
 
@@ -190,7 +198,10 @@ impl Recorder {
         let mut clamped = 0;
         for (id, rows) in rows {
             let kinds: Vec<u16> = rows.iter().map(|(kind, _)| *kind).collect();
-            let shape = world.shapes.intern(&world.layout, &kinds).expect("few shapes");
+            let shape = world
+                .shapes
+                .intern(&world.layout, &kinds)
+                .expect("few shapes");
             let tick = Tick::new(self.tick);
             snapshot.push(NetId::from_bits(id), shape, tick, |lanes, opaque| {
                 for (kind, row) in &rows {
@@ -206,7 +217,10 @@ impl Recorder {
 }
 
 fn floats(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 /// The low byte of a small number.
@@ -233,10 +247,7 @@ fn units(seed: u64) -> World {
                 FieldSchema::new("target", ExactType::NetId),
             ],
         ),
-        kind(
-            "c.shot",
-            vec![FieldSchema::new("left", ExactType::U8)],
-        ),
+        kind("c.shot", vec![FieldSchema::new("left", ExactType::U8)]),
     ];
     let mut recorder = Recorder::new("units", kinds);
     let mut prng = Prng::new(seed);
@@ -253,7 +264,11 @@ fn units(seed: u64) -> World {
             let mut shot = units[from].clone();
             shot.id = next;
             next += 1;
-            shot.velocity = [prng.range_f32(-12.0, 12.0), prng.range_f32(-12.0, 12.0), 0.0];
+            shot.velocity = [
+                prng.range_f32(-12.0, 12.0),
+                prng.range_f32(-12.0, 12.0),
+                0.0,
+            ];
             shot.timer = 30;
             shots.push(shot);
         }
@@ -268,7 +283,11 @@ fn units(seed: u64) -> World {
             let mut row = Vec::new();
             row.extend(i16::try_from(unit.health).unwrap_or(0).to_le_bytes());
             row.push(byte(unit.state));
-            let target = if unit.state == 3 { unit.id % 200 + 1 } else { 0 };
+            let target = if unit.state == 3 {
+                unit.id % 200 + 1
+            } else {
+                0
+            };
             row.extend(target.to_le_bytes());
             (unit.id, vec![(0, body(unit)), (1, row)])
         });

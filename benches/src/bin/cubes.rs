@@ -55,7 +55,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let kbit_s = cubes::kbit_s(ours.bytes, ours.snapshots);
     let mut lossy = Vec::new();
     for &percent in &options.losses {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked"
+        )]
         let loss_per_million = (percent * 10_000.0) as u32;
         let run = statesync::run(
             &layout,
@@ -201,7 +205,10 @@ fn options() -> Result<Options, Box<dyn Error>> {
             _ => return Err(USAGE.into()),
         }
     }
-    let losses_fit = options.losses.iter().all(|loss| (0.0..=90.0).contains(loss));
+    let losses_fit = options
+        .losses
+        .iter()
+        .all(|loss| (0.0..=90.0).contains(loss));
     if !(1..=100).contains(&options.lag)
         || !(WARM_UP + 1..=cubes::FRAMES_MAX).contains(&options.frames)
         || !losses_fit

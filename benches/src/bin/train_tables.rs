@@ -17,7 +17,7 @@ use phalanx_netcode::delta::{Encoder, Reference, View};
 use phalanx_netcode::prng::Prng;
 use phalanx_netcode::state::{QuantizedSnapshot, Shapes, WireLayout};
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 6;
 
 /// Snapshots that follow each other.
 struct Scene {
@@ -121,6 +121,15 @@ fn scenes() -> Vec<Scene> {
                 ..usual
             },
             1200,
+        ),
+        (usual, 2400),
+        (
+            SceneConfig {
+                speed: 8.0,
+                thrust: 24.0,
+                ..usual
+            },
+            2000,
         ),
     ];
     for (seed, (config, frames)) in (501..).zip(configs) {

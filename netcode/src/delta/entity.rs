@@ -37,7 +37,9 @@ impl<'a> Row<'a> {
 
     #[inline]
     pub(super) fn same(&self, other: &Self) -> bool {
-        self.lanes == other.lanes && self.kinds == other.kinds && self.opaque == other.opaque
+        let same_opaque = self.opaque.len() == other.opaque.len()
+            && (self.opaque.is_empty() || self.opaque == other.opaque);
+        same_lanes(self.lanes, other.lanes) && same_kinds(self.kinds, other.kinds) && same_opaque
     }
 
     /// The lanes of a kind, which is likely number `place`.
@@ -73,6 +75,25 @@ impl Projection {
         self.opaque.clear();
         self.opaque.extend_from_slice(row.opaque);
     }
+}
+
+/// Whether lanes are the same: they are few, so looking at them here costs less than a call.
+#[inline]
+fn same_lanes(one: &[i32], other: &[i32]) -> bool {
+    let mut differs = 0;
+    for (one, other) in one.iter().zip(other) {
+        differs |= one ^ other;
+    }
+    differs == 0 && one.len() == other.len()
+}
+
+/// Whether kinds are the same, which most of the time are even the same list.
+#[inline]
+fn same_kinds(one: &[u16], other: &[u16]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    core::ptr::eq(one, other) || one.iter().zip(other).all(|(one, other)| one == other)
 }
 
 /// What a body remembers from entity to entity.
@@ -143,7 +164,10 @@ pub(super) fn known<C: Coder>(
     now: &mut Projection,
 ) -> Result<(), DecodeError> {
     let base = &past.base;
-    if coder.flag(flags::SHAPE, !C::READS && now.kinds != base.kinds) {
+    if coder.flag(
+        flags::SHAPE,
+        !C::READS && !same_kinds(&now.kinds, base.kinds),
+    ) {
         shape(coder, plans, base.kinds, memory, now)?;
     } else if C::READS {
         take_shape(plans, base.kinds, now);
@@ -203,7 +227,7 @@ fn unknown_after<C: Coder>(
 ) -> Result<(), DecodeError> {
     let like = memory.has_newest.then(|| newest.row());
     let kinds = like.map_or(&[][..], |like| like.kinds);
-    if coder.flag(flags::SHAPE, !C::READS && now.kinds != kinds) {
+    if coder.flag(flags::SHAPE, !C::READS && !same_kinds(&now.kinds, kinds)) {
         shape(coder, plans, kinds, memory, now)?;
     } else if C::READS {
         take_shape(plans, kinds, now);
@@ -438,7 +462,7 @@ impl KindPast<'_> {
         let base = &self.base[range.clone()];
         let moved = self.moved(&range, base);
         let context = flags::GROUP + group.class * 12 + moved * 3 + mood.before;
-        let differs = !C::READS && now[range.clone()] != *base;
+        let differs = !C::READS && !same_lanes(&now[range.clone()], base);
         if !coder.flag(context, differs) {
             now[range].copy_from_slice(base);
             mood.before = mood.before.max(1);
@@ -506,8 +530,7 @@ impl KindPast<'_> {
         let mut residuals = [0; 3];
         for (part, lane) in (group.lane..group.lane + group.len).enumerate() {
             let actual = i64::from(now[lane].wrapping_sub(self.base[lane]));
-            let guess =
-                model::course(coder, POSITION, self.distances(lane), self.horizon, actual);
+            let guess = model::course(coder, POSITION, self.distances(lane), self.horizon, actual);
             let more = if part < 3 {
                 neighbours.step(coder, part, actual - guess.step)
             } else {
@@ -616,10 +639,10 @@ impl KindPast<'_> {
     fn moved(&self, range: &core::ops::Range<usize>, base: &[i32]) -> usize {
         if self.horizon.mask == 0 {
             3
-        } else if self.older[0][range.clone()] != *base {
+        } else if !same_lanes(&self.older[0][range.clone()], base) {
             2
         } else {
-            usize::from(self.older[1][range.clone()] != *base)
+            usize::from(!same_lanes(&self.older[1][range.clone()], base))
         }
     }
 }

@@ -45,7 +45,9 @@ pub(super) mod flags {
     pub(in crate::delta) const BACK: usize = NO_MORE + 1;
     /// An item has other references than the one before.
     pub(in crate::delta) const UNLIKE: usize = BACK + 1;
-    pub(in crate::delta) const END: usize = UNLIKE + 1;
+    /// Something changes in a block of quiet entities: + in the block before.
+    pub(in crate::delta) const BLOCK: usize = UNLIKE + 1;
+    pub(in crate::delta) const END: usize = BLOCK + 2;
 }
 
 /// How far references reach into the future, by which of the older two an entity has.

@@ -103,7 +103,11 @@ impl Near {
                 continue;
             };
             found.residuals[at] = *residuals;
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 8")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "0 to 8"
+            )]
             let class = (square / limit * (NONE as f32)) as usize;
             found.classes[at] = class.min(NONE - 1);
             sum = residuals

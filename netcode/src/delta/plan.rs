@@ -41,7 +41,6 @@ pub(super) struct Group {
 /// Entities so far from each other are neighbours, in the units of the game.
 const NEIGHBOURS_WITHIN: f64 = 1.25;
 
-
 /// How a kind's lanes are coded.
 #[derive(Clone, Debug)]
 pub(super) struct KindPlan {

@@ -3,10 +3,10 @@
 //! Rotations are unit quaternions; turning at a constant rate is a great circle of the sphere that
 //! they form, and going on along it is a weighted sum of two of them.
 
+use super::coder::{Coder, Lesson};
 use super::model::{Horizon, half_octaves, scale};
 use super::plan::LanePlan;
 use super::tables::{BENDS, ROTATION};
-use super::coder::{Coder, Lesson};
 
 /// A unit quaternion (x, y, z, w).
 type Quaternion = [f32; 4];
@@ -105,7 +105,11 @@ pub(super) fn turn<C: Coder>(
 ) -> Turn {
     let start = quaternion(base, bits);
     let steps = ((1_i32 << bits) - 1) as f32 * core::f32::consts::FRAC_1_SQRT_2;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates"
+    )]
     let lanes = |distance: f32| (distance * steps) as u32;
     let extend = |at: usize| along(&start, &quaternion(older[at], bits), horizon.ratio[at]);
     let mut at = start;
@@ -193,7 +197,11 @@ fn finish(at: Quaternion, scale: usize, bent: u32) -> Turn {
             second = part;
         }
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 128")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0 to 128"
+    )]
     let margin = ((sizes[first] - sizes[second]) * 128.0) as u32;
     let margin = (u32::BITS - margin.leading_zeros()).min(7) as usize;
     let bend = (half_octaves(bent) / 3).min(3);
@@ -217,8 +225,7 @@ impl Turn {
         } * steps;
         let middle = steps * 0.5 + 0.5;
         #[expect(clippy::cast_possible_truncation, reason = "saturates, and is clamped")]
-        others(largest).map(|part| {
-            ((self.at[part] * scale + middle) as i32).clamp(plan.min, plan.max)
-        })
+        others(largest)
+            .map(|part| ((self.at[part] * scale + middle) as i32).clamp(plan.min, plan.max))
     }
 }

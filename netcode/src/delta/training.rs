@@ -127,7 +127,11 @@ impl Lessons {
             // As if it had been seen a few times as it was guessed.
             let before = f64::from(*chance) / 65536.0;
             let ones = (ones + 8.0 * before) / (zeros + ones + 8.0);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "clamped"
+            )]
             {
                 *chance = (ones * 65536.0).round().clamp(16.0, 65_500.0) as u16;
             }
@@ -191,9 +195,7 @@ impl Lessons {
 fn normalize(weights: &mut [f64; SYMBOLS], total: f64) {
     let sum: f64 = weights.iter().sum();
     if sum > 0.0 {
-        weights
-            .iter_mut()
-            .for_each(|weight| *weight *= total / sum);
+        weights.iter_mut().for_each(|weight| *weight *= total / sum);
     }
 }
 

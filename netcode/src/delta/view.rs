@@ -81,6 +81,46 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The snapshot and the entity's number in it of `count` places from `place` on, if they lie
+    /// there one after the other and nothing of them is hidden.
+    #[inline]
+    pub(super) fn run(&self, place: usize, count: usize) -> Option<(&'a QuantizedSnapshot, usize)> {
+        let Some(entries) = self.entries else {
+            return (place + count <= self.snapshot.len()).then_some((self.snapshot, place));
+        };
+        let entries = entries.get(place..place + count)?;
+        let first = entries.first()?.index;
+        let is_run = (first..)
+            .zip(entries)
+            .all(|(index, entry)| entry.index == index && entry.hidden == 0);
+        is_run.then_some((self.snapshot, first as usize))
+    }
+
+    /// Which of `count` entities from `place` on differ from those of `other` from `other_place` on;
+    /// `None` where that cannot be told quickly. Both are of one table of shapes.
+    #[inline]
+    pub(super) fn differences(
+        &self,
+        place: usize,
+        other: &Self,
+        other_place: usize,
+        count: usize,
+    ) -> Option<u32> {
+        let (own, at) = self.run(place, count)?;
+        let (theirs, other_at) = other.run(other_place, count)?;
+        own.differences(at, theirs, other_at, count)
+    }
+
+    /// The place of `id`, which is likely `hint`; `None` if it is not there.
+    #[inline]
+    pub(super) fn seek(&self, id: NetId, hint: usize) -> Option<usize> {
+        if hint < self.len() && self.id(hint) == id {
+            return Some(hint);
+        }
+        let place = self.place_of(id);
+        (place < self.len() && self.id(place) == id).then_some(place)
+    }
+
     /// The first place whose id is not below `id`.
     #[must_use]
     pub fn place_of(&self, id: NetId) -> usize {

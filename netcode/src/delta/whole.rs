@@ -11,7 +11,7 @@ use super::plan::Plans;
 use super::project::Projection;
 use super::tally::STRUCTURE;
 use super::view::{Reference, View};
-use super::walk::{self, Cursor, age_classes, changed_context, next_id};
+use super::walk::{self, BLOCK, Cursor, age_classes, changed_context, is_block, next_id};
 
 /// What an encoder lends a body.
 #[derive(Debug)]
@@ -43,6 +43,12 @@ pub(super) struct Whole<'a, C> {
     place: usize,
     has_middle: bool,
     did_previous: bool,
+    /// Whether something changed in the last block of quiet entities.
+    did_block: bool,
+    /// Entities that were looked at ahead: they are in the base and now.
+    ahead: usize,
+    /// Which of them differ, the next one in bit 0.
+    differ: u32,
     /// The entity before.
     pub(super) last: Option<NetId>,
 }
@@ -91,6 +97,9 @@ impl<'a, C: Coder> Whole<'a, C> {
             place: 0,
             has_middle,
             did_previous: false,
+            did_block: false,
+            ahead: 0,
+            differ: 0,
             last: None,
         }
     }
@@ -107,6 +116,13 @@ impl<'a, C: Coder> Whole<'a, C> {
     /// Writes the next entity; false if that was the end.
     #[inline]
     pub(super) fn step(&mut self) -> bool {
+        if self.ahead == 0 && self.place.is_multiple_of(BLOCK) {
+            self.look_ahead();
+        }
+        if self.ahead > 0 {
+            self.step_ahead();
+            return true;
+        }
         let now = (self.at < self.now.len()).then(|| self.now.id(self.at));
         let Some(base) = self.cursor.id() else {
             self.coder.raw(u32::from(now.is_some()), 1);
@@ -121,11 +137,96 @@ impl<'a, C: Coder> Whole<'a, C> {
         }
         if spawns {
             self.spawn();
-        } else {
-            self.base(now == Some(base));
-            self.last = Some(base);
+            return true;
         }
+        if is_block(self.classes, self.place) {
+            let (view, place) = self.cursor.base().expect("the base has an entity here");
+            let stays = (0..BLOCK).all(|count| self.stays(count));
+            let did = usize::from(self.did_block);
+            self.did_block = self.coder.flag(flags::BLOCK + did, !stays);
+            if stays {
+                self.at += BLOCK;
+                self.place += BLOCK;
+                self.last = Some(view.id(place + BLOCK - 1));
+                self.cursor.skip(BLOCK);
+                self.did_previous = false;
+                return true;
+            }
+        }
+        self.base(now == Some(base));
+        self.last = Some(base);
         true
+    }
+
+    /// Finds out which of the next entities change, if they are the same in the base and now.
+    #[inline]
+    fn look_ahead(&mut self) {
+        let Some((view, place)) = self.cursor.base() else {
+            return;
+        };
+        let count = BLOCK.min(view.len() - place);
+        if let Some(mask) = self.now.differences(self.at, &view, place, count) {
+            self.ahead = count;
+            self.differ = mask;
+        }
+    }
+
+    /// Writes an entity, or a block, that was looked at ahead.
+    #[inline]
+    fn step_ahead(&mut self) {
+        let (view, place) = self.cursor.base().expect("the base has an entity here");
+        if self.has_middle {
+            self.coder.flag(flags::SPAWN, false);
+        }
+        if is_block(self.classes, self.place) {
+            let did = usize::from(self.did_block);
+            self.did_block = self.coder.flag(flags::BLOCK + did, self.differ != 0);
+            if self.differ == 0 {
+                self.at += BLOCK;
+                self.place += BLOCK;
+                self.ahead = 0;
+                self.last = Some(view.id(place + BLOCK - 1));
+                self.cursor.skip(BLOCK);
+                self.did_previous = false;
+                return;
+            }
+        }
+        self.ahead -= 1;
+        let differs = self.differ & 1 == 1;
+        self.differ >>= 1;
+        self.last = Some(view.id(place));
+        if differs {
+            self.base(true);
+        } else {
+            let context = changed_context(self.classes, self.place, self.did_previous);
+            self.did_previous = self.coder.flag(context, false);
+            self.place += 1;
+            self.at += 1;
+            self.cursor.skip(1);
+        }
+    }
+
+    /// Whether the next but `count` entities are the same in the base and now.
+    fn stays(&mut self, count: usize) -> bool {
+        let Some((view, place)) = self.cursor.base() else {
+            return false;
+        };
+        if self.at + count >= self.now.len() || place + count >= view.len() {
+            return false;
+        }
+        let (base, hidden) = view.entity(place + count);
+        let (now, now_hidden) = self.now.entity(self.at + count);
+        if base.id != now.id {
+            return false;
+        }
+        if hidden == 0 && now_hidden == 0 {
+            return base.same_value(&now);
+        }
+        let layout = &*self.plans.layout;
+        self.row.take(layout, self.shapes, &now, now_hidden);
+        let old = &mut self.past[0];
+        old.take(layout, self.shapes, &base, hidden);
+        old.row().same(&self.row.row())
     }
 
     /// Writes an entity that the base does not have.
@@ -146,10 +247,8 @@ impl<'a, C: Coder> Whole<'a, C> {
     fn base(&mut self, stays: bool) {
         let context = changed_context(self.classes, self.place, self.did_previous);
         self.place += 1;
-        let seen = self.cursor.take().expect("the base has an entity here");
-        let past = walk::past(self.layout, self.shapes, &seen, self.past)
-            .expect("the base has this entity");
         if !stays {
+            self.cursor.skip(1);
             self.coder.flag(context, true);
             self.coder.flag(flags::GONE, true);
             self.did_previous = true;
@@ -157,21 +256,26 @@ impl<'a, C: Coder> Whole<'a, C> {
         }
         let (entity, hidden) = self.now.entity(self.at);
         self.at += 1;
-        let is_same = if hidden == 0 {
-            Row::of(self.shapes, &entity).same(&past.base)
-        } else {
-            self.row.take(self.layout, self.shapes, &entity, hidden);
-            self.row.row().same(&past.base)
-        };
+        let (view, place) = self.cursor.base().expect("the base has an entity here");
+        let (base, base_hidden) = view.entity(place);
+        if hidden == 0 && base_hidden == 0 && base.same_value(&entity) {
+            self.cursor.skip(1);
+            self.did_previous = self.coder.flag(context, false);
+            return;
+        }
+        let seen = self.cursor.seen().expect("the base has an entity here");
+        self.cursor.skip(1);
+        let layout = &*self.plans.layout;
+        let past =
+            walk::past(layout, self.shapes, &seen, self.past).expect("the base has this entity");
+        take(layout, self.shapes, &entity, hidden, self.row);
+        let is_same = self.row.row().same(&past.base);
         self.did_previous = self.coder.flag(context, !is_same);
         if is_same {
             return;
         }
         self.coder.flag(flags::GONE, false);
         self.coder.note(STRUCTURE.0, STRUCTURE.1);
-        if hidden == 0 {
-            self.row.copy_row(&Row::of(self.shapes, &entity));
-        }
         entity::known(
             &mut self.coder,
             self.plans,
