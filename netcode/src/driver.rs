@@ -12,7 +12,7 @@ use crate::link::replay_file::{RecordError, ReplayFile};
 use crate::link::{Link, LinkEvent};
 use crate::node::{Event, Node, Request, SessionInfo};
 use crate::replay::{Header, Summary};
-use crate::session::config::GameInfo;
+use crate::session::config::{GameInfo, Mode};
 use crate::simulation::Simulation;
 use crate::state::{Snapshot, StateHash};
 use crate::tick::Tick;
@@ -218,9 +218,10 @@ impl<P: Player> Driver<P> {
                     continue;
                 }
                 Request::Step { frame, kind } => {
+                    let records = self.game.mode == Mode::Lockstep;
                     // Recording begins with the first step: by then it is known who plays.
-                    let first =
-                        matches!(self.recording, Recording::Wanted(_)).then(|| frame.clone());
+                    let first = (matches!(self.recording, Recording::Wanted(_)) && records)
+                        .then(|| frame.clone());
                     let frame = if let Some(frame) = &first {
                         self.begin_recording();
                         frame
