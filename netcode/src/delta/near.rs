@@ -115,8 +115,8 @@ impl Near {
                 .fold(sum, |sum, part| sum.saturating_add(part.unsigned_abs()));
             parts += 3;
         }
-        if parts > 0 {
-            found.mean = Some(sum / parts);
+        found.mean = sum.checked_div(parts);
+        if found.mean.is_some() {
             found.weights = coder
                 .tables()
                 .neighbours(found.classes[0], found.classes[1])

@@ -99,6 +99,9 @@ impl Lessons {
     }
 
     /// Ends a round: all scenes were taken once.
+    ///
+    /// # Panics
+    /// Never: shares are made to sum up.
     pub fn end_round(&mut self) {
         let fixed = |value: f64| {
             #[expect(clippy::cast_possible_truncation, reason = "clamped")]
