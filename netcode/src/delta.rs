@@ -35,6 +35,10 @@ pub use project::{Projection, project};
 pub use tally::{STRUCTURE, Tally};
 pub use view::{Entry, Reference, View};
 
+/// The version of the bodies' form, which replays name. It rises with every change of what a body's
+/// bytes mean: of tables, predictions or contexts.
+pub const VERSION: u32 = 1;
+
 /// References that a whole body uses at most; further ones are ignored.
 pub const REFERENCES_MAX: usize = 5;
 

@@ -17,6 +17,7 @@ mod player;
 mod policy;
 mod reader;
 mod scan;
+mod states;
 mod verify;
 mod writer;
 
