@@ -17,6 +17,9 @@ use super::ring::Ring;
 use super::rows::RowHashes;
 use store::Store;
 
+/// Views whose memory is kept for others.
+const SPARE_VIEWS_MAX: usize = 512;
+
 /// What a publisher needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublisherConfig {
@@ -84,7 +87,7 @@ pub struct Publisher {
     indexed: Option<u32>,
     /// The views of the newest snapshot so far.
     sights: Vec<Arc<Vec<Entry>>>,
-    spare_entries: Vec<Vec<Entry>>,
+    spare_entries: Vec<Arc<Vec<Entry>>>,
     store: Store,
     encoder: Encoder,
     hashes: RowHashes,
@@ -300,33 +303,37 @@ impl Publisher {
         let Some(newest) = self.ring.newest() else {
             return Sight::All;
         };
-        let mut entries = self.spare_entries.pop().unwrap_or_default();
+        let mut shared = self.spare_entries.pop().unwrap_or_default();
+        if Arc::get_mut(&mut shared).is_none() {
+            shared = Arc::default();
+        }
+        let entries = Arc::get_mut(&mut shared).expect("a spare view has one holder");
         let is_all = self.rules.sight(
             viewer,
             outlook,
             &newest.snapshot,
             &self.shapes,
             &self.index,
-            &mut entries,
+            entries,
         );
         if is_all {
-            self.spare_entries.push(entries);
+            self.spare_entries.push(shared);
             return Sight::All;
         }
-        if let Some(shared) = self.sights.iter().find(|sight| ***sight == entries) {
-            self.spare_entries.push(entries);
-            return Sight::Some(Arc::clone(shared));
+        if let Some(known) = self.sights.iter().find(|known| **known == shared) {
+            let known = Arc::clone(known);
+            self.spare_entries.push(shared);
+            return Sight::Some(known);
         }
-        let sight = Arc::new(entries);
-        self.sights.push(Arc::clone(&sight));
-        Sight::Some(sight)
+        self.sights.push(Arc::clone(&shared));
+        Sight::Some(shared)
     }
 
     /// Takes the memory of a view that is no longer needed.
     pub(super) fn recycle(&mut self, sight: Sight) {
         if let Sight::Some(entries) = sight
-            && self.spare_entries.len() < 64
-            && let Some(entries) = Arc::into_inner(entries)
+            && self.spare_entries.len() < SPARE_VIEWS_MAX
+            && Arc::strong_count(&entries) == 1
         {
             self.spare_entries.push(entries);
         }
