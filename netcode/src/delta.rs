@@ -17,6 +17,7 @@
 //!
 //! All arithmetic is on integers, or on floats with `+ - * /` and `sqrt` only: the same everywhere.
 
+mod breakdown;
 mod coder;
 mod decoder;
 mod encoder;
@@ -29,6 +30,7 @@ mod tally;
 mod view;
 mod walk;
 
+pub use breakdown::{Breakdown, BreakdownRow};
 pub use decoder::{Decoder, PartState, Span};
 pub use encoder::{Encoder, PartItem, WholeEnd};
 pub use project::{Projection, project};

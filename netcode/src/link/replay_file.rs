@@ -98,10 +98,7 @@ enum Stop {
 enum Command {
     Batch(Batch),
     Keyframe(Snapshot),
-    State {
-        state: Snapshot,
-        is_keyframe: bool,
-    },
+    State { state: Snapshot, is_keyframe: bool },
     TermChanged(TermChange),
 }
 

@@ -84,7 +84,9 @@ impl ChunkKind {
             Self::Hashes => REPLAY_CHUNK_TICKS_MAX as usize * 18 + 32,
             Self::TermChanged => 64,
             Self::Index => REPLAY_INDEX_BYTES_MAX,
-            Self::Keyframe | Self::States | Self::MoreStates | Self::Skipped(_) => REPLAY_KEYFRAME_BYTES_MAX,
+            Self::Keyframe | Self::States | Self::MoreStates | Self::Skipped(_) => {
+                REPLAY_KEYFRAME_BYTES_MAX
+            }
         }
     }
 }

@@ -6,11 +6,9 @@ use std::io::{Read, Seek};
 use super::format::ChunkKind;
 use super::reader::{ReadError, Reader};
 use super::states::exact_of;
-use crate::simulation::{Simulation, StepKind};
 use crate::session::config::Mode;
-use crate::state::{
-    ImportError, Patch, QuantizedSnapshot, SchemaDifference, Snapshot, StateHash,
-};
+use crate::simulation::{Simulation, StepKind};
+use crate::state::{ImportError, Patch, QuantizedSnapshot, SchemaDifference, Snapshot, StateHash};
 use crate::tick::Tick;
 
 /// Why a replay does not play on.

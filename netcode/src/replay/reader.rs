@@ -492,7 +492,9 @@ impl<R: Read + Seek> Reader<R> {
 
     /// What was decoded last, whether that is a place to go on from or not, with the tables of all
     /// states so far.
-    pub(super) fn state_tables(&self) -> Option<(Option<&QuantizedSnapshot>, &Shapes, &WireLayout)> {
+    pub(super) fn state_tables(
+        &self,
+    ) -> Option<(Option<&QuantizedSnapshot>, &Shapes, &WireLayout)> {
         let decoder = &self.states.as_ref()?.decoder;
         Some((decoder.newest(), decoder.shapes(), decoder.layout()))
     }

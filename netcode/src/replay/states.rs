@@ -190,7 +190,9 @@ impl StateRun {
         );
         let exact = self.exact.get_or_insert_default();
         exact.tick = snapshot.tick;
-        exact.kinds.resize_with(snapshot.kinds.len(), KindRows::default);
+        exact
+            .kinds
+            .resize_with(snapshot.kinds.len(), KindRows::default);
         for (to, from) in exact.kinds.iter_mut().zip(&snapshot.kinds) {
             to.ids.clone_from(&from.ids);
             to.ends.clone_from(&from.ends);
@@ -415,13 +417,9 @@ impl StateDecoder {
     pub(super) fn decode(&mut self, tick: Tick, body: &[u8]) -> Result<(), DecodeError> {
         let mut snapshot = core::mem::take(&mut self.window.spare);
         let references = self.window.references();
-        let span = self.decoder.decode_whole(
-            &mut self.shapes,
-            tick,
-            &references,
-            body,
-            &mut snapshot,
-        )?;
+        let span =
+            self.decoder
+                .decode_whole(&mut self.shapes, tick, &references, body, &mut snapshot)?;
         if span.from != NetId::NONE || span.next.is_some() {
             return Err(DecodeError::Invalid("a state is not whole"));
         }

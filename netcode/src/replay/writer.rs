@@ -269,7 +269,7 @@ impl<W: Write> Writer<W> {
             return Ok(());
         }
         let batch = self.pending.take();
-        self.write_batch(&batch)
+        self.put_batch(&batch)
     }
 
     /// Writes the rest, the index and the footer.
@@ -293,6 +293,11 @@ impl<W: Write> Writer<W> {
 
     /// Writes what another thread collected; it continues what was written before.
     pub(crate) fn write_batch(&mut self, batch: &Batch) -> Result<(), WriteError> {
+        self.check_lockstep()?;
+        self.put_batch(batch)
+    }
+
+    fn put_batch(&mut self, batch: &Batch) -> Result<(), WriteError> {
         self.begin()?;
         if batch.run.ticks() > 0 {
             self.payload.clear();

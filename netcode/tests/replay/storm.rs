@@ -51,9 +51,7 @@ fn mutated_files_neither_panic_nor_hang() {
         .0,
     ];
     let storm = std::env::var("PHALANX_STORM").ok();
-    let count = storm
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(60_000);
+    let count = storm.and_then(|count| count.parse().ok()).unwrap_or(60_000);
     let mut played = 0;
     for seed in 0..count {
         let mut prng = Prng::with_stream(seed, 0xf11e);
