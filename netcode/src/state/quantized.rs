@@ -4,8 +4,10 @@
 //! the codec, which looks at one entity in several snapshots at once, touches few cache lines. What
 //! a lane means follows from the [`WireLayout`](super::WireLayout) and the entity's [`ShapeId`].
 
+mod hash;
 mod quantizer;
 
+pub(crate) use hash::{row_hash, sum_of_rows};
 pub use quantizer::{QuantizeReport, Quantizer};
 
 use core::ops::Range;
