@@ -16,7 +16,7 @@ mod wire_form;
 
 pub use exact::{Exact, Networked};
 pub use hash::{KindHasher, StateHash};
-pub use patch::{Patch, PatchRows};
+pub use patch::{KindPart, Patch, PatchRows, parts_of};
 pub use quantized::{EntityHead, EntityRef, QuantizeReport, QuantizedSnapshot, Quantizer, ShapeId};
 pub use schema::{
     ExactType, FieldSchema, KindSchema, KindShape, Schema, SchemaDifference, SchemaError,
