@@ -8,7 +8,7 @@ use crate::delta::{Encoder, Entry, Tally};
 use crate::limits::SNAPSHOT_TICKS_MAX;
 use crate::session::config::StateSyncConfig;
 use crate::state::{
-    QuantizeReport, QuantizedSnapshot, Quantizer, Schema, Shapes, Snapshot, WireLayout,
+    KindRows, QuantizeReport, QuantizedSnapshot, Quantizer, Schema, Shapes, Snapshot, WireLayout,
 };
 use crate::tick::{Tick, TickRate};
 
@@ -172,7 +172,7 @@ impl Publisher {
             self.ring.recycle(fresh);
             self.statistics.unchanged += 1;
         } else {
-            self.exact.clone_from(snapshot);
+            copy(snapshot, &mut self.exact);
             self.ring.push(number, tick, fresh);
         }
         self.statistics.snapshots += 1;
@@ -238,6 +238,17 @@ impl Publisher {
     #[must_use]
     pub fn tally(&self) -> Option<&Tally> {
         self.encoder.tally()
+    }
+}
+
+/// Makes `to` equal to `from` in the memory that it has.
+fn copy(from: &Snapshot, to: &mut Snapshot) {
+    to.tick = from.tick;
+    to.kinds.resize_with(from.kinds.len(), KindRows::default);
+    for (from, to) in from.kinds.iter().zip(&mut to.kinds) {
+        to.ids.clone_from(&from.ids);
+        to.ends.clone_from(&from.ends);
+        to.bytes.clone_from(&from.bytes);
     }
 }
 
