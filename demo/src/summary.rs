@@ -108,6 +108,13 @@ impl Summary {
         if failures.is_empty() && self.converged() == Some(false) {
             failures.push("what a client holds differs from the host's state".to_owned());
         }
+        let has_played = self
+            .nodes
+            .first()
+            .is_some_and(|node| node.tick > Tick::ZERO);
+        if has_played && self.settings.record.is_some() && self.replay.is_none() {
+            failures.push("the session was not recorded".to_owned());
+        }
         if let Some(Replay {
             verified: Err(error),
             ..
@@ -208,9 +215,6 @@ impl Summary {
             (Some(true), 1..) => text.push_str("clients hold what the host wants them to\n"),
             (Some(false), _) => text.push_str("clients DO NOT hold what the host wants them to\n"),
             (None | Some(true), _) => {}
-        }
-        if self.settings.record.is_some() && self.replay.is_none() {
-            text.push_str("no replay: this mode cannot be recorded yet\n");
         }
         text
     }
