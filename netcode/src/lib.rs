@@ -6,7 +6,7 @@
 //! L0  time tick id limits prng hash
 //! L1  wire
 //! L2  input  state  delta  session  simulation
-//! L3  lockstep  replay
+//! L3  lockstep  statesync  replay
 //! L4  node
 //! L5  link  driver
 //! ```
@@ -25,6 +25,7 @@ pub mod replay;
 pub mod session;
 pub mod simulation;
 pub mod state;
+pub mod statesync;
 pub mod tick;
 pub mod time;
 pub mod wire;

@@ -92,6 +92,14 @@ pub const ROW_LANES_MAX: usize = 256;
 /// leaves entities beyond out, and counts them; a client refuses datagrams that ask for more.
 pub const SHAPES_MAX: usize = 4096;
 
+/// Snapshots that a state-sync host keeps for references and lag compensation, and that a client
+/// holds. What is older serves nobody: a client that acked nothing newer gets values in full.
+pub const STATE_RING_SNAPSHOTS: u32 = 64;
+
+/// Bytes that all snapshots held by a state-sync client take. A datagram that would need more is
+/// refused.
+pub const STATE_HELD_BYTES_MAX: usize = 256 << 20;
+
 /// Bytes of a decoded snapshot, with what its indexes take. Decoding refuses more before it
 /// allocates.
 pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;

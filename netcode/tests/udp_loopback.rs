@@ -64,8 +64,10 @@ fn talk(host: &mut UdpLink, to_client: Path, client: &mut UdpLink, to_host: Path
         let mut bytes = vec![0x40];
         bytes.extend_from_slice(&round.to_le_bytes());
         client.send(to_host, &bytes);
+        client.flush();
         assert_eq!(wait(host), News::Datagram(to_client, bytes.clone()));
         host.send(to_client, &bytes);
+        host.flush();
         assert_eq!(wait(client), News::Datagram(to_host, bytes));
     }
 }
@@ -80,6 +82,7 @@ fn a_secure_session_from_join_code_to_goodbye() {
     let to_host = client.join(&token).unwrap();
     assert_eq!(opened(&mut client), (to_host, 42));
     client.send(to_host, &[0x40]);
+    client.flush();
     let (to_client, client_id) = opened(&mut host);
     assert_eq!(client_id, 42);
     assert_eq!(wait(&mut host), News::Datagram(to_client, vec![0x40]));
@@ -164,6 +167,7 @@ fn one_socket_hosts_and_joins() {
             if let Some(path) = path_opened {
                 *opened += 1;
                 link.send(path, &[0x40, 9]);
+                link.flush();
             }
         }
     }
@@ -214,6 +218,7 @@ fn the_likely_address_of_a_link_on_every_address_works() {
     assert_eq!(opened(&mut client), (path, 1));
     assert_eq!(client.remote_addr(path), Some(host.likely_addr()));
     client.send(path, &[0x40]);
+    client.flush();
     let (at_host, _) = opened(&mut host);
     assert!(host.remote_addr(at_host).is_some());
 }

@@ -5,9 +5,10 @@
 //! UDP: one socket with a server side and any number of client sides, encrypted or not.
 //!
 //! An IO thread waits on the socket, decrypts what arrives and keeps sessions alive; what it has
-//! for the game goes over a bounded channel, whose buffers come back over another one. Sending
-//! happens on the caller's thread, at once: encryption and a system call, under a lock that nobody
-//! holds during a system call. What travels in each mode is in `docs/LINKS.md`.
+//! for the game waits in a bounded queue. Sending happens on the caller's thread: [`Link::send`]
+//! collects, [`Link::flush`] encrypts, under a lock that nobody holds during a system call, and
+//! gives everything to the system, on Linux 64 datagrams per call. What travels in each mode is in
+//! `docs/LINKS.md`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -29,12 +30,15 @@
 //!     }
 //! }
 //! player.send(path, &[0x40, 1, 2, 3]);
+//! player.flush();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod batch;
 mod endpoint;
 mod guard;
 mod plain;
+mod queue;
 mod secure;
 mod thread;
 mod token;
@@ -47,20 +51,19 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
-
 pub use endpoint::ConnectError;
 pub use guard::{DropCause, Drops};
 pub use token::{JOIN_CODE_BYTES_MAX, JoinToken, TOKEN_LIFE_S_MAX, TokenError};
 
 use self::endpoint::Counts;
 use self::plain::{PlainConfig, PlainEndpoint};
+use self::queue::{Event, Events};
 use self::secure::{SecureConfig, SecureEndpoint};
-use self::thread::{Endpoint, Event, Outbox, Shared};
+use self::thread::{Endpoint, Outbox, Shared};
 use self::token::TokenMint;
 use super::{CloseReason, Link, LinkEvent};
 use crate::id::Path;
-use crate::limits::MEMBERS_MAX;
+use crate::limits::{DATAGRAM_BYTES_MAX, MEMBERS_MAX};
 
 /// Receive buffer that is asked of the system, in bytes. At 256 clients whose datagrams arrive in
 /// one burst, the usual 208 KiB lose half of them.
@@ -69,8 +72,12 @@ pub const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Send buffer that is asked of the system, in bytes.
 pub const SEND_BUFFER_BYTES: usize = 1 << 20;
 
-/// Events that wait for the game. Datagrams beyond are dropped and counted.
+/// Events that wait for the game, besides those that it has begun to take. Datagrams beyond are
+/// dropped and counted.
 pub const QUEUE_EVENTS_MAX: usize = 8192;
+
+/// Datagrams that wait for [`Link::flush`] at most; one more sends them.
+const UNSENT_DATAGRAMS_MAX: usize = batch::BATCH_DATAGRAMS_MAX;
 
 /// Whether a link encrypts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,15 +199,13 @@ pub struct UdpStatistics {
 #[derive(Debug)]
 pub struct UdpLink {
     shared: Arc<Shared>,
-    events: Receiver<Event>,
-    spares: Sender<Vec<u8>>,
-    /// The buffer that the last `receive` lent out.
-    lent: Option<Vec<u8>>,
+    /// Events for the game, taken out of the queue together.
+    events: Events,
+    /// Payloads that wait for `flush`: path and end within `unsent_bytes`.
+    unsent: Vec<(Path, usize)>,
+    unsent_bytes: Vec<u8>,
     /// What the endpoint wants to send, filled under its lock and sent after it.
     outbox: Outbox,
-    /// Whether the IO thread was found dead, and the paths whose end is not reported yet.
-    orphaned: bool,
-    orphans: Vec<Path>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -215,22 +220,18 @@ impl UdpLink {
             .local_addr()
             .map_err(|error| BindError::Socket(config.bind, error))?;
         let endpoint = new_endpoint(&config)?;
-        let (events_in, events) = bounded(QUEUE_EVENTS_MAX);
-        let (spares, spares_out) = bounded(QUEUE_EVENTS_MAX);
         let shared = Arc::new(Shared::new(socket, local, endpoint, Instant::now()));
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("phalanx-udp".into())
-            .spawn(move || thread::run(&for_thread, &events_in, &spares_out))
+            .spawn(move || thread::run(&for_thread))
             .map_err(|error| BindError::Socket(config.bind, error))?;
         Ok(Self {
             shared,
-            events,
-            spares,
-            lent: None,
+            events: Events::default(),
+            unsent: Vec::new(),
+            unsent_bytes: Vec::new(),
             outbox: Outbox::default(),
-            orphaned: false,
-            orphans: Vec::new(),
             thread: Some(thread),
         })
     }
@@ -368,19 +369,19 @@ impl UdpLink {
         }
     }
 
-    fn next_event(&mut self) -> Option<Event> {
-        match self.events.try_recv() {
-            Ok(event) => Some(event),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => {
-                // The IO thread has given up. It said why paths ended, unless it died at once.
-                if !self.orphaned {
-                    self.orphaned = true;
-                    self.orphans = self.close_all();
-                }
+    /// Fills `events` if it is empty.
+    fn refill(&mut self) {
+        if !self.events.is_empty() {
+            return;
+        }
+        // Read before the queue: what the IO thread says before its end is in it then.
+        let ended = self.shared.queue.is_ended();
+        self.shared.queue.exchange(&mut self.events);
+        if ended && self.events.is_empty() {
+            // The IO thread is dead, so every path is.
+            for path in self.close_all() {
                 let reason = CloseReason::Socket;
-                let path = self.orphans.pop()?;
-                Some(Event::Closed { path, reason })
+                self.events.push(Event::Closed { path, reason });
             }
         }
     }
@@ -392,11 +393,13 @@ impl UdpLink {
         })
     }
 
-    /// Runs `act` under the lock, then sends what it wants sent.
+    /// Sends what waits for [`Link::flush`], then runs `act` under the lock and sends what it wants
+    /// sent.
     fn with_endpoint<R>(
         &mut self,
         act: impl FnOnce(crate::time::Time, &mut Endpoint, &mut Outbox) -> R,
     ) -> R {
+        self.flush();
         let now = self.shared.now();
         let result = act(now, &mut self.shared.lock(), &mut self.outbox);
         self.shared.transmit(&mut self.outbox);
@@ -406,25 +409,40 @@ impl UdpLink {
 
 impl Link for UdpLink {
     fn receive(&mut self) -> Option<LinkEvent<'_>> {
-        if let Some(buffer) = self.lent.take() {
-            // A thread without room for its buffers has enough of them.
-            let _kept = self.spares.try_send(buffer);
-        }
-        match self.next_event()? {
-            Event::Opened { path, client_id } => Some(LinkEvent::Opened { path, client_id }),
-            Event::Datagram { path, bytes } => {
-                let bytes = self.lent.insert(bytes);
-                Some(LinkEvent::Datagram { path, bytes })
-            }
-            Event::Closed { path, reason } => Some(LinkEvent::Closed { path, reason }),
-        }
+        self.refill();
+        let (event, bytes) = self.events.pop()?;
+        Some(match event {
+            Event::Opened { path, client_id } => LinkEvent::Opened { path, client_id },
+            Event::Datagram { path, .. } => LinkEvent::Datagram { path, bytes },
+            Event::Closed { path, reason } => LinkEvent::Closed { path, reason },
+        })
     }
 
     fn send(&mut self, path: Path, bytes: &[u8]) {
-        self.with_endpoint(|now, endpoint, outbox| match endpoint {
-            Endpoint::Secure(secure) => secure.send(path, bytes, outbox),
-            Endpoint::Plain(plain) => plain.send(now, path, bytes, outbox),
-        });
+        if self.unsent.len() == UNSENT_DATAGRAMS_MAX {
+            self.flush();
+        }
+        // What is too long is only counted, so it need not be whole.
+        let kept = bytes.len().min(DATAGRAM_BYTES_MAX + 1);
+        self.unsent_bytes.extend_from_slice(&bytes[..kept]);
+        self.unsent.push((path, self.unsent_bytes.len()));
+    }
+
+    fn flush(&mut self) {
+        if self.unsent.is_empty() {
+            return;
+        }
+        let now = self.shared.now();
+        let mut endpoint = self.shared.lock();
+        let mut start = 0;
+        for &(path, end) in &self.unsent {
+            endpoint.send(now, path, &self.unsent_bytes[start..end], &mut self.outbox);
+            start = end;
+        }
+        drop(endpoint);
+        self.unsent.clear();
+        self.unsent_bytes.clear();
+        self.shared.transmit(&mut self.outbox);
     }
 
     fn close(&mut self, path: Path) {

@@ -3,10 +3,12 @@
 mod code;
 mod compare;
 mod exact_type;
+mod parts;
 
 pub use compare::SchemaDifference;
 pub use exact_type::ExactType;
 pub(super) use exact_type::is_tuple;
+pub(super) use parts::Parts;
 
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -377,18 +379,18 @@ impl KindCheck<'_> {
         let depth = depth
             .checked_sub(1)
             .ok_or_else(|| SchemaError::TooDeep(self.kind.to_owned()))?;
-        match exact {
-            ExactType::Option(value) => self.exact(value, depth),
+        match exact.parts() {
+            Parts::Option(value) => self.exact(value, depth),
             // The depth is checked on the way down, so that `min_len` runs on checked types only.
-            ExactType::Array(element, _) | ExactType::List(element) => {
+            Parts::Array(element, _) | Parts::List(element) => {
                 self.exact(element, depth)?;
                 if element.min_len() == 0 {
                     return Err(SchemaError::EmptyElement(self.kind.to_owned()));
                 }
                 Ok(())
             }
-            ExactType::Struct(fields) => self.fields(fields, depth),
-            ExactType::Enum(variants) => {
+            Parts::Struct(fields) => self.fields(fields, depth),
+            Parts::Enum(variants) => {
                 if variants.is_empty() || !variants.is_sorted_by(|a, b| a.0 < b.0) {
                     return Err(SchemaError::BadEnum(self.kind.to_owned()));
                 }
@@ -398,23 +400,7 @@ impl KindCheck<'_> {
                 }
                 Ok(())
             }
-            ExactType::Bool
-            | ExactType::U8
-            | ExactType::U16
-            | ExactType::U32
-            | ExactType::U64
-            | ExactType::I8
-            | ExactType::I16
-            | ExactType::I32
-            | ExactType::I64
-            | ExactType::F32
-            | ExactType::F64
-            | ExactType::NetId
-            | ExactType::Vec2
-            | ExactType::Vec3
-            | ExactType::Vec4
-            | ExactType::Quat
-            | ExactType::Text => Ok(()),
+            Parts::Scalar | Parts::Floats(_) | Parts::Text => Ok(()),
         }
     }
 

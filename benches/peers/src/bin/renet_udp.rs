@@ -53,10 +53,20 @@ fn main() -> io::Result<()> {
         theirs.push(report("renet_netcode", renet(load)?));
         report("phalanx, plain", udp_load::run(load, Security::Insecure)?);
     }
-    let (ours, theirs) = (median(ours), median(theirs));
+    // A pair of neighbours sees the same machine, whatever else runs on it.
+    let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| a / b).collect();
+    let least = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
     println!(
-        "median: {ours:.2} us, renet_netcode {theirs:.2} us, ratio {:.2}",
-        ours / theirs
+        "least: {:.2} us, renet_netcode {:.2} us, ratio of a round {:.2}",
+        least(&ours),
+        least(&theirs),
+        least(&ratios)
+    );
+    println!(
+        "median: {:.2} us, renet_netcode {:.2} us, ratio of the rounds {:.2}",
+        median(ours),
+        median(theirs),
+        median(ratios)
     );
     Ok(())
 }

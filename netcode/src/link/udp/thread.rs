@@ -8,19 +8,19 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
-use std::collections::VecDeque;
 use std::io;
 use std::net::UdpSocket;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::batch;
 use super::endpoint::{Counts, Sink};
 use super::plain::PlainEndpoint;
+use super::queue::{Event, Events, Queue};
 use super::secure::SecureEndpoint;
-use super::{BindError, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES};
+use super::{BindError, QUEUE_EVENTS_MAX, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES};
 use crate::id::Path;
 use crate::link::CloseReason;
 use crate::time::Time;
@@ -28,7 +28,8 @@ use crate::time::Time;
 /// Time between two looks at timers, and longest wait for a datagram.
 const HOUSEKEEPING: Duration = Duration::from_millis(50);
 
-/// Longest wait for room in the system's send buffer.
+/// Longest wait for room in the system's send buffer. Where many datagrams go in one call, the rest
+/// of a flush does not wait again once one has waited in vain.
 const SEND_WAIT: Duration = Duration::from_millis(1);
 
 /// Rest between the first datagram of a burst and the rest of it. Waking up costs more than
@@ -36,7 +37,11 @@ const SEND_WAIT: Duration = Duration::from_millis(1);
 const GATHER: Duration = Duration::from_micros(500);
 
 /// Datagrams taken in one go, before timers get their turn.
-const GROUP_DATAGRAMS_MAX: usize = 1024;
+const BURST_DATAGRAMS_MAX: usize = 1024;
+
+/// Datagrams that go through the endpoint under one lock: some 30 µs of decryption, for which the
+/// game's thread may have to wait.
+const GROUP_DATAGRAMS_MAX: usize = 32;
 
 /// Errors of the socket in a row after which it is given up: a second of them.
 const RECEIVE_ERRORS_MAX: u32 = 100;
@@ -53,6 +58,7 @@ pub(super) struct Shared {
     socket: UdpSocket,
     pub(super) local: SocketAddr,
     endpoint: Mutex<Endpoint>,
+    pub(super) queue: Queue,
     start: Instant,
     stopped: AtomicBool,
     pub(super) counters: Counters,
@@ -69,6 +75,7 @@ impl Shared {
             socket,
             local,
             endpoint,
+            queue: Queue::new(QUEUE_EVENTS_MAX),
             start,
             stopped: AtomicBool::new(false),
             counters: Counters::default(),
@@ -87,19 +94,13 @@ impl Shared {
 
     /// Sends what `outbox` holds. Call it without the lock.
     pub(super) fn transmit(&self, outbox: &mut Outbox) {
-        let counters = &self.counters;
-        let mut start = 0;
-        for &(to, end) in &outbox.datagrams {
-            let datagram = &outbox.bytes[start..end];
-            start = end;
-            match self.socket.send_to(datagram, to) {
-                Ok(sent) => {
-                    add(&counters.datagrams_sent, 1);
-                    add(&counters.bytes_sent, sent as u64);
-                }
-                Err(_lost) => add(&counters.send_errors, 1),
-            }
+        if outbox.datagrams.is_empty() {
+            return;
         }
+        let sent = batch::send(&self.socket, &outbox.datagrams, &outbox.bytes);
+        add(&self.counters.datagrams_sent, sent.datagrams);
+        add(&self.counters.bytes_sent, sent.bytes);
+        add(&self.counters.send_errors, sent.errors);
         outbox.datagrams.clear();
         outbox.bytes.clear();
     }
@@ -150,6 +151,14 @@ impl Endpoint {
         }
     }
 
+    /// Sends a payload over an open path.
+    pub(super) fn send(&mut self, now: Time, path: Path, bytes: &[u8], outbox: &mut Outbox) {
+        match self {
+            Self::Secure(secure) => secure.send(path, bytes, outbox),
+            Self::Plain(plain) => plain.send(now, path, bytes, outbox),
+        }
+    }
+
     fn handle_datagram(
         &mut self,
         now: Time,
@@ -171,22 +180,12 @@ impl Endpoint {
     }
 }
 
-/// What goes to the game's thread.
-#[derive(Debug)]
-pub(super) enum Event {
-    Opened { path: Path, client_id: u64 },
-    Datagram { path: Path, bytes: Vec<u8> },
-    Closed { path: Path, reason: CloseReason },
-}
-
 /// What an endpoint wants, kept until its lock is free. Datagrams lie end to end in one buffer.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     datagrams: Vec<(SocketAddr, usize)>,
     bytes: Vec<u8>,
-    events: VecDeque<Event>,
-    /// Empty buffers for payloads.
-    spares: Vec<Vec<u8>>,
+    events: Events,
 }
 
 impl Sink for Outbox {
@@ -196,86 +195,112 @@ impl Sink for Outbox {
     }
 
     fn opened(&mut self, path: Path, client_id: u64) {
-        self.events.push_back(Event::Opened { path, client_id });
+        self.events.push(Event::Opened { path, client_id });
     }
 
     fn datagram(&mut self, path: Path, payload: &[u8]) {
-        let mut bytes = self.spares.pop().unwrap_or_default();
-        bytes.extend_from_slice(payload);
-        self.events.push_back(Event::Datagram { path, bytes });
+        self.events.push_datagram(path, payload);
     }
 
     fn closed(&mut self, path: Path, reason: CloseReason) {
-        self.events.push_back(Event::Closed { path, reason });
+        self.events.push(Event::Closed { path, reason });
     }
 }
 
 /// Runs the IO thread until [`Shared::stop`].
-pub(super) fn run(shared: &Shared, events: &Sender<Event>, spares: &Receiver<Vec<u8>>) {
-    let mut receiver = IoThread {
+pub(super) fn run(shared: &Shared) {
+    // Should this thread panic, the game's thread hears of it.
+    let _end = EndOnDrop(&shared.queue);
+    let mut io = IoThread {
         shared,
-        events,
-        spares,
-        buffer: [0; RECEIVE_BYTES_MAX],
+        group: Group::default(),
         outbox: Outbox::default(),
         errors: 0,
     };
     let mut housekeeping_due = Time::ZERO;
     while !shared.stopped.load(Ordering::Acquire) {
         // Wait for one datagram, then take what came with it.
-        if receiver.receive() {
+        if io.receive(Wait::Yes) {
+            io.handle_group();
             std::thread::sleep(GATHER);
-            if shared.socket.set_nonblocking(true).is_ok() {
-                let mut left = GROUP_DATAGRAMS_MAX;
-                while left > 0 && receiver.receive() {
-                    left -= 1;
-                }
-                if shared.socket.set_nonblocking(false).is_err() {
-                    receiver.fail();
-                    return;
-                }
-            }
+            io.receive_burst();
         }
         let now = shared.now();
         if now >= housekeeping_due {
             housekeeping_due = now + HOUSEKEEPING;
-            shared.lock().handle_timeout(now, &mut receiver.outbox);
-            receiver.hand_over();
+            shared.lock().handle_timeout(now, &mut io.outbox);
+            io.hand_over();
         }
     }
+}
+
+struct EndOnDrop<'a>(&'a Queue);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// Datagrams as they came.
+#[derive(Debug)]
+struct Group {
+    /// [`RECEIVE_BYTES_MAX`] for each.
+    bytes: Box<[u8]>,
+    /// Lengths and senders of those that have come.
+    datagrams: Vec<(usize, SocketAddr)>,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; GROUP_DATAGRAMS_MAX * RECEIVE_BYTES_MAX].into_boxed_slice(),
+            datagrams: Vec::with_capacity(GROUP_DATAGRAMS_MAX),
+        }
+    }
+}
+
+impl Group {
+    fn is_full(&self) -> bool {
+        self.datagrams.len() == GROUP_DATAGRAMS_MAX
+    }
+
+    /// Room for the next datagram; empty if there is none.
+    fn room(&mut self) -> &mut [u8] {
+        let start = self.datagrams.len() * RECEIVE_BYTES_MAX;
+        let end = (start + RECEIVE_BYTES_MAX).min(self.bytes.len());
+        &mut self.bytes[start..end]
+    }
+}
+
+/// Whether to wait for a datagram.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Yes,
+    No,
 }
 
 /// What the IO thread has for itself.
 struct IoThread<'a> {
     shared: &'a Shared,
-    events: &'a Sender<Event>,
-    spares: &'a Receiver<Vec<u8>>,
-    buffer: [u8; RECEIVE_BYTES_MAX],
+    group: Group,
     outbox: Outbox,
     /// Errors of the socket in a row.
     errors: u32,
 }
 
 impl IoThread<'_> {
-    /// Takes one datagram through the endpoint; `false` if there was none.
-    fn receive(&mut self) -> bool {
-        if self.outbox.spares.is_empty()
-            && let Ok(mut spare) = self.spares.try_recv()
-        {
-            spare.clear();
-            self.outbox.spares.push(spare);
-        }
+    /// Takes one datagram into the group, which has room; `false` if there was none.
+    fn receive(&mut self, wait: Wait) -> bool {
         let shared = self.shared;
-        match shared.socket.recv_from(&mut self.buffer) {
-            Ok((len, from)) => {
+        let received = match wait {
+            Wait::Yes => shared.socket.recv_from(self.group.room()),
+            Wait::No => batch::try_receive(&shared.socket, self.group.room()),
+        };
+        match received {
+            Ok(datagram) => {
                 self.errors = 0;
-                add(&shared.counters.datagrams_received, 1);
-                add(&shared.counters.bytes_received, len as u64);
-                let now = shared.now();
-                shared
-                    .lock()
-                    .handle_datagram(now, from, &mut self.buffer[..len], &mut self.outbox);
-                self.hand_over();
+                self.group.datagrams.push(datagram);
                 true
             }
             Err(error) if is_harmless(&error) => {
@@ -294,36 +319,52 @@ impl IoThread<'_> {
         }
     }
 
-    /// Sends what the endpoint wants sent and moves events into the channel. Where it is full,
-    /// payloads are dropped; what opens and closes paths waits, and nothing overtakes it.
-    fn hand_over(&mut self) {
-        self.shared.transmit(&mut self.outbox);
-        let outbox = &mut self.outbox;
-        while let Some(event) = outbox.events.pop_front() {
-            match self.events.try_send(event) {
-                Ok(()) => {}
-                Err(TrySendError::Full(Event::Datagram { mut bytes, .. })) => {
-                    add(&self.shared.counters.queue_full, 1);
-                    bytes.clear();
-                    outbox.spares.push(bytes);
-                }
-                Err(TrySendError::Full(event)) => {
-                    outbox.events.push_front(event);
-                    let before = outbox.events.len();
-                    outbox
-                        .events
-                        .retain(|event| !matches!(event, Event::Datagram { .. }));
-                    let dropped = before - outbox.events.len();
-                    add(&self.shared.counters.queue_full, dropped as u64);
-                    return;
-                }
-                // The link is being dropped.
-                Err(TrySendError::Disconnected(_)) => return,
+    /// Takes what has come, a group at a time.
+    fn receive_burst(&mut self) {
+        for _group in 0..BURST_DATAGRAMS_MAX / GROUP_DATAGRAMS_MAX {
+            while !self.group.is_full() && self.receive(Wait::No) {}
+            let more = self.group.is_full();
+            self.handle_group();
+            if !more {
+                break;
             }
         }
     }
 
-    /// The socket is broken for good: every path ends.
+    /// Takes the group through the endpoint.
+    fn handle_group(&mut self) {
+        let group = &mut self.group;
+        if group.datagrams.is_empty() {
+            return;
+        }
+        let shared = self.shared;
+        let now = shared.now();
+        let mut bytes_received = 0;
+        let mut endpoint = shared.lock();
+        let buffers = group.bytes.chunks_exact_mut(RECEIVE_BYTES_MAX);
+        for (&(len, from), buffer) in group.datagrams.iter().zip(buffers) {
+            endpoint.handle_datagram(now, from, &mut buffer[..len], &mut self.outbox);
+            bytes_received += len as u64;
+        }
+        drop(endpoint);
+        let counters = &shared.counters;
+        add(&counters.datagrams_received, group.datagrams.len() as u64);
+        add(&counters.bytes_received, bytes_received);
+        group.datagrams.clear();
+        self.hand_over();
+    }
+
+    /// Sends what the endpoint wants sent, and gives the game its events.
+    fn hand_over(&mut self) {
+        let shared = self.shared;
+        shared.transmit(&mut self.outbox);
+        let dropped = shared.queue.append(&mut self.outbox.events);
+        if dropped > 0 {
+            add(&shared.counters.queue_full, dropped);
+        }
+    }
+
+    /// The socket has been broken for long: every path ends.
     fn fail(&mut self) {
         let mut unsent = Outbox::default();
         let paths = match &mut *self.shared.lock() {
@@ -394,65 +435,4 @@ pub(super) fn open_socket(bind: SocketAddr) -> Result<UdpSocket, BindError> {
     socket.set_read_timeout(Some(HOUSEKEEPING)).map_err(fail)?;
     socket.set_write_timeout(Some(SEND_WAIT)).map_err(fail)?;
     Ok(socket)
-}
-
-#[cfg(test)]
-mod tests {
-    use crossbeam_channel::bounded;
-
-    use super::*;
-    use crate::link::udp::{Security, UdpConfig, new_endpoint};
-
-    #[test]
-    fn a_full_queue_drops_payloads_and_keeps_openings_and_closings() {
-        let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config = UdpConfig {
-            security: Security::Insecure,
-            ..UdpConfig::new(1).with_bind(bind)
-        };
-        let socket = open_socket(bind).unwrap();
-        let endpoint = new_endpoint(&config).unwrap();
-        let shared = Shared::new(socket, bind, endpoint, Instant::now());
-        let (events_in, events) = bounded(4);
-        let (_spares_in, spares) = bounded(4);
-        let mut io = IoThread {
-            shared: &shared,
-            events: &events_in,
-            spares: &spares,
-            buffer: [0; RECEIVE_BYTES_MAX],
-            outbox: Outbox::default(),
-            errors: 0,
-        };
-        let path = Path(1);
-        io.outbox.opened(path, 0);
-        for number in 0..10 {
-            io.outbox.datagram(path, &[number]);
-        }
-        io.outbox.closed(path, CloseReason::Remote);
-        io.outbox.opened(Path(2), 0);
-        io.outbox.datagram(Path(2), &[99]);
-        io.hand_over();
-        let mut seen = Vec::new();
-        while let Ok(event) = events.try_recv() {
-            seen.push(event);
-            io.hand_over();
-        }
-        let text: Vec<String> = seen
-            .iter()
-            .map(|event| match event {
-                Event::Opened { path, .. } => format!("open {}", path.0),
-                Event::Datagram { bytes, .. } => format!("{bytes:?}"),
-                Event::Closed { path, .. } => format!("close {}", path.0),
-            })
-            .collect();
-        assert_eq!(
-            text,
-            ["open 1", "[0]", "[1]", "[2]", "close 1", "open 2"],
-            "in order, payloads beyond the queue left out"
-        );
-        let dropped = shared.counters.queue_full.load(Ordering::Relaxed);
-        assert_eq!(dropped, 8);
-        // The buffers of dropped payloads serve the next ones.
-        assert!(!io.outbox.spares.is_empty());
-    }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::prng::Prng;
+use crate::wire::bytes::DecodeError;
 
 /// A pipe in one direction that loses, delays and duplicates.
 struct Pipe {

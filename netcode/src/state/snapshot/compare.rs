@@ -10,6 +10,7 @@ use crate::wire::bytes::{DecodeError, Reader};
 use super::{ExactType, KindRows, KindSchema, Schema, Snapshot};
 use crate::state::FieldSchema;
 use crate::state::exact::list_count;
+use crate::state::schema::Parts;
 use crate::state::text::{row_text, value_text};
 use crate::state::walk::{check, variant};
 
@@ -260,17 +261,17 @@ impl<'a> Search<'a> {
     /// Compares two values of type `exact` that are known to differ.
     fn value(&mut self, exact: &ExactType, a: &[u8], b: &[u8]) -> Result<(), DecodeError> {
         let (mut first, mut second) = (Reader::new(a), Reader::new(b));
-        match exact {
-            ExactType::Vec2 | ExactType::Vec3 | ExactType::Vec4 | ExactType::Quat => {
-                for name in ["x", "y", "z", "w"].iter().take(a.len() / 4) {
+        match exact.parts() {
+            Parts::Floats(names) => {
+                for name in names {
                     let step = Step::Field(name);
                     self.next_value(step, &ExactType::F32, &mut first, &mut second)?;
                 }
             }
-            ExactType::Array(element, count) => {
-                self.elements(element, usize::from(*count), &mut first, &mut second)?;
+            Parts::Array(element, count) => {
+                self.elements(element, usize::from(count), &mut first, &mut second)?;
             }
-            ExactType::List(element) => {
+            Parts::List(element) => {
                 let (a_count, b_count) = (list_count(&mut first)?, list_count(&mut second)?);
                 if a_count != b_count {
                     self.add(
@@ -280,11 +281,11 @@ impl<'a> Search<'a> {
                 }
                 self.elements(element, a_count.min(b_count), &mut first, &mut second)?;
             }
-            ExactType::Option(value) if a.first() == b.first() => {
+            Parts::Option(value) if a.first() == b.first() => {
                 self.value(value, &a[1..], &b[1..])?;
             }
-            ExactType::Struct(fields) => self.fields(fields, &mut first, &mut second)?,
-            ExactType::Enum(variants) if a.first() == b.first() => {
+            Parts::Struct(fields) => self.fields(fields, &mut first, &mut second)?,
+            Parts::Enum(variants) if a.first() == b.first() => {
                 let (name, fields) = variant(variants, first.u8()?)?;
                 second.u8()?;
                 let len = self.path.len();
@@ -292,21 +293,7 @@ impl<'a> Search<'a> {
                 self.fields(fields, &mut first, &mut second)?;
                 self.path.truncate(len);
             }
-            ExactType::Bool
-            | ExactType::U8
-            | ExactType::U16
-            | ExactType::U32
-            | ExactType::U64
-            | ExactType::I8
-            | ExactType::I16
-            | ExactType::I32
-            | ExactType::I64
-            | ExactType::F32
-            | ExactType::F64
-            | ExactType::NetId
-            | ExactType::Option(_)
-            | ExactType::Text
-            | ExactType::Enum(_) => {
+            Parts::Scalar | Parts::Option(_) | Parts::Text | Parts::Enum(_) => {
                 let bits = float_bits(exact, a, b);
                 let text = |value: &[u8]| Some(value_text(exact, value) + &bits(value));
                 self.add(text(a), text(b));

@@ -1,0 +1,25 @@
+//! State-sync: the host's state as clients need it, in few bytes, over a path that loses some.
+//!
+//! The host's [`Publisher`] keeps a ring of quantized snapshots, shared by all clients. Per client a
+//! [`Subscription`] writes the state body of each datagram from what the client is known to hold.
+//! The client's [`Receiver`] turns bodies into snapshots again.
+//!
+//! ```text
+//! Snapshot -> Publisher (ring, interest, shared bodies) -> Subscription -> body
+//! body -> Receiver -> QuantizedSnapshot per snapshot tick
+//! ```
+
+mod budget;
+mod head;
+mod interest;
+mod publisher;
+mod receiver;
+mod records;
+mod ring;
+mod rows;
+mod subscription;
+
+pub use interest::{Interest, ROOM_KIND, Viewer, VisibilityRule};
+pub use publisher::{Publisher, PublisherConfig, PublisherStatistics};
+pub use receiver::{ReadError, ReadReport, Receiver};
+pub use subscription::{Keyframe, Subscription, SubscriptionStatistics};

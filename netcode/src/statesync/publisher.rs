@@ -1,0 +1,351 @@
+//! The host's side that all clients share: the ring of snapshots, and the bytes made from them.
+
+mod store;
+
+use std::sync::Arc;
+
+use crate::delta::{Encoder, Entry, Tally};
+use crate::limits::SNAPSHOT_TICKS_MAX;
+use crate::session::config::StateSyncConfig;
+use crate::state::{
+    QuantizeReport, QuantizedSnapshot, Quantizer, Schema, Shapes, Snapshot, WireLayout,
+};
+use crate::tick::{Tick, TickRate};
+
+use super::interest::{Interest, Outlook, Rules, Sight, Viewer, VisibilityRule, WorldIndex};
+use super::ring::Ring;
+use super::rows::RowHashes;
+use store::Store;
+
+/// What a publisher needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublisherConfig {
+    /// Ticks between two snapshots, at least 1. Snapshots stand at its multiples.
+    pub snapshot_ticks: u32,
+    /// Ticks per second.
+    pub rate: TickRate,
+    /// Bytes of state per second and client, at most.
+    pub budget_bytes_per_second: u32,
+}
+
+impl PublisherConfig {
+    /// The settings of a host whose game runs at `rate`.
+    #[must_use]
+    pub const fn new(config: &StateSyncConfig, rate: TickRate) -> Self {
+        Self {
+            snapshot_ticks: config.snapshot_ticks,
+            rate,
+            budget_bytes_per_second: config.budget_bytes_per_second,
+        }
+    }
+
+    /// Bytes that a snapshot may take on average.
+    pub(super) fn bytes_per_snapshot(&self) -> u32 {
+        let bytes = u64::from(self.budget_bytes_per_second) * u64::from(self.snapshot_ticks)
+            / u64::from(self.rate.hz());
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+}
+
+/// Counters of the shared side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublisherStatistics {
+    /// Snapshots published.
+    pub snapshots: u64,
+    /// Of those, snapshots that equal the one before.
+    pub unchanged: u64,
+    /// Values beyond the bounds of their field, clamped.
+    pub clamped: u64,
+    /// Entities left out because there are too many combinations of components.
+    pub left_out: u64,
+    /// Whole bodies that were made.
+    pub bodies_made: u64,
+    /// Times that a client got bodies that had been made for another.
+    pub bodies_shared: u64,
+}
+
+/// The ring of quantized snapshots, and what is made from them once for all clients.
+///
+/// It keeps the last [`STATE_RING_SNAPSHOTS`](crate::limits::STATE_RING_SNAPSHOTS) snapshots; those that equal the one before take no
+/// memory. Nothing in it grows with the number of clients but the bodies of the newest snapshot,
+/// one set per distinct view and references.
+#[derive(Debug)]
+pub struct Publisher {
+    config: PublisherConfig,
+    layout: Arc<WireLayout>,
+    shapes: Shapes,
+    quantizer: Quantizer,
+    /// The newest snapshot in its exact form.
+    exact: Snapshot,
+    ring: Ring,
+    rules: Rules,
+    index: WorldIndex,
+    /// Of which snapshot `index` is.
+    indexed: Option<u32>,
+    /// The views of the newest snapshot so far.
+    sights: Vec<Arc<Vec<Entry>>>,
+    spare_entries: Vec<Vec<Entry>>,
+    store: Store,
+    encoder: Encoder,
+    hashes: RowHashes,
+    statistics: PublisherStatistics,
+}
+
+impl Publisher {
+    /// A publisher of states of `schema`.
+    ///
+    /// # Panics
+    /// If `snapshot_ticks` is not 1 to [`SNAPSHOT_TICKS_MAX`].
+    #[must_use]
+    pub fn new(schema: &Schema, config: PublisherConfig) -> Self {
+        assert!(
+            (1..=SNAPSHOT_TICKS_MAX).contains(&config.snapshot_ticks),
+            "snapshots have a distance within the limits"
+        );
+        let layout = Arc::new(WireLayout::new(schema));
+        let index = WorldIndex::new(schema);
+        let rules = Rules {
+            has_rooms: index.has_rooms(&layout),
+            ..Rules::default()
+        };
+        Self {
+            config,
+            encoder: Encoder::new(Arc::clone(&layout)),
+            layout,
+            shapes: Shapes::default(),
+            quantizer: Quantizer::default(),
+            exact: Snapshot::default(),
+            ring: Ring::default(),
+            rules,
+            index,
+            indexed: None,
+            sights: Vec::new(),
+            spare_entries: Vec::new(),
+            store: Store::default(),
+            hashes: RowHashes::default(),
+            statistics: PublisherStatistics::default(),
+        }
+    }
+
+    /// Limits what clients see by distance; `None` shows them everything.
+    pub fn set_interest(&mut self, interest: Option<Interest>) {
+        self.rules.interest = interest;
+        self.indexed = None;
+    }
+
+    /// Asks `rule` what each client may see.
+    pub fn set_rule(&mut self, rule: Option<Box<dyn VisibilityRule>>) {
+        self.rules.rule = rule;
+    }
+
+    /// Takes in the state at a snapshot tick, with the rows of the kinds that clients may see. The
+    /// last one of a session may stand at any tick, the others at multiples of `snapshot_ticks`.
+    ///
+    /// # Panics
+    /// If there is one already at this tick, later, or before within `snapshot_ticks` of a multiple.
+    pub fn publish(&mut self, snapshot: &Snapshot) -> QuantizeReport {
+        let tick = snapshot.tick;
+        let number = tick.number().div_ceil(self.config.snapshot_ticks);
+        let newest = self.ring.newest().map(|slot| slot.number);
+        assert!(
+            newest.is_none_or(|newest| newest < number),
+            "snapshots are published in order"
+        );
+        self.sights.clear();
+        self.store.clear();
+        self.indexed = None;
+        let mut fresh = self.ring.take_spare();
+        let before = self
+            .ring
+            .newest()
+            .map(|slot| (&self.exact, &*slot.snapshot));
+        let out = Arc::get_mut(&mut fresh).expect("a spare snapshot has one holder");
+        let report = self
+            .quantizer
+            .quantize(&self.layout, &mut self.shapes, snapshot, before, out);
+        let is_same = before.is_some() && report.changed == 0 && report.removed == 0;
+        if is_same {
+            self.ring.push_same(number, tick);
+            self.ring.recycle(fresh);
+            self.statistics.unchanged += 1;
+        } else {
+            self.exact.clone_from(snapshot);
+            self.ring.push(number, tick, fresh);
+        }
+        self.statistics.snapshots += 1;
+        self.statistics.clamped += report.clamped;
+        self.statistics.left_out += report.left_out as u64;
+        report
+    }
+
+    /// The settings.
+    #[must_use]
+    pub const fn config(&self) -> PublisherConfig {
+        self.config
+    }
+
+    /// How rows are quantized.
+    #[must_use]
+    pub const fn layout(&self) -> &Arc<WireLayout> {
+        &self.layout
+    }
+
+    /// The combinations of components so far.
+    #[must_use]
+    pub const fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+
+    /// Counters.
+    #[must_use]
+    pub const fn statistics(&self) -> &PublisherStatistics {
+        &self.statistics
+    }
+
+    /// Tick of the newest snapshot.
+    #[must_use]
+    pub fn newest(&self) -> Option<Tick> {
+        self.ring.newest().map(|slot| slot.tick)
+    }
+
+    /// The snapshot at `tick`, one of the last [`STATE_RING_SNAPSHOTS`](crate::limits::STATE_RING_SNAPSHOTS). Its own tick is older if
+    /// nothing has changed since.
+    #[must_use]
+    pub fn at(&self, tick: Tick) -> Option<&Arc<QuantizedSnapshot>> {
+        let slot = self
+            .ring
+            .slot(tick.number().div_ceil(self.config.snapshot_ticks))?;
+        (slot.tick == tick).then_some(&slot.snapshot)
+    }
+
+    /// Bytes that the ring takes: at most [`STATE_RING_SNAPSHOTS`](crate::limits::STATE_RING_SNAPSHOTS) snapshots, of the size that
+    /// [`QuantizedSnapshot::memory`] says.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.ring.memory()
+    }
+
+    /// Counts from here on where the bits of bodies go, or stops to. Bodies that several clients
+    /// share count once.
+    pub fn set_tally(&mut self, on: bool) {
+        self.encoder.set_tally(on);
+    }
+
+    /// Where bits went since the tally was switched on.
+    #[must_use]
+    pub fn tally(&self) -> Option<&Tally> {
+        self.encoder.tally()
+    }
+}
+
+/// The tick of snapshot `number`, as far as records care.
+pub(super) const fn stamp(number: u32, snapshot_ticks: u32) -> Tick {
+    Tick::new(number.saturating_mul(snapshot_ticks))
+}
+
+/// For subscriptions.
+impl Publisher {
+    pub(super) fn newest_number(&self) -> Option<u32> {
+        self.ring.newest().map(|slot| slot.number)
+    }
+
+    /// The tick that stands for snapshot `number` in records. That of the last one of a session may
+    /// be up to a snapshot later than its real one.
+    pub(super) const fn stamp(&self, number: u32) -> Tick {
+        stamp(number, self.config.snapshot_ticks)
+    }
+
+    /// The tick of snapshot `number`.
+    pub(super) fn tick(&self, number: u32) -> Option<Tick> {
+        self.ring.slot(number).map(|slot| slot.tick)
+    }
+
+    pub(super) fn snapshot(&self, number: u32) -> Option<&Arc<QuantizedSnapshot>> {
+        self.ring.get(number)
+    }
+
+    /// Whether nothing has changed between two snapshots.
+    pub(super) fn is_same(&self, a: u32, b: u32) -> bool {
+        match (self.ring.get(a), self.ring.get(b)) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, _) | (_, None) => false,
+        }
+    }
+
+    /// Makes the index of the newest snapshot, if there is none yet.
+    pub(super) fn index_newest(&mut self) {
+        let Some(newest) = self.ring.newest() else {
+            return;
+        };
+        if self.indexed == Some(newest.number) {
+            return;
+        }
+        self.indexed = Some(newest.number);
+        let interest = self.rules.interest.map(|interest| interest.radius);
+        let reach = interest.filter(|radius| radius.is_finite());
+        self.index
+            .build(&self.layout, &self.shapes, &newest.snapshot, reach);
+    }
+
+    pub(super) const fn index(&self) -> &WorldIndex {
+        &self.index
+    }
+
+    /// What `viewer` sees of the newest snapshot.
+    pub(super) fn sight(&mut self, viewer: &Viewer, outlook: &mut Outlook) -> Sight {
+        if self.rules.show_all() {
+            return Sight::All;
+        }
+        self.index_newest();
+        let Some(newest) = self.ring.newest() else {
+            return Sight::All;
+        };
+        let mut entries = self.spare_entries.pop().unwrap_or_default();
+        let is_all = self.rules.sight(
+            viewer,
+            outlook,
+            &newest.snapshot,
+            &self.shapes,
+            &self.index,
+            &mut entries,
+        );
+        if is_all {
+            self.spare_entries.push(entries);
+            return Sight::All;
+        }
+        if let Some(shared) = self.sights.iter().find(|sight| ***sight == entries) {
+            self.spare_entries.push(entries);
+            return Sight::Some(Arc::clone(shared));
+        }
+        let sight = Arc::new(entries);
+        self.sights.push(Arc::clone(&sight));
+        Sight::Some(sight)
+    }
+
+    /// Takes the memory of a view that is no longer needed.
+    pub(super) fn recycle(&mut self, sight: Sight) {
+        if let Sight::Some(entries) = sight
+            && self.spare_entries.len() < 64
+            && let Some(entries) = Arc::into_inner(entries)
+        {
+            self.spare_entries.push(entries);
+        }
+    }
+
+    /// The hash of what `sight` shows of the newest snapshot.
+    pub(super) fn view_hash(&mut self, sight: &Sight) -> Option<u64> {
+        let newest = self.ring.newest()?;
+        Some(self.hashes.view(
+            &self.layout,
+            &self.shapes,
+            newest.number,
+            &newest.snapshot,
+            sight,
+        ))
+    }
+
+    /// What part bodies are made with.
+    pub(super) const fn part_tools(&mut self) -> (&mut Encoder, &Shapes, &Ring) {
+        (&mut self.encoder, &self.shapes, &self.ring)
+    }
+}

@@ -1,0 +1,212 @@
+//! What one client is known to hold, entity by entity.
+//!
+//! # Invariants
+//! An entity that the client may hold has a record, also after it left the client's interest (a
+//! ghost), until the client is known to know that it is gone. What the client acked counts only
+//! from when the entity last entered its interest.
+
+use crate::id::NetId;
+use crate::state::QuantizedSnapshot;
+use crate::tick::Tick;
+
+use super::interest::Sight;
+
+/// Acked snapshots that a record remembers before the newest.
+const ACKS: u32 = 32;
+
+/// One entity as one client has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) id: NetId,
+    /// Kinds that the client does not get.
+    pub(super) hidden: u64,
+    /// Index in the newest snapshot; meaningless for a ghost.
+    pub(super) index: u32,
+    /// When it came into view, or for a ghost when it left.
+    pub(super) entered: Tick,
+    /// Snapshot tick of the newest acked value, or tombstone.
+    pub(super) acked: Option<Tick>,
+    /// Bit `n`: the value of the snapshot `n + 1` before the newest acked one is acked too.
+    pub(super) acks: u32,
+    /// Snapshot tick of the newest value sent that is neither acked nor lost.
+    pub(super) flight: Option<Tick>,
+    /// When that was sent, in datagrams.
+    pub(super) flight_at: u32,
+    /// What it is owed: grows while it waits to be sent.
+    pub(super) debt: u32,
+    /// What it was owed when it was sent, due again if that is lost.
+    pub(super) staked: u32,
+    /// Whether it is out of view.
+    pub(super) is_ghost: bool,
+    /// Whether the client may hold something of it.
+    pub(super) is_touched: bool,
+}
+
+impl Record {
+    fn new(id: NetId, hidden: u64, index: u32, entered: Tick) -> Self {
+        Self {
+            id,
+            hidden,
+            index,
+            entered,
+            acked: None,
+            acks: 0,
+            flight: None,
+            flight_at: 0,
+            debt: 0,
+            staked: 0,
+            is_ghost: false,
+            is_touched: false,
+        }
+    }
+
+    /// Whether the client is known to hold what was last true since `changed`.
+    pub(super) fn is_clean(&self, changed: Tick) -> bool {
+        self.acked.is_some_and(|acked| acked >= changed)
+    }
+
+    /// It enters or leaves the view: what was acked before does not count.
+    fn restart(&mut self, now: Tick) {
+        self.entered = now;
+        self.acked = None;
+        self.acks = 0;
+        self.flight = None;
+        self.debt = 0;
+        self.staked = 0;
+    }
+
+    /// The value of snapshot `tick` arrived.
+    fn ack(&mut self, tick: Tick, snapshot_ticks: u32) {
+        if tick < self.entered {
+            return;
+        }
+        let behind = |newest: Tick, older: Tick| newest.since(older) / snapshot_ticks;
+        match self.acked {
+            Some(acked) if tick > acked => {
+                let ahead = behind(tick, acked);
+                self.acks = match ahead {
+                    0..ACKS => self.acks << ahead | 1 << (ahead - 1),
+                    ACKS => 1 << (ACKS - 1),
+                    _ => 0,
+                };
+                self.acked = Some(tick);
+            }
+            Some(acked) => {
+                let older = behind(acked, tick);
+                if (1..=ACKS).contains(&older) {
+                    self.acks |= 1 << (older - 1);
+                }
+            }
+            None => self.acked = Some(tick),
+        }
+        if self.flight.is_some_and(|flight| flight <= tick) {
+            self.flight = None;
+            self.staked = 0;
+        }
+    }
+}
+
+/// All records of one client, by NetId ascending.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Records {
+    rows: Vec<Record>,
+    spare: Vec<Record>,
+}
+
+impl Records {
+    /// Records of a client that is known to hold exactly `held` as of `tick`.
+    pub(super) fn holding(held: impl Iterator<Item = (NetId, u64)>, tick: Tick) -> Self {
+        let rows = held.map(|(id, hidden)| Record {
+            acked: Some(tick),
+            is_touched: true,
+            ..Record::new(id, hidden, 0, tick)
+        });
+        Self {
+            rows: rows.collect(),
+            spare: Vec::new(),
+        }
+    }
+
+    pub(super) fn rows(&self) -> &[Record] {
+        &self.rows
+    }
+
+    pub(super) fn rows_mut(&mut self) -> &mut [Record] {
+        &mut self.rows
+    }
+
+    /// Takes in what the client sees of the snapshot at `now`.
+    pub(super) fn merge(&mut self, snapshot: &QuantizedSnapshot, sight: &Sight, now: Tick) {
+        let mut old = core::mem::replace(&mut self.rows, core::mem::take(&mut self.spare));
+        self.rows.clear();
+        let heads = snapshot.heads();
+        let mut rest = old.drain(..).peekable();
+        for entry in sight.entries(snapshot) {
+            let id = heads[entry.index as usize].id;
+            while let Some(gone) = rest.next_if(|record| record.id < id) {
+                self.rows.extend(without_sight(gone, now));
+            }
+            let mut record = rest
+                .next_if(|record| record.id == id)
+                .unwrap_or_else(|| Record::new(id, entry.hidden, entry.index, now));
+            if record.is_ghost || record.hidden != entry.hidden {
+                record.restart(now);
+                record.is_ghost = false;
+                record.hidden = entry.hidden;
+            }
+            record.index = entry.index;
+            self.rows.push(record);
+        }
+        for gone in rest {
+            self.rows.extend(without_sight(gone, now));
+        }
+        self.spare = old;
+    }
+
+    /// Everything that is in view may have been sent.
+    pub(super) fn touch_all(&mut self) {
+        for record in &mut self.rows {
+            record.is_touched = true;
+        }
+    }
+
+    /// The values of snapshot `tick` of these entities, ascending, arrived.
+    pub(super) fn ack(&mut self, ids: &[NetId], tick: Tick, snapshot_ticks: u32) {
+        self.each(ids, |record| record.ack(tick, snapshot_ticks));
+    }
+
+    /// What was sent of these entities at snapshot `tick` is lost.
+    pub(super) fn lose(&mut self, ids: &[NetId], tick: Tick) {
+        self.each(ids, |record| {
+            if record.flight == Some(tick) {
+                record.flight = None;
+                record.debt = record.debt.saturating_add(record.staked);
+                record.staked = 0;
+            }
+        });
+    }
+
+    fn each(&mut self, ids: &[NetId], mut act: impl FnMut(&mut Record)) {
+        let mut from = 0;
+        for &id in ids {
+            match self.rows[from..].binary_search_by_key(&id, |record| record.id) {
+                Ok(at) => {
+                    act(&mut self.rows[from + at]);
+                    from += at + 1;
+                }
+                Err(at) => from += at,
+            }
+        }
+    }
+}
+
+/// What becomes of a record whose entity is not in view.
+fn without_sight(mut record: Record, now: Tick) -> Option<Record> {
+    if record.is_ghost {
+        // Once the client knows that it is gone, there is nothing left to tell.
+        return record.acked.is_none().then_some(record);
+    }
+    record.restart(now);
+    record.is_ghost = true;
+    record.is_touched.then_some(record)
+}

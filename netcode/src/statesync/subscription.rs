@@ -1,0 +1,472 @@
+//! What one client is sent.
+//!
+//! Per snapshot a subscription chooses between two ways. A **whole body** says everything about the
+//! client's view, against snapshots that the client is known to hold completely; the bytes are the
+//! same for all clients with the same view and references, and made once. **Part bodies** say
+//! something about chosen entities, each against values of its own that the client acked; they are
+//! for views that do not fit the budget, and for clients that hold no complete snapshot.
+//!
+//! Everything that is sent is true: "at this snapshot the entity had this value", or "was not in
+//! your view". What a client holds as of a snapshot is the newest that it was told up to then, so
+//! old or repeated datagrams do no harm.
+//!
+//! # Invariants
+//! - A snapshot is *known* if the client acked bodies that say, with what it acked before, all of
+//!   its view. Only known snapshots are references of whole bodies.
+//! - An entity is left out of a snapshot that claims to be complete only if its newest acked value
+//!   is at least as new as its newest change and as its entry into the view. So a value that went
+//!   from A to B and back is sent again, whether B arrived or not.
+//! - A reference of an entity in a part body is a value that the client acked, or an equal one
+//!   between that and its next change.
+//! - While bodies are whole, every view since the newest known snapshot is remembered: they say what
+//!   the client may hold when bodies become parts.
+
+mod parts;
+mod plan;
+mod sent;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::id::NetId;
+use crate::tick::{Seq, Tick};
+
+use super::budget::Budget;
+use super::head::{BODIES_MAX, Content, EPOCHS, HEAD_BYTES_MAX, Head};
+use super::interest::{Outlook, Sight, Viewer};
+use super::publisher::{Publisher, stamp};
+use super::records::Records;
+use parts::Queue;
+use sent::{Sent, SentLog};
+
+/// Snapshots after which an acked one serves no longer as base of whole bodies.
+pub(super) const BASE_AGE_MAX: u32 = 32;
+/// Snapshots with part bodies before whole ones are tried again, after they were too large.
+const PARTS_AT_LEAST: u32 = 8;
+/// Records of entities out of view, at most: a client that has acked nothing for so long that there
+/// are more begins anew.
+const GHOSTS_MAX: usize = 1 << 16;
+
+/// A snapshot that the client was told of.
+#[derive(Debug)]
+struct Moment {
+    number: u32,
+    sight: Sight,
+    /// The last body, once it was sent: together they say everything.
+    last: Option<u8>,
+    /// Bit per body.
+    acked: u8,
+    is_known: bool,
+}
+
+/// What is to be sent of the newest snapshot.
+#[derive(Debug, Default)]
+enum Plan {
+    /// Nothing, or no more.
+    #[default]
+    Done,
+    /// It equals the known snapshot that is so much older.
+    Same { age: u8 },
+    /// Whole bodies from the publisher's store.
+    Whole {
+        stored: usize,
+        base: Option<u8>,
+        others: u8,
+    },
+    /// Part bodies of what waits in the queue.
+    Parts {
+        /// Whether the queue has everything that the client is not known to hold.
+        is_all: bool,
+    },
+}
+
+/// A keyframe on its way to the client by other means than datagrams of state.
+#[derive(Debug)]
+struct Pending {
+    number: u32,
+    sight: Sight,
+    /// The view, in case the snapshot leaves the ring before the client has it.
+    ids: Vec<(NetId, u64)>,
+}
+
+/// A complete snapshot to transfer.
+#[derive(Clone, Debug)]
+pub struct Keyframe {
+    /// Its tick.
+    pub tick: Tick,
+    /// For [`Receiver::install_keyframe`](super::Receiver::install_keyframe); shared by all who
+    /// get the same.
+    pub bytes: Arc<[u8]>,
+}
+
+/// Counters of one client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionStatistics {
+    /// Snapshots that were said to equal an older one.
+    pub same: u64,
+    /// Whole bodies.
+    pub whole: u64,
+    /// Part bodies.
+    pub parts: u64,
+    /// Values and tombstones in part bodies.
+    pub part_entities: u64,
+    /// Bytes of bodies.
+    pub bytes: u64,
+    /// Keyframes.
+    pub keyframes: u64,
+    /// Times that the client had to forget everything.
+    pub resets: u64,
+    /// Entities that do not fit a datagram.
+    pub too_large: u64,
+    /// Acks and losses of numbers that carried no state, or that were forgotten.
+    pub unknown_acks: u64,
+    /// Entities in view.
+    pub in_view: u32,
+}
+
+/// What the host knows of one client, and what it sends it.
+#[derive(Debug)]
+pub struct Subscription {
+    viewer: Viewer,
+    outlook: Outlook,
+    epoch: u8,
+    moments: VecDeque<Moment>,
+    /// There while bodies are parts.
+    records: Option<Records>,
+    parts_since: u32,
+    pending: Option<Pending>,
+    sent: SentLog,
+    queue: Queue,
+    plan: Plan,
+    /// The newest snapshot that was looked at.
+    planned: Option<u32>,
+    snapshot_ticks: u32,
+    next_body: u8,
+    budget: Option<Budget>,
+    /// Datagrams so far: one per tick.
+    datagrams: u32,
+    /// Datagrams between sending and ack, smoothed.
+    round_trip: Option<u32>,
+    wants_keyframe: bool,
+    statistics: SubscriptionStatistics,
+}
+
+impl Subscription {
+    /// A client that holds nothing.
+    #[must_use]
+    pub fn new(viewer: Viewer) -> Self {
+        Self {
+            viewer,
+            outlook: Outlook::default(),
+            epoch: 0,
+            moments: VecDeque::new(),
+            records: None,
+            parts_since: 0,
+            pending: None,
+            sent: SentLog::default(),
+            queue: Queue::default(),
+            plan: Plan::Done,
+            planned: None,
+            snapshot_ticks: 1,
+            next_body: 0,
+            budget: None,
+            datagrams: 0,
+            round_trip: None,
+            wants_keyframe: false,
+            statistics: SubscriptionStatistics::default(),
+        }
+    }
+
+    /// Who looks.
+    #[must_use]
+    pub const fn viewer(&self) -> &Viewer {
+        &self.viewer
+    }
+
+    /// Who looks, to change its viewpoints and rooms; the next snapshot follows them.
+    pub const fn viewer_mut(&mut self) -> &mut Viewer {
+        &mut self.viewer
+    }
+
+    /// Counters.
+    #[must_use]
+    pub const fn statistics(&self) -> &SubscriptionStatistics {
+        &self.statistics
+    }
+
+    /// Bytes per second that the client may get now: its budget, less what loss took away.
+    #[must_use]
+    pub fn bytes_per_second(&self, publisher: &Publisher) -> u32 {
+        let config = publisher.config();
+        let per_snapshot = self.budget.as_ref().map_or_else(
+            || i64::from(config.bytes_per_snapshot()),
+            Budget::per_snapshot,
+        );
+        let per_second =
+            per_snapshot * i64::from(config.rate.hz()) / i64::from(config.snapshot_ticks);
+        u32::try_from(per_second).unwrap_or(u32::MAX)
+    }
+
+    /// Snapshot tick of the newest snapshot that the client is known to hold completely.
+    #[must_use]
+    pub fn known(&self, publisher: &Publisher) -> Option<Tick> {
+        let base = self.base()?;
+        publisher.tick(self.moments[base].number)
+    }
+
+    /// Appends the state body of datagram `seq`, at most `room` bytes, to `out`. Call it for every
+    /// datagram to the client, one per tick; none is needed while there are zero bytes to say.
+    pub fn write(&mut self, publisher: &mut Publisher, seq: Seq, room: usize, out: &mut Vec<u8>) {
+        self.datagrams = self.datagrams.wrapping_add(1);
+        let Some(number) = publisher.newest_number() else {
+            return;
+        };
+        if self.pending.is_some() {
+            return;
+        }
+        if self.planned != Some(number) {
+            self.look_at(publisher, number);
+        }
+        if self.next_body >= BODIES_MAX {
+            return;
+        }
+        let start = out.len();
+        self.queue.sent.clear();
+        let tokens = usize::try_from(self.budget.as_ref().map_or(0, Budget::tokens)).unwrap_or(0);
+        let is_last = match &self.plan {
+            Plan::Done => return,
+            &Plan::Same { age } => {
+                if room < HEAD_BYTES_MAX {
+                    return;
+                }
+                self.head(number, true, Content::Same { age }).write(out);
+                self.statistics.same += 1;
+                true
+            }
+            &Plan::Whole {
+                stored,
+                base,
+                others,
+            } => {
+                let (body, is_last) = publisher.stored_body(stored, self.next_body);
+                if HEAD_BYTES_MAX + body.len() > room {
+                    return;
+                }
+                self.head(number, is_last, Content::Whole { base, others })
+                    .write(out);
+                out.extend_from_slice(body);
+                self.statistics.whole += 1;
+                is_last
+            }
+            &Plan::Parts { is_all } => {
+                let Some(is_last) = self.write_part(publisher, number, room, tokens, is_all, out)
+                else {
+                    return;
+                };
+                self.statistics.parts += 1;
+                is_last
+            }
+        };
+        let bytes = out.len() - start;
+        self.statistics.bytes += bytes as u64;
+        if let Some(budget) = &mut self.budget {
+            budget.spend(bytes);
+        }
+        let sent = Sent {
+            seq,
+            number,
+            index: self.next_body,
+            at: self.datagrams,
+        };
+        // What stands in the way had no answer for so long that it is lost.
+        self.on_stale(seq);
+        self.sent.push(sent, &self.queue.sent);
+        if let Some(moment) = self.moments.back_mut()
+            && is_last
+        {
+            moment.last = Some(self.next_body);
+        }
+        self.next_body += 1;
+        if is_last {
+            self.plan = Plan::Done;
+        }
+    }
+
+    fn head(&self, number: u32, is_last: bool, content: Content) -> Head {
+        Head {
+            epoch: self.epoch,
+            number_low: number.to_le_bytes()[0],
+            index: self.next_body,
+            is_last,
+            content,
+        }
+    }
+}
+
+/// Acks, keyframes and resets.
+impl Subscription {
+    /// Datagram `seq` arrived, and the client took its state body in.
+    pub fn on_ack(&mut self, seq: Seq) {
+        let Some((sent, ids)) = self.sent.take(seq) else {
+            self.statistics.unknown_acks += 1;
+            return;
+        };
+        let trip = self.datagrams.wrapping_sub(sent.at);
+        // It rises at once and falls slowly: sending again too late costs less than too often.
+        self.round_trip = Some(
+            self.round_trip
+                .map_or(trip, |before| trip.max(before - before / 8)),
+        );
+        if let Some(budget) = &mut self.budget {
+            budget.outcome(true);
+        }
+        if let Some(records) = &mut self.records {
+            let tick = stamp(sent.number, self.snapshot_ticks);
+            records.ack(ids, tick, self.snapshot_ticks);
+        }
+        let moment = self
+            .moments
+            .iter_mut()
+            .find(|moment| moment.number == sent.number);
+        if let Some(moment) = moment {
+            moment.acked |= 1 << sent.index;
+            if let Some(last) = moment.last {
+                let all = u8::MAX >> (BODIES_MAX - 1 - last);
+                moment.is_known |= moment.acked & all == all;
+            }
+        }
+    }
+
+    /// Datagram `seq` did not arrive, or was refused.
+    pub fn on_lost(&mut self, seq: Seq) {
+        match self.sent.take(seq) {
+            Some((sent, ids)) => lose(
+                sent,
+                ids,
+                self.snapshot_ticks,
+                &mut self.records,
+                &mut self.budget,
+            ),
+            None => self.statistics.unknown_acks += 1,
+        }
+    }
+
+    fn on_stale(&mut self, seq: Seq) {
+        if let Some((sent, ids)) = self.sent.stale(seq) {
+            lose(
+                sent,
+                ids,
+                self.snapshot_ticks,
+                &mut self.records,
+                &mut self.budget,
+            );
+        }
+    }
+
+    /// Whether something does not fit datagrams: the client needs a [`Subscription::keyframe`] to
+    /// get it.
+    #[must_use]
+    pub const fn needs_keyframe(&self) -> bool {
+        self.wants_keyframe && self.pending.is_none()
+    }
+
+    /// The newest snapshot as the client sees it, in one piece, to be transferred. Until it is
+    /// there ([`Subscription::keyframe_held`]), nothing else is written. `None` before the first
+    /// snapshot.
+    pub fn keyframe(&mut self, publisher: &mut Publisher) -> Option<Keyframe> {
+        let number = publisher.newest_number()?;
+        let sight = publisher.sight(&self.viewer, &mut self.outlook);
+        let bytes = publisher.keyframe_bytes(&sight, self.epoch)?;
+        let snapshot = publisher.snapshot(number)?;
+        let ids = sight
+            .entries(snapshot)
+            .map(|entry| (snapshot.heads()[entry.index as usize].id, entry.hidden))
+            .collect();
+        let tick = publisher.tick(number)?;
+        self.snapshot_ticks = publisher.config().snapshot_ticks;
+        self.pending = Some(Pending { number, sight, ids });
+        self.wants_keyframe = false;
+        self.statistics.keyframes += 1;
+        Some(Keyframe { tick, bytes })
+    }
+
+    /// The keyframe was transferred: what the client holds is known from here on.
+    pub fn keyframe_held(&mut self, publisher: &Publisher) {
+        let Some(pending) = self.pending.take() else {
+            return;
+        };
+        self.moments.clear();
+        self.sent.clear();
+        self.planned = None;
+        self.plan = Plan::Done;
+        let newest = publisher.newest_number().unwrap_or(pending.number);
+        let is_recent = newest.saturating_sub(pending.number) < BASE_AGE_MAX;
+        if is_recent && publisher.snapshot(pending.number).is_some() {
+            self.records = None;
+            self.moments.push_back(Moment {
+                number: pending.number,
+                sight: pending.sight,
+                last: Some(0),
+                acked: 1,
+                is_known: true,
+            });
+        } else {
+            let tick = publisher.stamp(pending.number);
+            self.records = Some(Records::holding(pending.ids.into_iter(), tick));
+            self.parts_since = newest;
+        }
+    }
+
+    /// The keyframe will not be transferred.
+    pub fn keyframe_cancelled(&mut self) {
+        self.pending = None;
+    }
+
+    /// The client asks to begin anew: it holds nothing, and ignores what was sent until now.
+    pub fn reset(&mut self) {
+        self.epoch = (self.epoch + 1) % EPOCHS;
+        self.moments.clear();
+        self.sent.clear();
+        self.records = None;
+        self.pending = None;
+        self.planned = None;
+        self.plan = Plan::Done;
+        self.statistics.resets += 1;
+    }
+
+    /// The hash of what the client sees of the newest snapshot, with its tick. A client that holds
+    /// the same has it as [`Receiver::hash_at`](super::Receiver::hash_at) that tick.
+    pub fn interest_hash(&mut self, publisher: &mut Publisher) -> Option<(Tick, u64)> {
+        let number = publisher.newest_number()?;
+        if self.planned != Some(number) && self.pending.is_none() {
+            self.look_at(publisher, number);
+        }
+        let moment = self
+            .moments
+            .back()
+            .filter(|moment| moment.number == number)?;
+        let hash = publisher.view_hash(&moment.sight)?;
+        Some((publisher.tick(number)?, hash))
+    }
+
+    /// Where the newest known snapshot stands among the moments.
+    fn base(&self) -> Option<usize> {
+        self.moments.iter().rposition(|moment| moment.is_known)
+    }
+}
+
+fn lose(
+    sent: Sent,
+    ids: &[NetId],
+    snapshot_ticks: u32,
+    records: &mut Option<Records>,
+    budget: &mut Option<Budget>,
+) {
+    if let Some(records) = records {
+        let tick = stamp(sent.number, snapshot_ticks);
+        records.lose(ids, tick);
+    }
+    if let Some(budget) = budget {
+        budget.outcome(false);
+    }
+}

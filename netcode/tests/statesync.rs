@@ -1,0 +1,548 @@
+//! State-sync over bad paths: random worlds, several clients, faults from a seed, and checkers.
+//!
+//! Safety, at every moment: what a client holds was true at the snapshot that told of it, and what
+//! it calls complete is. Liveness: once the faults end, every client soon holds what it should.
+//! `SEEDS=n` runs more seeds, `SEED=n cargo test -p phalanx-netcode --test statesync one_seed --
+//! --nocapture` one of them.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says how to repeat it"
+)]
+
+#[path = "statesync/channel.rs"]
+mod channel;
+#[path = "statesync/world.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use channel::{Channel, Faults};
+use phalanx_netcode::delta::Projection;
+use phalanx_netcode::id::{MemberId, NetId, Slot};
+use phalanx_netcode::limits::STATE_RING_SNAPSHOTS;
+use phalanx_netcode::prng::Prng;
+use phalanx_netcode::state::{EntityRef, QuantizedSnapshot, Schema, Shape, Shapes, WireLayout};
+use phalanx_netcode::statesync::{
+    Interest, Publisher, PublisherConfig, ReadError, Receiver, Subscription, Viewer, VisibilityRule,
+};
+use phalanx_netcode::tick::{Seq, Tick, TickRate};
+use world::World;
+
+/// Seeds of a default run.
+const SEEDS: u64 = 24;
+/// Datagrams of acks behind the newest that a report tells of.
+const MASK: u32 = 64;
+
+/// Hides the health of others, and some entities from some.
+#[derive(Debug)]
+struct Secrets {
+    health: u16,
+}
+
+impl VisibilityRule for Secrets {
+    fn hidden(&self, viewer: &Viewer, entity: &EntityRef<'_>, shape: &Shape) -> Option<u64> {
+        let mine = u64::from(viewer.member.0);
+        if entity.id.bits() % 7 == mine && entity.lanes.first().is_some_and(|lane| lane % 5 == 0) {
+            return None;
+        }
+        let place = shape.kinds.iter().position(|&kind| kind == self.health);
+        Some(match place {
+            Some(place) if entity.id.bits() % 3 != mine % 3 => 1 << place,
+            _ => 0,
+        })
+    }
+}
+
+/// A datagram from the host.
+#[derive(Clone, Debug)]
+struct Down {
+    seq: u32,
+    sent_at: Tick,
+    body: Vec<u8>,
+}
+
+/// A report of a client: its newest datagram, and those before.
+#[derive(Clone, Copy, Debug)]
+struct Up {
+    newest: u32,
+    mask: u64,
+}
+
+struct Client {
+    subscription: Subscription,
+    receiver: Receiver,
+    down: Channel<Down>,
+    up: Channel<Up>,
+    next_seq: u32,
+    /// Numbers below have had their answer.
+    answered: u32,
+    waiting: Vec<u32>,
+    received: Option<Up>,
+    /// What a transfer brings, and when; then when the host knows.
+    transfer: Option<(u32, Arc<[u8]>)>,
+    transferred: Option<u32>,
+    sees_all: bool,
+    /// For a client that sees everything within a distance of a point.
+    spot: Option<[f32; 3]>,
+    checked: Option<Tick>,
+    refused: u32,
+    read: u32,
+}
+
+struct Run {
+    schema: Arc<Schema>,
+    publisher: Publisher,
+    clients: Vec<Client>,
+    world: World,
+    truth: BTreeMap<Tick, Arc<QuantizedSnapshot>>,
+    prng: Prng,
+    tick: u32,
+    snapshot_ticks: u32,
+    latency: u32,
+    interest: Option<Interest>,
+    has_rule: bool,
+    is_generous: bool,
+    projection: Projection,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut prng = Prng::with_stream(seed, 1);
+        let schema = Arc::new(world::schema());
+        let snapshot_ticks = [1, 2, 3, 3, 3, 6][below(&mut prng, 6)];
+        let is_generous = prng.below(2) == 0;
+        let budget_bytes_per_second = if is_generous {
+            2_000_000
+        } else {
+            3_000 + u32::try_from(prng.below(40_000)).unwrap()
+        };
+        let mut publisher = Publisher::new(
+            &schema,
+            PublisherConfig {
+                snapshot_ticks,
+                rate: TickRate::DEFAULT,
+                budget_bytes_per_second,
+            },
+        );
+        let interest = (prng.below(2) == 0).then(|| Interest::within(prng.range_f32(5.0, 40.0)));
+        publisher.set_interest(interest);
+        let has_rule = prng.below(3) == 0;
+        if has_rule {
+            let health = schema.kind_index("health").unwrap();
+            publisher.set_rule(Some(Box::new(Secrets {
+                health: u16::try_from(health).unwrap(),
+            })));
+        }
+        let latency = u32::try_from(prng.below(10)).unwrap();
+        let count = 1 + below(&mut prng, 4);
+        let clients = (0..count)
+            .map(|index| {
+                let index = u16::try_from(index).unwrap();
+                let is_player = prng.below(2) == 0;
+                let spot = (!is_player && prng.below(2) == 0).then(|| world::place(&mut prng));
+                let viewer = Viewer {
+                    member: MemberId(index),
+                    slot: is_player.then_some(Slot(index.to_le_bytes()[0])),
+                    viewpoints: spot.into_iter().collect(),
+                    rooms: vec![0],
+                };
+                let sees_all = interest.is_none() && !has_rule;
+                Client {
+                    sees_all: sees_all && !world::HAS_ROOMS,
+                    spot: spot.filter(|_| interest.is_some()),
+                    subscription: Subscription::new(viewer),
+                    receiver: Receiver::new(&schema, snapshot_ticks),
+                    down: Channel::new(prng.next_u64(), latency),
+                    up: Channel::new(prng.next_u64(), latency),
+                    next_seq: 0,
+                    answered: 0,
+                    waiting: Vec::new(),
+                    received: None,
+                    transfer: None,
+                    transferred: None,
+                    checked: None,
+                    refused: 0,
+                    read: 0,
+                }
+            })
+            .collect();
+        let size = if prng.below(4) == 0 { 400 } else { 60 };
+        Self {
+            world: World::new(&schema, Prng::with_stream(seed, 2), size),
+            schema,
+            publisher,
+            clients,
+            truth: BTreeMap::new(),
+            prng,
+            tick: 0,
+            snapshot_ticks,
+            latency,
+            interest,
+            has_rule,
+            is_generous,
+            projection: Projection::default(),
+        }
+    }
+
+    fn draw_faults(&mut self) {
+        for at in 0..self.clients.len() {
+            let faults = [Faults::draw(&mut self.prng), Faults::draw(&mut self.prng)];
+            let client = &mut self.clients[at];
+            client.down.faults = faults[0];
+            client.up.faults = faults[1];
+        }
+    }
+
+    fn step(&mut self) {
+        if self.tick.is_multiple_of(self.snapshot_ticks) {
+            let snapshot = self.world.snapshot(Tick::new(self.tick));
+            self.publisher.publish(&snapshot);
+            let held = self.publisher.at(Tick::new(self.tick)).unwrap();
+            self.truth.insert(Tick::new(self.tick), Arc::clone(held));
+        }
+        for at in 0..self.clients.len() {
+            self.step_client(at);
+        }
+        self.tick += 1;
+        self.world.step();
+    }
+
+    fn step_client(&mut self, at: usize) {
+        let now = self.tick;
+        let client = &mut self.clients[at];
+        // Host.
+        for up in client.up.take(now) {
+            client.take_report(up);
+        }
+        if client.transferred.is_some_and(|due| due <= now) {
+            client.transferred = None;
+            client.subscription.keyframe_held(&self.publisher);
+        }
+        let may_transfer = client.transfer.is_none() && client.transferred.is_none();
+        if may_transfer
+            && client.subscription.needs_keyframe()
+            && let Some(keyframe) = client.subscription.keyframe(&mut self.publisher)
+        {
+            client.transfer = Some((now + self.latency * 2 + 5, keyframe.bytes));
+        }
+        let seq = client.next_seq;
+        client.next_seq += 1;
+        client.waiting.push(seq);
+        let mut body = Vec::new();
+        // Control messages take their room now and then.
+        let room = match self.prng.below(16) {
+            0 => 880,
+            _ => 1060 + below(&mut self.prng, 66),
+        };
+        client
+            .subscription
+            .write(&mut self.publisher, Seq::new(seq), room, &mut body);
+        assert!(body.len() <= room, "{} in {room}", body.len());
+        let sent_at = Tick::new(now);
+        client.down.send(now, Down { seq, sent_at, body });
+        // Client.
+        if let Some((due, bytes)) = &client.transfer
+            && *due <= now
+        {
+            let installed = client.receiver.install_keyframe(bytes);
+            assert!(
+                matches!(installed, Ok(_) | Err(ReadError::OldEpoch)),
+                "{installed:?}"
+            );
+            client.transferred = Some(now + self.latency + 1);
+            client.transfer = None;
+        }
+        let mut is_news = false;
+        for down in client.down.take(now) {
+            is_news |= client.take_datagram(&down);
+        }
+        if let Some(report) = client.received {
+            client.up.send(now, report);
+        }
+        let held = client.receiver.ticks().count();
+        assert!(
+            held <= STATE_RING_SNAPSHOTS as usize + 1,
+            "{held} snapshots are held"
+        );
+        if is_news {
+            self.check_safety(at);
+        }
+    }
+
+    /// What is held was true, and what is complete is.
+    fn check_safety(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        let receiver = &client.receiver;
+        let newest = receiver.newest().unwrap();
+        for tick in [Some(newest), receiver.newest_complete()]
+            .into_iter()
+            .flatten()
+        {
+            let held = receiver.at(tick).unwrap();
+            for (index, entity) in held.entities().enumerate() {
+                let told = receiver.told_at(tick, index).unwrap();
+                assert!(told <= tick);
+                let truth = self.truth[&told].find(entity.id).unwrap_or_else(|| {
+                    panic!("client {at}: {} was not there at {told}", entity.id)
+                });
+                let is_true = is_visible_part(
+                    (&self.publisher, truth),
+                    (receiver, entity),
+                    self.has_rule,
+                    &mut self.projection,
+                );
+                assert!(is_true, "client {at}: {} at {told} is wrong", entity.id);
+            }
+            if receiver.is_complete(tick) && client.sees_all {
+                let truth = &self.truth[&tick];
+                let ids = |snapshot: &QuantizedSnapshot| -> Vec<NetId> {
+                    snapshot.entities().map(|entity| entity.id).collect()
+                };
+                assert_eq!(ids(held), ids(truth), "client {at} at {tick}");
+            }
+        }
+        client.checked = Some(newest);
+    }
+
+    /// Whether client `at` holds the present state, which does not change any more, as it should.
+    fn has_converged(&mut self, at: usize) -> bool {
+        let client = &mut self.clients[at];
+        let (tick, hash) = client
+            .subscription
+            .interest_hash(&mut self.publisher)
+            .unwrap();
+        let complete = client.receiver.newest_complete();
+        complete.is_some_and(|complete| {
+            client.receiver.hash_at(complete) == Some(hash)
+                && tick.since(complete) <= self.latency + self.snapshot_ticks
+        })
+    }
+
+    /// What is in view is what should be, by distance.
+    fn check_interest(&self, at: usize) {
+        let client = &self.clients[at];
+        let tick = client.receiver.newest().unwrap();
+        let held = client.receiver.at(tick).unwrap();
+        let truth = &self.truth[&tick];
+        if client.sees_all {
+            assert_eq!(held.len(), truth.len());
+        }
+        let (Some(spot), Some(interest)) = (client.spot, self.interest) else {
+            return;
+        };
+        for (id, place, room) in self.world.places() {
+            let [x, y, z] = [0, 1, 2].map(|axis| place[axis] - spot[axis]);
+            let distance = (x * x + y * y + z * z).sqrt();
+            let is_held = held.find(id).is_some();
+            let may_see = room.is_none_or(|room| room == 0);
+            if distance > interest.leave_radius + 0.1 || !may_see {
+                assert!(!is_held, "client {at} sees {id} at {distance}");
+            } else if distance < interest.radius - 0.1 && !self.has_rule {
+                assert!(is_held, "client {at} does not see {id} at {distance}");
+            }
+        }
+    }
+}
+
+impl Client {
+    fn take_datagram(&mut self, down: &Down) -> bool {
+        if let Some(received) = self.received {
+            if down.seq == received.newest {
+                return false;
+            }
+            if down.seq < received.newest {
+                let behind = received.newest - down.seq - 1;
+                if behind >= MASK || received.mask & 1 << behind != 0 {
+                    return false;
+                }
+            }
+        }
+        if !down.body.is_empty() {
+            match self.receiver.read(down.sent_at, &down.body) {
+                Ok(_) => self.read += 1,
+                Err(ReadError::OldEpoch | ReadError::TooOld) => return false,
+                Err(error) => {
+                    // Only after a reset may the host be ahead of what is held here.
+                    self.refused += 1;
+                    panic!("{error}: {:?} at {}", down.body, down.sent_at);
+                }
+            }
+        }
+        let received = self.received.get_or_insert(Up {
+            newest: down.seq,
+            mask: 0,
+        });
+        if down.seq > received.newest {
+            let ahead = down.seq - received.newest;
+            received.mask = match ahead {
+                0..MASK => received.mask << ahead | 1 << (ahead - 1),
+                MASK => 1 << (MASK - 1),
+                _ => 0,
+            };
+            received.newest = down.seq;
+        } else if down.seq < received.newest {
+            received.mask |= 1 << (received.newest - down.seq - 1);
+        }
+        !down.body.is_empty()
+    }
+
+    fn take_report(&mut self, up: Up) {
+        let subscription = &mut self.subscription;
+        self.waiting.retain(|&seq| {
+            if seq > up.newest {
+                return true;
+            }
+            let behind = up.newest - seq;
+            let arrived = behind == 0 || behind <= MASK && up.mask & 1 << (behind - 1) != 0;
+            if arrived {
+                subscription.on_ack(Seq::new(seq));
+            } else if behind > 2 {
+                subscription.on_lost(Seq::new(seq));
+            } else {
+                return true;
+            }
+            false
+        });
+        self.answered = self.answered.max(up.newest);
+    }
+}
+
+/// Whether what a client has of an entity is what it may see of it.
+fn is_visible_part(
+    (publisher, truth): (&Publisher, EntityRef<'_>),
+    (receiver, held): (&Receiver, EntityRef<'_>),
+    may_hide: bool,
+    projection: &mut Projection,
+) -> bool {
+    let (layout, shapes): (&WireLayout, &Shapes) = (publisher.layout(), publisher.shapes());
+    let all = &shapes.get(truth.shape).kinds;
+    let kinds = &receiver.shapes().get(held.shape).kinds;
+    let mut hidden = 0;
+    for (place, kind) in all.iter().enumerate() {
+        if !kinds.contains(kind) {
+            hidden |= 1 << place;
+        }
+    }
+    if hidden != 0 && !may_hide {
+        return false;
+    }
+    projection.take(layout, shapes, &truth, hidden);
+    projection.kinds[..] == kinds[..]
+        && projection.lanes == held.lanes
+        && projection.opaque == held.opaque
+}
+
+fn below(prng: &mut Prng, bound: u64) -> usize {
+    usize::try_from(prng.below(bound)).unwrap()
+}
+
+fn run(seed: u64) {
+    let mut run = Run::new(seed);
+    let joins_by_keyframe = run.prng.below(2) == 0;
+    for phase in 0..4 {
+        run.draw_faults();
+        run.world.draw_habits();
+        for _ in 0..60 + run.prng.below(200) {
+            run.step();
+            if joins_by_keyframe && run.tick == 20 {
+                for at in 0..run.clients.len() {
+                    let client = &mut run.clients[at];
+                    let keyframe = client.subscription.keyframe(&mut run.publisher).unwrap();
+                    client.transfer = Some((run.tick + 12, keyframe.bytes));
+                }
+            }
+        }
+        if phase == 2 && run.prng.below(3) == 0 {
+            let at = below(&mut run.prng, run.clients.len() as u64);
+            let client = &mut run.clients[at];
+            client.subscription.reset();
+            client.transfer = None;
+            client.transferred = None;
+        }
+    }
+    // The faults end.
+    for client in &mut run.clients {
+        client.down.faults = Faults::default();
+        client.up.faults = Faults::default();
+        client.down.settle(run.tick);
+        client.up.settle(run.tick);
+    }
+    // A world that goes on needs to fit, all of it, into the datagrams of a snapshot.
+    let in_view = |client: &Client| client.subscription.statistics().in_view;
+    let in_view_max = run.clients.iter().map(in_view).max().unwrap_or(0);
+    let keeps_moving = run.is_generous && in_view_max < 60 && run.prng.below(2) == 0;
+    if !keeps_moving {
+        run.world.freeze();
+    }
+    let round_trip = 2 * run.latency + 2;
+    let mut bound = 2 * round_trip + 2 * run.snapshot_ticks;
+    if !run.is_generous {
+        // What waits must fit the budget, of which loss may have left a quarter.
+        bound += 60 * 12;
+    }
+    // A view of several datagrams takes so many ticks more, once for what was under way.
+    bound += 2 * (in_view_max / 40);
+    // Transfers are slower than datagrams, and come on top.
+    if run
+        .clients
+        .iter()
+        .any(|client| client.transfer.is_some() || client.transferred.is_some())
+    {
+        bound += 3 * round_trip + 10;
+    }
+    let since = run.tick;
+    while run.tick < since + bound {
+        run.step();
+    }
+    for at in 0..run.clients.len() {
+        if keeps_moving {
+            let complete = run.clients[at].receiver.newest_complete();
+            let late = complete.map_or(u32::MAX, |tick| run.tick - tick.number());
+            let allowed = run.latency + 2 * run.snapshot_ticks + 1;
+            assert!(
+                late <= allowed,
+                "client {at} is complete at {complete:?} only, it is {}; {:?}",
+                run.tick,
+                run.clients[at].subscription.statistics()
+            );
+        } else {
+            assert!(
+                run.has_converged(at),
+                "client {at} has not converged {bound} ticks after the last fault: {:?}",
+                run.clients[at].subscription.statistics()
+            );
+            run.check_interest(at);
+        }
+    }
+    assert!(run.schema.kinds().len() > 3);
+}
+
+fn checked(seed: u64) {
+    if let Err(cause) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
+        eprintln!(
+            "reproduce with: SEED={seed} cargo test -p phalanx-netcode --test statesync one_seed \
+             -- --nocapture"
+        );
+        std::panic::resume_unwind(cause);
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn one_seed() {
+    checked(number("SEED").unwrap_or(0));
+}
+
+#[test]
+fn random_worlds_over_bad_paths_converge_and_never_lie() {
+    for seed in 0..number("SEEDS").unwrap_or(SEEDS) {
+        checked(seed);
+    }
+}
