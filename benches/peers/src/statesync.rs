@@ -90,7 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!(
-        "{:<28} {:>8} {:>8} {:>7} {:>9} {:>7} | {:>14} {:>14} {:>12} {:>10}",
+        "{:<28} {:>8} {:>8} {:>7} {:>9} {:>7} | {:>14} {:>14} {:>12} {:>7} {:>10}",
         "library",
         "form",
         "entities",
@@ -100,6 +100,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "B/client tick",
         "datagrams",
         "up B/tick",
+        "fresh %",
         "host µs"
     );
     let mut rows = Vec::new();
@@ -110,7 +111,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             let figures = run(*load).map_err(|error| format!("{name}, {load:?}: {error}"))?;
             println!(
-                "{name:<28} {:>8} {:>8} {:>7} {:>7} % {:>4} Hz | {:>14.1} {:>14.2} {:>12.1} {:>10.1}{}",
+                "{name:<28} {:>8} {:>8} {:>7} {:>7} % {:>4} Hz | {:>14.1} {:>14.2} {:>12.1} {:>7.1} {:>10.1}{}",
                 format!("{:?}", load.form),
                 load.entities,
                 load.clients,
@@ -119,6 +120,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 figures.bytes_down,
                 figures.datagrams_down,
                 figures.bytes_up,
+                figures.fresh * 100.0,
                 figures.host_us,
                 if figures.converged { "" } else { "  NOT CONVERGED" },
             );

@@ -87,3 +87,9 @@ pub fn held(world: &mut World) -> (usize, u64) {
     }
     held
 }
+
+/// The positions that a client holds.
+pub fn positions(world: &mut World) -> Vec<[f32; 3]> {
+    let mut query = world.query::<&Position>();
+    query.iter(world).map(|position| position.0).collect()
+}

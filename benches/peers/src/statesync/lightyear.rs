@@ -20,10 +20,10 @@ use lightyear::prelude::{
 
 use crate::components::{
     Health, PackedRotation, PackedVelocity, Position, Rotation, State, Velocity, advance, held,
-    spawn,
+    positions, spawn,
 };
 use crate::relay::{self, Relay};
-use crate::scene::{Figures, Load, Scene};
+use crate::scene::{Figures, Load, Scene, fresh};
 
 const PROTOCOL: u64 = 7;
 const KEY: [u8; 32] = [7; 32];
@@ -72,11 +72,15 @@ pub fn run(load: Load) -> Result<Figures, Box<dyn Error>> {
 
     relay::reset(&mut relays);
     let mut times = Vec::with_capacity(load.ticks);
+    let mut held_fresh = 0.0;
     for _ in 0..load.ticks {
         advance(host.world_mut(), &mut scene, &load, &entities);
         times.push(step(&mut host, &mut clients, &mut relays, &mut clock)?);
+        if let Some(client) = clients.first_mut() {
+            held_fresh += fresh(&scene, positions(client.world_mut()).into_iter());
+        }
     }
-    let (down, up) = relay::totals(&relays);
+    let counts = relay::totals(&relays);
     for _ in 0..10 {
         step(&mut host, &mut clients, &mut relays, &mut clock)?;
     }
@@ -84,7 +88,7 @@ pub fn run(load: Load) -> Result<Figures, Box<dyn Error>> {
     let converged = clients
         .iter_mut()
         .all(|client| held(client.world_mut()) == expected);
-    Ok(Figures::new(&load, down, up, times, converged))
+    Ok(Figures::new(&load, counts, times, held_fresh, converged))
 }
 
 /// When the next tick begins.

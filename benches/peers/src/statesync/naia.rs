@@ -3,6 +3,7 @@
 //! Its clock counts whole milliseconds, so 60 Hz are ticks of 16 ms. The default cap of 64 kB/s and
 //! client is lifted: a capped sender would look small by being late.
 
+#[path = "naia/world.rs"]
 mod world;
 
 use std::error::Error;
@@ -22,7 +23,7 @@ use naia_shared::transport::local::{FAKE_SERVER_ADDR, LocalTransportHub};
 use naia_shared::{Instant, Message, Property, Protocol, Replicate, TestClock};
 use parking_lot::Mutex;
 
-use crate::scene::{Count, Figures, Form, Load, Row, Scene, sum_of};
+use crate::scene::{Count, Figures, Form, Load, Row, Scene, fresh, sum_of};
 use world::{Id, Reader, World, Writer};
 
 /// Ticks until every client must hold every entity.
@@ -99,11 +100,17 @@ pub fn run(load: Load) -> Result<Figures, Box<dyn Error>> {
 
     session.counts.reset();
     let mut times = Vec::with_capacity(load.ticks);
+    let mut held_fresh = 0.0;
     for _ in 0..load.ticks {
         session.advance(&mut scene, &load, &entities);
         times.push(session.step());
+        if let Some((_, world)) = session.clients.first() {
+            let positions = world.all::<Position>();
+            let positions = positions.map(|position| [*position.x, *position.y, *position.z]);
+            held_fresh += fresh(&scene, positions);
+        }
     }
-    let (down, up) = (session.counts.down(), session.counts.up());
+    let counts = (session.counts.down(), session.counts.up());
     for _ in 0..10 {
         session.step();
     }
@@ -115,7 +122,7 @@ pub fn run(load: Load) -> Result<Figures, Box<dyn Error>> {
             .fold(0, u64::wrapping_add);
         sum == expected
     });
-    Ok(Figures::new(&load, down, up, times, converged))
+    Ok(Figures::new(&load, counts, times, held_fresh, converged))
 }
 
 /// A host, its clients and the network between them.

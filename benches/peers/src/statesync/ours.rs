@@ -54,18 +54,20 @@ pub fn run(load: Load) -> Result<Figures, Box<dyn Error>> {
     }
     session.down = Count::default();
     let mut times = Vec::with_capacity(load.ticks);
+    let mut held_fresh = 0.0;
     for _ in 0..load.ticks {
         advance(&mut scene, &load);
         times.push(session.step(&scene)?);
+        held_fresh += session.fresh();
     }
-    let down = session.down;
+    let counts = (session.down, Count::default());
     let mut settled = 0;
     while settled < JOIN_SNAPSHOTS_MAX && !session.converged() {
         session.step(&scene)?;
         settled += 1;
     }
     let converged = session.converged();
-    Ok(Figures::new(&load, down, Count::default(), times, converged))
+    Ok(Figures::new(&load, counts, times, held_fresh, converged))
 }
 
 fn advance(scene: &mut Scene, load: &Load) {
@@ -180,6 +182,20 @@ impl Session {
             self.tick += 1;
         }
         Ok(took)
+    }
+
+    /// Share of the entities of which the first client holds what the newest snapshot says.
+    fn fresh(&self) -> f64 {
+        let held = self.clients.first().and_then(|client| {
+            let tick = self.publisher.newest()?;
+            let entities = self.publisher.at(tick)?.entities();
+            let held = client.receiver.at(client.receiver.newest()?)?;
+            let fresh = entities
+                .clone()
+                .filter(|entity| held.find(entity.id).is_some_and(|own| own.lanes == entity.lanes));
+            Some(fresh.count() as f64 / entities.count() as f64)
+        });
+        held.unwrap_or(0.0)
     }
 
     /// Whether every client holds the newest snapshot.

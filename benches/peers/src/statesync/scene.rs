@@ -1,5 +1,6 @@
 //! The entities, how they move, and what is measured.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use phalanx_netcode::prng::Prng;
@@ -131,6 +132,19 @@ pub fn sum_of(position: [f32; 3]) -> u64 {
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// How many of `positions` the host has at this moment, as a share of all entities.
+pub fn fresh(scene: &Scene, positions: impl Iterator<Item = [f32; 3]>) -> f64 {
+    let present: HashSet<_> = scene
+        .rows
+        .iter()
+        .map(|row| row.position.map(f32::to_bits))
+        .collect();
+    let fresh = positions
+        .filter(|position| present.contains(&position.map(f32::to_bits)))
+        .count();
+    fresh as f64 / scene.rows.len() as f64
+}
+
 /// Counts of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Count {
@@ -146,12 +160,21 @@ pub struct Figures {
     pub bytes_up: f64,
     /// Median microseconds per tick, for all clients.
     pub host_us: f64,
+    /// Mean share of the entities that the first client holds as the host's newest tick has them, after
+    /// that tick's datagrams.
+    pub fresh: f64,
     /// Whether every client ended with the host's positions.
     pub converged: bool,
 }
 
 impl Figures {
-    pub fn new(load: &Load, down: Count, up: Count, mut times: Vec<Duration>, converged: bool) -> Self {
+    pub fn new(
+        load: &Load,
+        (down, up): (Count, Count),
+        mut times: Vec<Duration>,
+        fresh: f64,
+        converged: bool,
+    ) -> Self {
         times.sort_unstable();
         let per_client_tick = |value: u64| value as f64 / (load.clients * times.len()) as f64;
         Self {
@@ -159,13 +182,14 @@ impl Figures {
             datagrams_down: per_client_tick(down.datagrams),
             bytes_up: per_client_tick(up.bytes),
             host_us: times[times.len() / 2].as_secs_f64() * 1e6,
+            fresh: fresh / times.len() as f64,
             converged,
         }
     }
 
     pub fn json(&self, name: &str, load: &Load) -> String {
         format!(
-            "{{\"library\":\"{name}\",\"form\":\"{:?}\",\"entities\":{},\"clients\":{},\"changing_percent\":{},\"rate\":{},\"bytes_down_per_client_tick\":{:.1},\"datagrams_down_per_client_tick\":{:.2},\"bytes_up_per_client_tick\":{:.1},\"host_us_per_tick\":{:.1},\"converged\":{}}}",
+            "{{\"library\":\"{name}\",\"form\":\"{:?}\",\"entities\":{},\"clients\":{},\"changing_percent\":{},\"rate\":{},\"bytes_down_per_client_tick\":{:.1},\"datagrams_down_per_client_tick\":{:.2},\"bytes_up_per_client_tick\":{:.1},\"host_us_per_tick\":{:.1},\"fresh\":{:.3},\"converged\":{}}}",
             load.form,
             load.entities,
             load.clients,
@@ -175,6 +199,7 @@ impl Figures {
             self.datagrams_down,
             self.bytes_up,
             self.host_us,
+            self.fresh,
             self.converged
         )
     }
