@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
+use phalanx::math::{Quat, Vec2, Vec3};
 use phalanx::netcode::hash::ValueHasher;
 use phalanx::netcode::id::NetId;
 use phalanx::netcode::prng::Prng;
 use phalanx::netcode::state::{
-    ExactType, FieldSchema, KindHasher, KindRows, KindSchema, KindShape, Schema, Snapshot,
-    Visibility, kind_salt,
+    ExactType, FieldSchema, Interpolation, KindHasher, KindRows, KindSchema, KindShape, Prediction,
+    Schema, Snapshot, Visibility, WireForm, WireLayout, kind_salt,
 };
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::wire::bytes::Reader;
@@ -249,4 +250,105 @@ fn attributes_and_their_defaults() {
         ("Health", 1, Visibility::Client)
     );
     assert_eq!(Stance::VISIBILITY, Visibility::Derived);
+}
+
+#[derive(Clone, Debug, PartialEq, Networked)]
+#[networked(name = "Ship", interpolate = "step")]
+struct Ship {
+    #[networked(range(-32..=32), per_unit = 512, position, interpolate = "linear")]
+    at: Vec2,
+    #[networked(rotation = 9)]
+    #[networked(interpolate = "spherical")]
+    facing: Quat,
+    #[networked(unit = 10)]
+    aim: Vec3,
+    #[networked(range(0..=100), predict = "last")]
+    hull: u16,
+    #[networked(varint)]
+    score: u64,
+    #[networked(half)]
+    heat: [f32; 3],
+    course: Course,
+}
+
+#[derive(Clone, Debug, PartialEq, Exact)]
+enum Course {
+    Stay,
+    To {
+        #[networked(range(-32..=32), per_unit = 4)]
+        place: Vec2,
+    },
+}
+
+#[test]
+fn fields_declare_their_wire_form() {
+    let metres = |per_unit| WireForm::Fixed {
+        min: -32,
+        max: 32,
+        per_unit,
+    };
+    let field = FieldSchema::new;
+    let fields = Ship::fields();
+    assert_eq!(
+        fields,
+        [
+            field("at", ExactType::Vec2).wire(metres(512)).position(),
+            field("facing", ExactType::Quat).wire(WireForm::Rotation { bits: 9 }),
+            field("aim", ExactType::Vec3).wire(WireForm::Unit { bits: 10 }),
+            field("hull", ExactType::U16)
+                .wire(WireForm::Range { min: 0, max: 100 })
+                .predicted(Prediction::Last),
+            field("score", ExactType::U64).wire(WireForm::Varint),
+            field("heat", <[f32; 3]>::exact_type()).wire(WireForm::Half),
+            field(
+                "course",
+                ExactType::Enum(vec![
+                    (0, "Stay".to_owned(), vec![]),
+                    (
+                        1,
+                        "To".to_owned(),
+                        vec![field("place", ExactType::Vec2).wire(metres(4))]
+                    ),
+                ])
+            ),
+        ]
+    );
+    let shown: Vec<Interpolation> = fields.iter().map(|field| field.interpolation).collect();
+    use Interpolation::{Linear, Spherical, Step};
+    assert_eq!(shown, [Linear, Spherical, Step, Step, Step, Step, Step]);
+
+    let schema = Schema::new(vec![KindSchema::of::<Ship>(KindShape::Component)]).unwrap();
+    let layout = WireLayout::new(&schema);
+    let layout = layout.kind(0).unwrap();
+    let ship = Ship {
+        at: Vec2::new(1.0, -31.999),
+        facing: Quat::from_xyzw(0.5, 0.5, -0.5, 0.5),
+        aim: Vec3::new(0.0, 3.0, 0.0),
+        hull: 250,
+        score: 1 << 40,
+        heat: [0.5, 1e-3, 7e4],
+        course: Course::To {
+            place: Vec2::new(0.3, 4.1),
+        },
+    };
+    let mut row = Vec::new();
+    ship.write_exact(&mut row);
+    let (mut lanes, mut opaque, mut clamped) = Default::default();
+    layout
+        .quantize(&row, &mut lanes, &mut opaque, &mut clamped)
+        .unwrap();
+    assert_eq!(clamped, 2, "the hull, and the last heat");
+    row.clear();
+    layout
+        .dequantize(&lanes, &mut &opaque[..], &mut row)
+        .unwrap();
+    let shown = Ship::read_exact(&mut Reader::new(&row)).unwrap();
+    assert_eq!(shown.at, Vec2::new(1.0, -31.998_047));
+    assert!(shown.facing.dot(ship.facing).abs() > 0.999_99);
+    assert!((shown.aim - Vec3::Y).length() < 0.003, "{}", shown.aim);
+    assert_eq!((shown.hull, shown.score), (100, 1 << 40));
+    assert_eq!(shown.heat, [0.5, 0.001_000_404_4, 65_504.0]);
+    let place = Vec2::new(0.25, 4.0);
+    assert_eq!(shown.course, Course::To { place });
+    assert_eq!(layout.place(&lanes), Some([1.0, -31.998_046_875, 0.0]));
 }

@@ -12,6 +12,7 @@
 //! Same settings, same calls: same bytes out, in every process.
 
 mod api;
+mod audience;
 mod client;
 mod core;
 mod desync;
@@ -19,6 +20,7 @@ mod doctor;
 mod guest;
 mod host;
 mod seat;
+mod state_sync;
 
 use std::sync::Arc;
 
@@ -29,11 +31,13 @@ use crate::session::config::{ConfigError, HostConfig, JoinConfig};
 use crate::session::messages::{Channel, SendError};
 use crate::session::roster::Roster;
 use crate::session::statistics::{NodeStatistics, PeerStatistics};
-use crate::state::{Snapshot, StateHash};
+use crate::state::{Shapes, Snapshot, StateHash, WireLayout};
+use crate::statesync::Publisher;
 use crate::tick::Tick;
 use crate::time::Time;
 
 pub use api::{DesyncReport, DisconnectReason, Event, Request, SessionInfo};
+pub use state_sync::{Received, StateSyncStatistics};
 
 use self::client::Client;
 use self::core::{Core, ExportFor, Todo};
@@ -196,6 +200,45 @@ impl Node {
             })
     }
 
+    /// Counters of state-sync mode; `None` in lockstep, and on a client before its welcome.
+    #[must_use]
+    pub fn state_sync(&self) -> Option<StateSyncStatistics> {
+        match &self.role {
+            Role::Host(host) => host.audience.as_ref().map(|audience| audience.statistics),
+            Role::Client(client) => client.state_sync(),
+        }
+    }
+
+    /// The states of the host that a client in state-sync mode took over last, oldest first: what
+    /// a renderer interpolates. None on a host.
+    pub fn received(&self) -> impl Iterator<Item = &Received> {
+        let client = match &self.role {
+            Role::Host(_) => None,
+            Role::Client(client) => Some(client),
+        };
+        client.into_iter().flat_map(|client| client.received())
+    }
+
+    /// How values lie in [`Node::received`]; `None` where there are none.
+    #[must_use]
+    pub fn wire_tables(&self) -> Option<(&WireLayout, &Shapes)> {
+        match &self.role {
+            Role::Host(_) => None,
+            Role::Client(client) => client.wire_tables(),
+        }
+    }
+
+    /// What a host in state-sync mode publishes with: interest, rules and accounts are set there.
+    pub fn publisher_mut(&mut self) -> Option<&mut Publisher> {
+        match &mut self.role {
+            Role::Host(host) => host
+                .audience
+                .as_mut()
+                .map(|audience| &mut audience.publisher),
+            Role::Client(_) => None,
+        }
+    }
+
     /// Whether this node has done all that it had to, and nothing is left to send.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -277,6 +320,7 @@ impl Node {
         };
         self.core.hashes.put(tick, hash);
         match &mut self.role {
+            Role::Host(host) if host.audience.is_some() => host.commit_final_hash(tick, hash),
             Role::Host(host) => host.doctor.own_hash(&mut self.core, &mut host.guests, tick),
             Role::Client(client) => client.own_hash(&self.core, tick, hash),
         }
@@ -311,18 +355,24 @@ impl Node {
 
     /// Answers [`Request::Publish`] with what clients may see of the state.
     pub fn commit_publish(&mut self, snapshot: &Snapshot) {
-        let _ = snapshot;
+        if let Role::Host(host) = &mut self.role {
+            host.commit_publish(&self.core, snapshot);
+        }
     }
 
     /// Answers [`Request::PublishOwned`] with the predicted entities of this node's slot.
     pub fn commit_owned(&mut self, snapshot: &Snapshot) {
-        let _ = snapshot;
+        if let Role::Client(client) = &mut self.role {
+            client.commit_owned(snapshot);
+        }
     }
 
     /// Answers [`Request::Patch`]. If the patch could not be taken over, the state is lost: the
     /// client asks the host for all of it.
     pub fn commit_patch(&mut self, now: Time, is_patched: bool) {
-        let _ = (now, is_patched);
+        if let Role::Client(client) = &mut self.role {
+            client.commit_patch(&mut self.core, now, is_patched);
+        }
     }
 
     /// Sends a message of the game: a client to the host, a host to the member `to`.
@@ -348,6 +398,15 @@ impl Node {
             .messages
             .send(channel, bytes)?;
         Ok(())
+    }
+
+    /// Says how far behind this node's inputs its player sees others, in state-sync mode: the tick
+    /// on which an input sampled now will act, minus the tick at which others are shown. The host
+    /// answers queries of this player for what it saw. Without effect on a host.
+    pub fn show_behind(&mut self, now: Time, behind_ticks: u32) {
+        if let Role::Client(client) = &mut self.role {
+            client.show(now, behind_ticks);
+        }
     }
 
     /// Starts a session that waits for it; without effect on a client.
@@ -400,6 +459,13 @@ impl Node {
                 self.exporting = Some(purpose);
                 Request::Export { tick }
             }
+            Todo::Publish(tick) => Request::Publish { tick },
+            Todo::PublishOwned(tick, slot) => Request::PublishOwned { tick, slot },
+            Todo::Seen(slot, behind_ticks) => Request::Seen { slot, behind_ticks },
+            Todo::Patch => match &self.role {
+                Role::Client(client) => Request::Patch(client.patch()?),
+                Role::Host(_) => return None,
+            },
             Todo::Import => {
                 let bytes = match &self.role {
                     Role::Host(host) => host.doctor.cure.as_deref(),

@@ -119,3 +119,171 @@ pub trait Simulation {
 
 /// Name of the kind that says which slot an entity belongs to, in the first byte of its rows.
 pub const OWNER_KIND: &str = "phalanx.owner";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::NetId;
+    use crate::state::{
+        ExactType, FieldSchema, KindSchema, KindShape, QuantizedSnapshot, Quantizer, Shapes,
+        WireForm, WireLayout,
+    };
+
+    /// A simulation whose state is a snapshot, with the defaults of the trait.
+    struct Plain {
+        schema: Arc<Schema>,
+        state: Snapshot,
+    }
+
+    impl Simulation for Plain {
+        type Image = Snapshot;
+
+        fn schema(&self) -> &Arc<Schema> {
+            &self.schema
+        }
+
+        fn tick(&self) -> Tick {
+            self.state.tick
+        }
+
+        fn step(&mut self, frame: &InputFrame, _kind: StepKind) {
+            self.state.tick = frame.tick();
+        }
+
+        fn hash(&mut self, out: &mut StateHash) {
+            *out = self.state.hash(&self.schema);
+        }
+
+        fn capture(&mut self, image: &mut Snapshot) {
+            image.clone_from(&self.state);
+        }
+
+        fn restore(&mut self, image: &Snapshot) {
+            self.state.clone_from(image);
+        }
+
+        fn hash_image(&self, image: &Snapshot, out: &mut StateHash) {
+            *out = image.hash(&self.schema);
+        }
+
+        fn export(&self, image: &Snapshot) -> Snapshot {
+            image.clone()
+        }
+
+        fn import(&mut self, snapshot: &Snapshot) -> Result<(), ImportError> {
+            snapshot.validate(&self.schema)?;
+            self.state.clone_from(snapshot);
+            Ok(())
+        }
+    }
+
+    const HEALTH: usize = 0;
+    const SECRET: usize = 1;
+    const CLOCK: usize = 2;
+    const OWNER: usize = 3;
+
+    /// Entities 1, 2 and 3 have a health, a secret and, but for the last, an owner: its id.
+    fn plain() -> Plain {
+        let kind = |name: &str, shape, visibility, exact| KindSchema {
+            name: name.to_owned(),
+            version: 1,
+            shape,
+            visibility,
+            fields: vec![FieldSchema::new("0", exact)],
+        };
+        let component = KindShape::Component;
+        let mut health = kind("Health", component, Visibility::Client, ExactType::U16);
+        health.fields[0].wire = WireForm::Range { min: 0, max: 100 };
+        let schema = Schema::new(vec![
+            health,
+            kind("Secret", component, Visibility::HostOnly, ExactType::U8),
+            kind(
+                "clock",
+                KindShape::Resource,
+                Visibility::Client,
+                ExactType::U32,
+            ),
+            kind(OWNER_KIND, component, Visibility::Client, ExactType::U8),
+        ])
+        .unwrap();
+        let mut state = Snapshot {
+            tick: Tick::new(7),
+            kinds: vec![Default::default(); 4],
+        };
+        for id in 1..=3_u8 {
+            let net_id = NetId::from_bits(id.into());
+            state.kinds[HEALTH].push(net_id, |out| out.extend([id * 10, 0]));
+            state.kinds[SECRET].push(net_id, |out| out.push(id));
+            if id < 3 {
+                state.kinds[OWNER].push(net_id, |out| out.push(id));
+            }
+        }
+        state.kinds[CLOCK].push(NetId::NONE, |out| out.extend([7, 0, 0, 0]));
+        Plain {
+            schema: Arc::new(schema),
+            state,
+        }
+    }
+
+    fn ids(rows: &crate::state::KindRows) -> Vec<u64> {
+        rows.ids.iter().map(|id| id.bits()).collect()
+    }
+
+    #[test]
+    fn clients_get_what_they_may_see() {
+        let mut plain = plain();
+        let mut out = Snapshot::default();
+        plain.publish(&mut out);
+        assert_eq!(out.tick, Tick::new(7));
+        assert_eq!(out.kinds[HEALTH], plain.state.kinds[HEALTH]);
+        assert_eq!(ids(&out.kinds[SECRET]), [0_u64; 0]);
+        assert_eq!(ids(&out.kinds[CLOCK]), [0]);
+        plain.publish_owned(Slot(2), &mut out);
+        let found: Vec<_> = out.kinds.iter().map(ids).collect();
+        assert_eq!(found, [vec![2], vec![], vec![], vec![2]]);
+        plain.publish_owned(Slot(3), &mut out);
+        assert!(out.kinds.iter().all(crate::state::KindRows::is_empty));
+    }
+
+    #[test]
+    fn a_client_takes_over_what_the_authority_says() {
+        let mut authority = plain();
+        let layout = WireLayout::new(&authority.schema);
+        let (mut shapes, mut quantizer) = (Shapes::default(), Quantizer::default());
+        let mut exact = Snapshot::default();
+        let (mut old, mut new): (QuantizedSnapshot, QuantizedSnapshot) = Default::default();
+        authority.publish(&mut exact);
+        quantizer.quantize(&layout, &mut shapes, &exact, None, &mut old);
+
+        // Entity 1 goes, 2 is hurt and nobody's, 3 has more health than the wire form allows.
+        let state = &mut authority.state;
+        state.tick = Tick::new(10);
+        state.kinds[HEALTH].clear();
+        state.kinds[HEALTH].push(NetId::from_bits(2), |out| out.extend([19, 0]));
+        state.kinds[HEALTH].push(NetId::from_bits(3), |out| out.extend([200, 0]));
+        state.kinds[OWNER].clear();
+        authority.publish(&mut exact);
+        let report = quantizer.quantize(&layout, &mut shapes, &exact, None, &mut new);
+        assert_eq!(report.clamped, 1);
+
+        let mut patch = Patch::default();
+        Patch::between(&layout, &shapes, Some(&old), &new, &mut patch).unwrap();
+        let mut client = plain();
+        client.patch(&patch).unwrap();
+        assert_eq!(client.tick(), Tick::new(10));
+        let health = &client.state.kinds[HEALTH];
+        assert_eq!(ids(health), [2, 3]);
+        assert_eq!(health.bytes, [19, 0, 100, 0]);
+        assert_eq!(ids(&client.state.kinds[OWNER]), [0_u64; 0]);
+        assert_eq!(ids(&client.state.kinds[CLOCK]), [0], "it did not change");
+        // What clients do not get is their own, but an entity goes with all it has.
+        assert_eq!(ids(&client.state.kinds[SECRET]), [2, 3]);
+
+        // A row that is no value changes nothing.
+        let before = client.state.clone();
+        patch.kinds[HEALTH].rows.bytes.pop();
+        *patch.kinds[HEALTH].rows.ends.last_mut().unwrap() -= 1;
+        assert!(client.patch(&patch).is_err());
+        assert_eq!(client.state, before);
+    }
+}

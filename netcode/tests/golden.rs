@@ -294,6 +294,23 @@ fn control_messages() {
             "08 41 01",
         ),
         (Control::Difference("hp".to_owned()), "09 02 'hp'"),
+        (Control::Reset, "0a"),
+        (
+            Control::Replaced {
+                first: 300,
+                ticks: 5,
+            },
+            "0b fb 2c 01 05",
+        ),
+        (
+            Control::Final {
+                tick: 600,
+                state: 1 << 32,
+                interest: 9,
+            },
+            "0c fb 58 02 fd 00 00 00 00 01 00 00 00 09",
+        ),
+        (Control::Behind(9), "0d 09"),
     ];
     for (control, text) in controls {
         assert_eq!(control.to_bytes(), golden(text), "{control:?}");

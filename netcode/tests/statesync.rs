@@ -23,7 +23,7 @@ use std::sync::Arc;
 use channel::{Channel, Faults};
 use phalanx_netcode::delta::Projection;
 use phalanx_netcode::id::{MemberId, NetId, Slot};
-use phalanx_netcode::limits::STATE_RING_SNAPSHOTS;
+use phalanx_netcode::limits::{STATE_HELD_BYTES_MAX, STATE_RING_SNAPSHOTS};
 use phalanx_netcode::prng::Prng;
 use phalanx_netcode::state::{EntityRef, QuantizedSnapshot, Schema, Shape, Shapes, WireLayout};
 use phalanx_netcode::statesync::{
@@ -33,7 +33,7 @@ use phalanx_netcode::tick::{Seq, Tick, TickRate};
 use world::World;
 
 /// Seeds of a default run.
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 16;
 /// Datagrams of acks behind the newest that a report tells of.
 const MASK: u32 = 64;
 
@@ -88,9 +88,8 @@ struct Client {
     sees_all: bool,
     /// For a client that sees everything within a distance of a point.
     spot: Option<[f32; 3]>,
-    checked: Option<Tick>,
-    refused: u32,
-    read: u32,
+    /// The newest body.
+    sent: Vec<u8>,
 }
 
 struct Run {
@@ -164,9 +163,7 @@ impl Run {
                     received: None,
                     transfer: None,
                     transferred: None,
-                    checked: None,
-                    refused: 0,
-                    read: 0,
+                    sent: Vec::new(),
                 }
             })
             .collect();
@@ -243,6 +240,7 @@ impl Run {
             .write(&mut self.publisher, Seq::new(seq), room, &mut body);
         assert!(body.len() <= room, "{} in {room}", body.len());
         let sent_at = Tick::new(now);
+        client.sent.clone_from(&body);
         client.down.send(now, Down { seq, sent_at, body });
         // Client.
         if let Some((due, bytes)) = &client.transfer
@@ -268,7 +266,8 @@ impl Run {
             held <= STATE_RING_SNAPSHOTS as usize + 1,
             "{held} snapshots are held"
         );
-        if is_news {
+        // Checking is slower than what is checked.
+        if is_news && self.prng.below(3) == 0 {
             self.check_safety(at);
         }
     }
@@ -305,7 +304,6 @@ impl Run {
                 assert_eq!(ids(held), ids(truth), "client {at} at {tick}");
             }
         }
-        client.checked = Some(newest);
     }
 
     /// Whether client `at` holds the present state, which does not change any more, as it should.
@@ -363,11 +361,9 @@ impl Client {
         }
         if !down.body.is_empty() {
             match self.receiver.read(down.sent_at, &down.body) {
-                Ok(_) => self.read += 1,
+                Ok(_) => {}
                 Err(ReadError::OldEpoch | ReadError::TooOld) => return false,
                 Err(error) => {
-                    // Only after a reset may the host be ahead of what is held here.
-                    self.refused += 1;
                     panic!("{error}: {:?} at {}", down.body, down.sent_at);
                 }
             }
@@ -529,6 +525,87 @@ fn checked(seed: u64) {
         );
         std::panic::resume_unwind(cause);
     }
+}
+
+/// Bodies of a session, changed at random, before and instead of the right ones.
+#[test]
+fn changed_bodies_are_refused_or_taken_and_nothing_breaks() {
+    let rounds = number("PHALANX_STORM").unwrap_or(30_000);
+    let mut done = 0;
+    let mut refused = 0_u64;
+    let mut seed = 0;
+    while done < rounds {
+        let mut run = Run::new(seed);
+        seed += 1;
+        run.world.draw_habits();
+        let mut prng = Prng::with_stream(seed, 9);
+        let mut victim = Receiver::new(&run.schema, run.snapshot_ticks);
+        let mut before: Vec<u8> = Vec::new();
+        for _ in 0..150 {
+            run.step();
+            let client = &mut run.clients[0];
+            let tick = Tick::new(run.tick - 1);
+            let mut body = client.sent.clone();
+            if run.tick == 100 {
+                body = client
+                    .subscription
+                    .keyframe(&mut run.publisher)
+                    .unwrap()
+                    .bytes
+                    .to_vec();
+                client.subscription.keyframe_cancelled();
+            }
+            if body.is_empty() {
+                continue;
+            }
+            for _ in 0..8 {
+                let changed = change(&body, &before, &mut prng);
+                refused += u64::from(victim.read(tick, &changed).is_err());
+                refused += u64::from(victim.install_keyframe(&changed).is_err());
+                done += 2;
+            }
+            // What was taken may have led it astray: the right one may be refused then.
+            let right = victim.read(tick, &body);
+            if right.is_err() && victim.needs_reset() {
+                victim = Receiver::new(&run.schema, run.snapshot_ticks);
+            }
+            before = body;
+            assert!(victim.memory() <= STATE_HELD_BYTES_MAX);
+            assert!(victim.ticks().count() <= STATE_RING_SNAPSHOTS as usize + 1);
+        }
+    }
+    assert!(
+        refused > done / 4,
+        "only {refused} of {done} were refused: the changes did not hit"
+    );
+}
+
+/// `body` with some bits, bytes or its end changed, or grown together with another one.
+fn change(body: &[u8], other: &[u8], prng: &mut Prng) -> Vec<u8> {
+    let mut changed = body.to_vec();
+    for _ in 0..1 + prng.below(3) {
+        let at = below(prng, changed.len() as u64 + 1);
+        match prng.below(6) {
+            0 | 1 => {
+                if let Some(byte) = changed.get_mut(at) {
+                    *byte ^= 1 << prng.below(8);
+                }
+            }
+            2 => {
+                // The head decides most.
+                if let Some(byte) = changed.get_mut(at % 4) {
+                    *byte = prng.next_u32().to_le_bytes()[0];
+                }
+            }
+            3 => changed.truncate(at),
+            4 => changed.extend((0..prng.below(20)).map(|_| prng.next_u32().to_le_bytes()[0])),
+            _ => {
+                changed.truncate(at);
+                changed.extend_from_slice(&other[other.len().min(at)..]);
+            }
+        }
+    }
+    changed
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -51,11 +51,29 @@ impl Player for Bot {
     fn stepped(&mut self, _simulation: &Toy, _frame: &InputFrame) {}
 }
 
+/// A player whose behaviour is decided by a seed and its place in the cluster.
+pub trait Seeded: Player {
+    /// The player.
+    fn seeded(seed: u64, stream: u64) -> Self;
+}
+
+impl Seeded for Bot {
+    fn seeded(seed: u64, stream: u64) -> Self {
+        Self {
+            prng: Prng::with_stream(seed, stream),
+            input: 0,
+            flips_per_million: 100_000,
+            submitted: BTreeMap::new(),
+            remembers: true,
+        }
+    }
+}
+
 /// A node with what arrived for it.
 #[derive(Debug)]
-pub struct Member {
+pub struct Member<P: Player = Bot> {
     /// Its driver.
-    pub driver: Driver<Bot>,
+    pub driver: Driver<P>,
     /// All events so far.
     pub events: Vec<Event>,
     link: SimLink,
@@ -95,11 +113,14 @@ impl Link for SimLink {
     fn close(&mut self, _path: Path) {}
 }
 
+/// A cluster that plays the lockstep toy.
+pub type Cluster = ClusterOf<Bot>;
+
 /// A host and its clients over conditioned paths.
 #[derive(Debug)]
-pub struct Cluster {
+pub struct ClusterOf<P: Player> {
     /// The nodes; the host is the first.
-    pub members: Vec<Member>,
+    pub members: Vec<Member<P>>,
     now: Time,
     seed: u64,
     network: Conditioner<(Index, Path)>,
@@ -123,7 +144,7 @@ pub struct Cluster {
     pub astray: VecDeque<(Path, Vec<u8>)>,
 }
 
-impl Cluster {
+impl<P: Seeded> ClusterOf<P> {
     /// A cluster with a host; all depends on `seed`.
     ///
     /// # Panics
@@ -136,7 +157,7 @@ impl Cluster {
         // An epoch that is not zero, as in a real process.
         let now = Time::from_millis(10_000);
         let node = Node::host(host, now).expect("the host's settings can be used");
-        let member = member(Driver::new(node, game, bot(seed, 0)), Path(0), 0);
+        let member = member(Driver::new(node, game, P::seeded(seed, 0)), Path(0), 0);
         Self {
             members: vec![member],
             now,
@@ -176,7 +197,7 @@ impl Cluster {
         let node = Node::join(config, Path(0), now).expect("the settings can be used");
         let path = Path(u32::try_from(index).expect("few members"));
         self.members.push(member(
-            Driver::new(node, game, bot(self.seed, index as u64)),
+            Driver::new(node, game, P::seeded(self.seed, index as u64)),
             path,
             ahead_us,
         ));
@@ -210,7 +231,7 @@ impl Cluster {
     }
 
     /// The driver of `index`.
-    pub fn driver(&mut self, index: Index) -> &mut Driver<Bot> {
+    pub fn driver(&mut self, index: Index) -> &mut Driver<P> {
         &mut self.members[index].driver
     }
 
@@ -403,7 +424,7 @@ impl Cluster {
     }
 }
 
-impl Member {
+impl<P: Player> Member<P> {
     /// When it wants to be pumped, on the cluster's clock.
     fn timeout(&self) -> Time {
         let own = self.driver.poll_timeout();
@@ -411,7 +432,7 @@ impl Member {
     }
 }
 
-fn member(driver: Driver<Bot>, path: Path, ahead_us: u64) -> Member {
+fn member<P: Player>(driver: Driver<P>, path: Path, ahead_us: u64) -> Member<P> {
     Member {
         driver,
         events: Vec::new(),
@@ -419,15 +440,5 @@ fn member(driver: Driver<Bot>, path: Path, ahead_us: u64) -> Member {
         paused: false,
         path,
         ahead_us,
-    }
-}
-
-fn bot(seed: u64, stream: u64) -> Bot {
-    Bot {
-        prng: Prng::with_stream(seed, stream),
-        input: 0,
-        flips_per_million: 100_000,
-        submitted: BTreeMap::new(),
-        remembers: true,
     }
 }

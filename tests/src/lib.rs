@@ -1,7 +1,8 @@
-//! Test tools of Phalanx: a toy game and a cluster of real nodes in virtual time.
+//! Test tools of Phalanx: toy games and a cluster of real nodes in virtual time.
 //!
 //! [`cluster::Cluster`] runs hosts and clients, bytes and all, over conditioned paths. One seed
 //! decides everything; a failure prints it with the line that repeats the run.
 
 pub mod cluster;
 pub mod toy;
+pub mod yard;

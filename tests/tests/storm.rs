@@ -114,7 +114,7 @@ fn byte(number: u32) -> u8 {
 fn lie(prng: &mut Prng) -> Control {
     let mut number = || wild(prng);
     let (a, b, c, d) = (number(), number(), number(), number());
-    match prng.below(12) {
+    match prng.below(16) {
         0 => Control::Member(MemberRecord {
             id: short(a),
             role: byte(b) % 5,
@@ -151,6 +151,17 @@ fn lie(prng: &mut Prng) -> Control {
             tick: a,
             heal: b % 2 == 0,
         },
+        11 => Control::Reset,
+        12 => Control::Replaced {
+            first: a,
+            ticks: u64::from(b) << 32 | u64::from(c),
+        },
+        13 => Control::Final {
+            tick: a,
+            state: u64::from(b),
+            interest: u64::from(c),
+        },
+        14 => Control::Behind(a),
         _ => Control::Difference("y".repeat(a as usize % 220)),
     }
 }

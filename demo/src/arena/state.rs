@@ -1,4 +1,4 @@
-//! What the game's state consists of.
+//! What the game's state consists of, and how exactly state-sync clients get it.
 
 use phalanx::prelude::*;
 
@@ -7,29 +7,34 @@ pub const SQUADS: usize = 4;
 
 /// Where something is, in metres.
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
-pub struct Position(pub Vec2);
+pub struct Position(
+    #[networked(range(0..=200), per_unit = 512, position, interpolate = "linear")] pub Vec2,
+);
 
 /// Metres per tick.
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
-pub struct Velocity(pub Vec2);
+pub struct Velocity(#[networked(range(-1..=1), per_unit = 2048)] pub Vec2);
 
 /// A member of an army.
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unit {
     /// Whose army.
+    #[networked(range(0..=63), predict = "last")]
     pub slot: Slot,
     /// Which squad of it, `0..SQUADS`.
+    #[networked(range(0..=3), predict = "last")]
     pub squad: u8,
 }
 
 /// What a unit or hero can still take. At 0 it falls in the same tick.
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Health(pub u16);
+pub struct Health(#[networked(range(0..=1000), predict = "last")] pub u16);
 
 /// What a unit or hero fights with.
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weapon {
     /// Ticks until it may hit again.
+    #[networked(range(0..=31))]
     pub reload: u8,
     /// The enemy in view, [`NetId::NONE`] if there is none.
     pub target: NetId,
@@ -39,8 +44,10 @@ pub struct Weapon {
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hero {
     /// Whose hero.
+    #[networked(range(0..=63), predict = "last")]
     pub slot: Slot,
     /// Ticks until it may strike around itself again.
+    #[networked(range(0..=63))]
     pub strike: u8,
 }
 
@@ -55,10 +62,13 @@ pub struct Downed {
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ControlPoint {
     /// Who holds it.
+    #[networked(range(0..=63), predict = "last")]
     pub holder: Option<Slot>,
     /// Who is about to take it.
+    #[networked(range(0..=63), predict = "last")]
     pub claimant: Option<Slot>,
     /// Ticks for which the claimant has outnumbered all others.
+    #[networked(range(0..=127))]
     pub progress: u16,
 }
 

@@ -4,6 +4,8 @@ use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
 use syn::{Attribute, Data, DeriveInput, Error, Fields, LitInt, Member, Result, Type};
 
+use crate::wire::Wire;
+
 /// The implementation of `Exact` for `input`.
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     if !input.generics.params.is_empty() {
@@ -63,26 +65,31 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-/// The expression of type `Vec<FieldSchema>` for a kind of this type.
-pub(crate) fn kind_fields(input: &DeriveInput) -> Result<TokenStream> {
+/// The expression of type `Vec<FieldSchema>` for a kind of this type, whose fields are shown as
+/// `shown` says where they do not say otherwise.
+pub(crate) fn kind_fields(input: &DeriveInput, shown: Option<&'static str>) -> Result<TokenStream> {
     match &input.data {
         Data::Struct(data) => {
             let fields = parse_fields(&input.ident, &data.fields)?;
-            Ok(schema_of(&fields))
+            Ok(schema_of(&fields, shown))
         }
-        Data::Enum(_) | Data::Union(_) => Ok(quote! {
-            ::std::vec![::phalanx::netcode::state::FieldSchema::new(
-                "value",
-                <Self as ::phalanx::netcode::state::Exact>::exact_type(),
-            )]
-        }),
+        Data::Enum(_) | Data::Union(_) => {
+            let calls = Wire::default().calls(shown);
+            Ok(quote! {
+                ::std::vec![::phalanx::netcode::state::FieldSchema::new(
+                    "value",
+                    <Self as ::phalanx::netcode::state::Exact>::exact_type(),
+                ) #calls]
+            })
+        }
     }
 }
 
-/// A field: how the source names it, and its type.
+/// A field: how the source names it, its type, and what it declares for the wire.
 struct Field<'a> {
     member: Member,
     ty: &'a Type,
+    wire: Wire,
 }
 
 /// A variant of an enum.
@@ -115,6 +122,7 @@ fn parse_fields<'a>(owner: &Ident, fields: &'a Fields) -> Result<Vec<Field<'a>>>
             Ok(Field {
                 member,
                 ty: &field.ty,
+                wire: Wire::parse(&field.attrs, &field.ty)?,
             })
         })
         .collect()
@@ -133,6 +141,16 @@ fn parse_variants(input: &DeriveInput) -> Result<Vec<Variant<'_>>> {
     }
     let mut variants: Vec<Variant<'_>> = Vec::new();
     for (index, variant) in data.variants.iter().enumerate() {
+        if let Some(attribute) = variant
+            .attrs
+            .iter()
+            .find(|a| a.path().is_ident("networked"))
+        {
+            return Err(Error::new_spanned(
+                attribute,
+                "`networked` stands on types and fields, not on variants",
+            ));
+        }
         let tag = match explicit_tag(&variant.attrs)? {
             Some(tag) => tag,
             None => u8::try_from(index).map_err(|_too_many| {
@@ -217,15 +235,16 @@ pub(crate) fn plain_name(ident: &Ident) -> String {
 }
 
 /// The expression of type `Vec<FieldSchema>` for `fields`.
-fn schema_of(fields: &[Field<'_>]) -> TokenStream {
+fn schema_of(fields: &[Field<'_>], shown: Option<&'static str>) -> TokenStream {
     let entries = fields.iter().map(|field| {
         let name = schema_name(&field.member);
         let ty = field.ty;
+        let calls = field.wire.calls(shown);
         quote! {
             ::phalanx::netcode::state::FieldSchema::new(
                 #name,
                 <#ty as ::phalanx::netcode::state::Exact>::exact_type(),
-            )
+            ) #calls
         }
     });
     quote! { ::std::vec![#(#entries),*] }
@@ -233,14 +252,14 @@ fn schema_of(fields: &[Field<'_>]) -> TokenStream {
 
 /// `{ member: <Type>::read_exact(reader)?, … }`, which fits structs of all three shapes.
 fn read_fields(fields: &[Field<'_>]) -> TokenStream {
-    let entries = fields.iter().map(|Field { member, ty }| {
+    let entries = fields.iter().map(|Field { member, ty, .. }| {
         quote! { #member: <#ty as ::phalanx::netcode::state::Exact>::read_exact(reader)? }
     });
     quote! { { #(#entries),* } }
 }
 
 fn struct_body(fields: &[Field<'_>]) -> Body {
-    let schema = schema_of(fields);
+    let schema = schema_of(fields, None);
     let read = read_fields(fields);
     let members: Vec<_> = fields.iter().map(|field| &field.member).collect();
     Body {
@@ -263,7 +282,7 @@ fn enum_body(name: &Ident, variants: &[Variant<'_>]) -> Body {
     for variant in variants {
         let (ident, tag) = (variant.name, variant.tag);
         let variant_name = plain_name(ident);
-        let schema = schema_of(&variant.fields);
+        let schema = schema_of(&variant.fields, None);
         let read = read_fields(&variant.fields);
         let members: Vec<_> = variant.fields.iter().map(|field| &field.member).collect();
         let bindings: Vec<_> = (0..members.len())

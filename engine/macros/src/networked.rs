@@ -5,6 +5,7 @@ use quote::quote;
 use syn::{DeriveInput, Ident, LitInt, LitStr, Result};
 
 use crate::exact;
+use crate::wire::parse_interpolation;
 
 /// Bytes of a kind's name; the schema refuses longer ones, and an error here names the line.
 const NAME_BYTES_MAX: usize = 64;
@@ -12,12 +13,13 @@ const NAME_BYTES_MAX: usize = 64;
 /// The implementations of `Exact` and `Networked` for `input`.
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let exact = exact::expand(input)?;
-    let fields = exact::kind_fields(input)?;
     let Attributes {
         name,
         version,
         visibility,
+        shown,
     } = parse_attributes(input)?;
+    let fields = exact::kind_fields(input, shown)?;
     let ident = &input.ident;
     Ok(quote! {
         #exact
@@ -41,6 +43,8 @@ struct Attributes {
     name: String,
     version: u16,
     visibility: Ident,
+    /// How fields are shown between snapshots.
+    shown: Option<&'static str>,
 }
 
 fn parse_attributes(input: &DeriveInput) -> Result<Attributes> {
@@ -48,6 +52,7 @@ fn parse_attributes(input: &DeriveInput) -> Result<Attributes> {
         name: exact::plain_name(&input.ident),
         version: 1,
         visibility: Ident::new("Client", input.ident.span()),
+        shown: None,
     };
     for attribute in &input.attrs {
         if !attribute.path().is_ident("networked") {
@@ -72,8 +77,13 @@ fn parse_attributes(input: &DeriveInput) -> Result<Attributes> {
                     return Err(meta.error("expected Client, HostOnly, Derived or Local"));
                 }
                 found.visibility = visibility;
+            } else if meta.path.is_ident("interpolate") {
+                found.shown = Some(parse_interpolation(&meta)?);
             } else {
-                return Err(meta.error("expected `name`, `version` or `visibility`"));
+                return Err(meta.error(
+                    "expected `name`, `version`, `visibility` or `interpolate`; \
+                     wire forms stand on fields",
+                ));
             }
             Ok(())
         })?;

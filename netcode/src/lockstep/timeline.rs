@@ -74,6 +74,12 @@ impl Timeline {
         self.settled = tick;
     }
 
+    /// Goes on from a state that an authority gave: final up to `settled`, and now at `simulated`.
+    pub fn follow(&mut self, settled: Tick, simulated: Tick) {
+        self.simulated = simulated;
+        self.settled = settled.min(simulated);
+    }
+
     /// Makes room for `ticks` that ran on inputs which are certain enough to run on, as a node's
     /// own are where nobody replaces them, but are not final before the host says so.
     pub fn keep_guesses(&mut self, ticks: u32) {

@@ -1,9 +1,12 @@
 //! A client's side of a session.
 //!
-//! [`join`] gets it in, [`pace`] runs its ticks, [`state`] takes and gives states.
+//! [`join`] gets it in, [`pace`] runs its ticks, [`state`] takes and gives states. In state-sync
+//! mode [`follow`] takes the host's states instead, and [`predict`] runs ahead of them.
 
+mod follow;
 mod join;
 mod pace;
+mod predict;
 mod state;
 
 use std::collections::VecDeque;
@@ -13,7 +16,9 @@ use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::limits::{INPUT_HISTORY_TICKS_MAX, JOIN_TICK_MAX, SNAPSHOT_BYTES_MAX};
 use crate::lockstep::{DelayControl, Exchange, Shape};
 use crate::node::api::{DisconnectReason, Event, SessionInfo};
+use crate::node::client::follow::Follower;
 use crate::node::core::{Core, ExportFor, Todo};
+use crate::node::state_sync::{Received, StateSyncStatistics};
 use crate::session::bulk::{BulkReceiver, BulkSender};
 use crate::session::clock::Samples;
 use crate::session::close::CloseReason;
@@ -22,6 +27,7 @@ use crate::session::control::{Control, HASHES_MAX, Purpose};
 use crate::session::handshake::{self, Bye, ByeReason, Hello};
 use crate::session::peer::Peer;
 use crate::session::statistics::{Body, DropReason};
+use crate::state::{Patch, Shapes, WireLayout};
 use crate::tick::Tick;
 use crate::time::Time;
 use crate::wire::header::{TagKey, kind};
@@ -57,6 +63,8 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) config: JoinConfig,
+    /// What is held of the host's state, in state-sync mode.
+    follower: Option<Box<Follower>>,
     path: Path,
     phase: Phase,
     hello: Hello,
@@ -100,6 +108,7 @@ impl Client {
         let hello = Hello::new(&config.game, &config.name, config.role, 0);
         let limits = lead_limits(&config);
         let mut client = Self {
+            follower: None,
             path,
             phase: Phase::Over,
             hello,
@@ -147,6 +156,29 @@ impl Client {
     /// The input delay in force.
     pub(super) fn input_delay(&self) -> u32 {
         self.delay.ticks() - self.ahead(self.config.prediction_ticks)
+    }
+
+    /// Counters of state-sync mode, if that is it.
+    pub(super) fn state_sync(&self) -> Option<StateSyncStatistics> {
+        self.follower.as_ref().map(|follower| follower.statistics)
+    }
+
+    /// The states that came last, oldest first.
+    pub(super) fn received(&self) -> impl Iterator<Item = &Received> {
+        self.follower
+            .iter()
+            .flat_map(|follower| follower.received())
+    }
+
+    /// How values lie in what was received.
+    pub(super) fn wire_tables(&self) -> Option<(&WireLayout, &Shapes)> {
+        let receiver = &self.follower.as_ref()?.receiver;
+        Some((receiver.layout(), receiver.shapes()))
+    }
+
+    /// What the simulation shall take over.
+    pub(super) fn patch(&self) -> Option<&Patch> {
+        self.follower.as_ref().map(|follower| &follower.patch)
     }
 
     /// A path that the link should close, once what was to be said over it is said.
@@ -218,6 +250,9 @@ impl Client {
             Err(reason) => {
                 core.statistics.drops.count(reason);
                 self.peer.statistics.drops.count(reason);
+                if self.phase == Phase::Inside && self.peer.is_beyond_repair(reason) {
+                    self.rejoin(core, now, self.path);
+                }
             }
         }
     }
@@ -236,7 +271,9 @@ impl Client {
             return Err(DropReason::Unexpected);
         }
         let datagram = self.peer.open(now, bytes)?;
-        if let Some(reference) = datagram.tick {
+        if self.follower.is_some() {
+            self.read_state(core, now, &datagram)?;
+        } else if let Some(reference) = datagram.tick {
             let own = self.peer.slot.map(|slot| (slot, &core.submitted));
             let shape = Shape {
                 reference,
@@ -308,8 +345,10 @@ impl Client {
                 Err(_error) => return Err(DropReason::BadSection),
             }
         }
-        self.note_arrivals(core, now);
-        self.find_replaced(core);
+        if self.follower.is_none() {
+            self.note_arrivals(core, now);
+            self.find_replaced(core);
+        }
         self.try_run(core, now);
         self.steer(core);
         self.advance(core, now);
@@ -322,6 +361,9 @@ impl Client {
         now: Time,
         control: Control,
     ) -> Result<(), DropReason> {
+        let Some(control) = self.handle_word(core, control)? else {
+            return Ok(());
+        };
         match control {
             Control::Member(record) => {
                 let member = record
@@ -353,7 +395,7 @@ impl Client {
                 bytes,
                 digest,
             } => {
-                let wanted = self.needs_state || self.healing;
+                let wanted = self.needs_state || self.healing || self.follower.is_some();
                 if !wanted || tick > JOIN_TICK_MAX {
                     return Err(DropReason::Unexpected);
                 }
@@ -401,6 +443,10 @@ impl Client {
                 }
             }
             Control::Ready
+            | Control::Reset
+            | Control::Behind(_)
+            | Control::Replaced { .. }
+            | Control::Final { .. }
             | Control::Transfer {
                 purpose: Purpose::Report,
                 ..

@@ -35,6 +35,10 @@ pub(super) enum Todo {
     Hash(Tick),
     Export(Tick, ExportFor),
     Import,
+    Publish(Tick),
+    PublishOwned(Tick, Slot),
+    Patch,
+    Seen(Slot, u32),
 }
 
 /// The game's progress.
@@ -59,6 +63,8 @@ pub(super) struct Core {
     /// Since when the next tick cannot run although it is due.
     pub(super) stalled_since: Option<Time>,
     pub(super) transmitted_at: Time,
+    /// Whether the state comes from a host, and ticks run here on this node's own inputs only.
+    pub(super) follows: bool,
     frame: InputFrame,
     /// Newest tick handed out by [`Core::confirmed_frame`].
     reported: Tick,
@@ -82,6 +88,7 @@ impl Core {
             awaited: None,
             stalled_since: None,
             transmitted_at: now,
+            follows: false,
             frame: InputFrame::empty(Tick::ZERO, slots, input_bytes),
             reported: Tick::ZERO,
             info,
@@ -140,6 +147,10 @@ impl Core {
 
     /// The frame on which `tick` runs.
     pub(super) fn frame(&mut self, tick: Tick, own: Option<Slot>) -> &InputFrame {
+        if self.follows {
+            self.own_frame(tick, own);
+            return &self.frame;
+        }
         let inputs = Inputs {
             known: &self.known,
             own: own.map(|slot| (slot, &self.submitted)),
@@ -148,10 +159,24 @@ impl Core {
         &self.frame
     }
 
+    /// The frame of `tick` with this node's own input only: that is all a client that predicts
+    /// knows.
+    fn own_frame(&mut self, tick: Tick, own: Option<Slot>) {
+        self.frame.set_tick(tick);
+        for slot in (0..self.frame.slots()).map(Slot) {
+            self.frame.clear(slot);
+        }
+        if let Some(slot) = own
+            && let Some(input) = self.submitted.get(slot, tick).bytes()
+        {
+            self.frame.set(slot, input);
+        }
+    }
+
     /// The next final frame that ran and was not handed out yet.
     pub(super) fn confirmed_frame(&mut self, own: Option<Slot>) -> Option<&InputFrame> {
         let tick = self.reported.next();
-        if tick > self.timeline.settled() {
+        if tick > self.timeline.settled() || self.follows {
             return None;
         }
         self.reported = tick;

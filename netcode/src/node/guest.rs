@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::lockstep::{Exchange, Shape};
+use crate::node::audience::Listener;
 use crate::node::core::Core;
 use crate::session::bulk::{BulkConfig, BulkSender};
 use crate::session::config::Role;
@@ -29,6 +30,8 @@ pub(super) struct Guest {
     pub(super) transfer: Option<BulkSender>,
     pub(super) transfers: u16,
     pub(super) is_too_far_behind: bool,
+    /// What it is told of the state, in state-sync mode.
+    pub(super) listener: Option<Listener>,
 }
 
 impl Guest {

@@ -1,8 +1,10 @@
 //! The host's side of a session: who takes part, and whose inputs act on which tick.
 //!
-//! [`admission`] lets members in, [`departure`] lets them go, [`pace`] runs the ticks.
+//! [`admission`] lets members in, [`departure`] lets them go, [`pace`] runs the ticks, and
+//! [`broadcast`] tells the state in state-sync mode.
 
 mod admission;
+mod broadcast;
 mod departure;
 mod pace;
 
@@ -13,13 +15,14 @@ use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::limits::INPUT_HISTORY_TICKS_MAX;
 use crate::lockstep::{DelayControl, Shape};
 use crate::node::api::{Event, SessionInfo};
+use crate::node::audience::Audience;
 use crate::node::core::{Core, Todo};
 use crate::node::doctor::Doctor;
 use crate::node::guest::Guest;
 use crate::node::seat::{Holder, Seat};
 use crate::session::bucket::Bucket;
 use crate::session::bulk::BulkSender;
-use crate::session::config::{Gate, HostConfig, Role};
+use crate::session::config::{Gate, HostConfig, Mode, Role};
 use crate::session::control::{Control, Purpose};
 use crate::session::handshake::ByeReason;
 use crate::session::roster::Member;
@@ -34,6 +37,8 @@ pub(super) struct Host {
     pub(super) config: HostConfig,
     pub(super) guests: BTreeMap<Path, Guest>,
     pub(super) doctor: Doctor,
+    /// Whom the state is told, in state-sync mode.
+    pub(super) audience: Option<Box<Audience>>,
     seats: Vec<Seat>,
     own_slot: Option<Slot>,
     delay: DelayControl,
@@ -63,6 +68,8 @@ impl Host {
                 | u128::from(keyed(config.secret, b"session 1")),
         );
         let own_slot = config.plays.then_some(Slot(0));
+        let tells_state = config.game.mode == Mode::StateSync;
+        let audience = tells_state.then(|| Box::new(Audience::new(&config)));
         let info = SessionInfo {
             session,
             term: Term(1),
@@ -72,8 +79,13 @@ impl Host {
             seed: config.seed,
             input_bytes: config.game.input_bytes,
             tick_rate: config.game.tick_rate,
-            images: config.desync.images,
-            desync_interval: config.desync.interval_ticks,
+            // Nobody compares states with a host that tells them, and nothing runs again there.
+            images: if tells_state { 0 } else { config.desync.images },
+            desync_interval: if tells_state {
+                0
+            } else {
+                config.desync.interval_ticks
+            },
         };
         let prediction = match config.gate {
             Gate::Wait { .. } => config.prediction_ticks,
@@ -85,6 +97,9 @@ impl Host {
         core.todo.push_back(Todo::Begin);
         if core.info.images > 0 {
             core.todo.push_back(Todo::Capture(Tick::ZERO));
+        }
+        if tells_state {
+            core.todo.push_back(Todo::Publish(Tick::ZERO));
         }
         let role = if config.plays {
             Role::Player
@@ -113,6 +128,7 @@ impl Host {
         let host = Self {
             guests: BTreeMap::new(),
             doctor: Doctor::default(),
+            audience,
             seats,
             own_slot,
             delay: DelayControl::new(config.input_delay),
@@ -213,8 +229,13 @@ impl Host {
             }
             Err(reason) => {
                 core.statistics.drops.count(reason);
-                if let Some(guest) = self.guests.get_mut(&path) {
-                    guest.peer.statistics.drops.count(reason);
+                let Some(guest) = self.guests.get_mut(&path) else {
+                    return;
+                };
+                guest.peer.statistics.drops.count(reason);
+                // It is heard no more, and asks anew.
+                if guest.peer.is_beyond_repair(reason) {
+                    self.lose(core, now, path);
                 }
             }
         }
@@ -229,6 +250,9 @@ impl Host {
         guest.peer.heard_at = now;
         if transfer.is_complete() {
             guest.transfer = None;
+            if let (Some(listener), Some(audience)) = (&mut guest.listener, &self.audience) {
+                listener.keyframe_held(audience);
+            }
         }
         Ok(())
     }
@@ -241,6 +265,9 @@ impl Host {
         body: &[u8],
     ) -> Result<(), DropReason> {
         let guest = self.guests.get_mut(&path).ok_or(DropReason::UnknownPath)?;
+        if self.audience.is_some() {
+            return Err(DropReason::Unexpected);
+        }
         guest.peer.heard_at = now;
         self.doctor.handle_chunk(now, path, body)?;
         self.doctor
@@ -304,6 +331,9 @@ impl Host {
             return Err(DropReason::BadSection);
         }
         guest.peer.accept(now, &datagram);
+        if let Some(listener) = &mut guest.listener {
+            listener.hear(&mut guest.peer);
+        }
         if let Some(ack) = datagram.acked
             && guest.exchange.on_ack(ack, &core.known).is_err()
         {
@@ -331,12 +361,14 @@ impl Host {
                 self.adopt(core, slot);
             }
         }
-        if let Some(hash) = datagram.hash {
+        if let Some(hash) = datagram.hash
+            && self.audience.is_none()
+        {
             self.doctor.compare(core, &mut self.guests, path, hash);
         }
         for control in controls {
             match control {
-                Ok(control) => self.handle_control(core, path, control)?,
+                Ok(control) => self.handle_control(core, now, path, control)?,
                 Err(_error) => return Err(DropReason::BadSection),
             }
         }
@@ -347,9 +379,17 @@ impl Host {
     fn handle_control(
         &mut self,
         core: &mut Core,
+        now: Time,
         path: Path,
         control: Control,
     ) -> Result<(), DropReason> {
+        let control = match self.audience {
+            Some(_) => match self.handle_listener(core, now, path, control)? {
+                Some(control) => control,
+                None => return Ok(()),
+            },
+            None => control,
+        };
         match control {
             Control::Ready => {
                 if self.start_at.is_some() {
@@ -385,7 +425,11 @@ impl Host {
             | Control::LastTick(_)
             | Control::Activate(_)
             | Control::Diverged { .. }
-            | Control::Difference(_) => Err(DropReason::Unexpected),
+            | Control::Difference(_)
+            | Control::Reset
+            | Control::Replaced { .. }
+            | Control::Final { .. }
+            | Control::Behind(_) => Err(DropReason::Unexpected),
         }
     }
 
@@ -448,6 +492,11 @@ impl Host {
         let uneven = !self.is_paced();
         for (path, guest) in &mut self.guests {
             if core::mem::take(&mut guest.due) {
+                if let Some(audience) = &mut self.audience {
+                    audience.tell_final(guest, now);
+                    audience.write(guest, core, now, out);
+                    return Some(*path);
+                }
                 guest.write(core, now, newest, since_end, uneven, out);
                 if guest.is_too_far_behind {
                     // No batch was written, and the absence of one means "nothing has changed".

@@ -55,6 +55,28 @@ pub enum Control {
     },
     /// Host: a line of the desync report.
     Difference(String),
+    /// Client, in state-sync mode: it cannot make use of what comes; it needs all of the state.
+    Reset,
+    /// Host, in state-sync mode: inputs of the client came too late. Bit i of `ticks` stands for
+    /// the tick `first + i`; bit 0 is set.
+    Replaced {
+        /// The first tick.
+        first: u32,
+        /// Mask of the ticks.
+        ticks: u64,
+    },
+    /// Host, in state-sync mode: the last tick has run.
+    Final {
+        /// The last tick.
+        tick: u32,
+        /// The combined hash of the host's state.
+        state: u64,
+        /// The hash of what the client shall hold then.
+        interest: u64,
+    },
+    /// Client, in state-sync mode: its player sees others as they were so many ticks before its
+    /// inputs act.
+    Behind(u32),
 }
 
 /// What a transfer is for.

@@ -27,6 +27,8 @@ const TOLD_AGE: u32 = 8;
 /// makes it half as long again.
 const CONTROL_ROOM_BYTES: usize =
     DATAGRAM_BYTES_MAX - HEADER_BYTES_MAX - crate::limits::INPUT_FRAME_BYTES_MAX * 3 / 2 - 16;
+/// Refused datagrams after which a link is beyond repair; each that is not makes up for a quarter.
+const FAULTS_MAX: u32 = 64;
 /// Ticks between clock sections on a steady link.
 const CLOCK_INTERVAL_TICKS: u32 = 60;
 /// Ticks after the start of a path with a clock section in each datagram.
@@ -117,6 +119,8 @@ pub struct Peer {
     /// Whether the peer does, so that the outcome of each of our datagrams becomes known: see
     /// [`Peer::take_outcomes`].
     pub hears_missing: bool,
+    /// Datagrams refused for what is in them since one with such content was not.
+    faults: u32,
     key: TagKey,
     rate: TickRate,
     next_seq: Seq,
@@ -163,6 +167,7 @@ impl Peer {
             hash_due: None,
             tells_missing: false,
             hears_missing: false,
+            faults: 0,
             key,
             rate,
             next_seq: Seq::ZERO,
@@ -194,6 +199,15 @@ impl Peer {
     #[must_use]
     pub const fn loss(&self) -> u8 {
         self.loss
+    }
+
+    /// Counts a datagram that was refused although its numbers were right. True once so many were
+    /// that the two ends must have been told different things: only a new link helps.
+    pub const fn is_beyond_repair(&mut self, reason: DropReason) -> bool {
+        if matches!(reason, DropReason::BadSection | DropReason::BadBatch) {
+            self.faults += 1;
+        }
+        self.faults >= FAULTS_MAX
     }
 
     /// Asks for a clock section in the next datagram.
@@ -251,6 +265,10 @@ impl Peer {
     pub fn accept(&mut self, now: Time, datagram: &Accepted<'_>) {
         self.mark_received(now, datagram.seq);
         self.heard_at = now;
+        // Of those that carry little, some fit anyway.
+        if datagram.control.is_some() || !datagram.batch.is_empty() {
+            self.faults = self.faults.saturating_sub(FAULTS_MAX / 4);
+        }
         if let Some(tick) = datagram.spelled
             && self
                 .heard_offset

@@ -26,11 +26,13 @@ pub enum DropReason {
     Unexpected,
     /// It asks for more than is allowed in a time.
     RateLimited,
+    /// Its state cannot be read with what is held here.
+    BadState,
 }
 
 impl DropReason {
     /// Number of reasons.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
 
     /// All reasons.
     pub const ALL: [Self; Self::COUNT] = [
@@ -44,6 +46,7 @@ impl DropReason {
         Self::UnknownPath,
         Self::Unexpected,
         Self::RateLimited,
+        Self::BadState,
     ];
 
     /// A name for tables and metrics.
@@ -60,6 +63,7 @@ impl DropReason {
             Self::UnknownPath => "unknown_path",
             Self::Unexpected => "unexpected",
             Self::RateLimited => "rate_limited",
+            Self::BadState => "bad_state",
         }
     }
 }

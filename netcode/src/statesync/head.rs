@@ -1,5 +1,6 @@
 //! The first bytes of a state body. See `docs/WIRE.md`.
 
+use crate::delta::REFERENCES_MAX;
 use crate::wire::bytes::{DecodeError, Reader};
 
 /// Bodies of one snapshot, at most: their index has three bits.
@@ -9,10 +10,18 @@ pub(super) const BODIES_MAX: u8 = 8;
 pub(super) const EPOCHS: u8 = 4;
 
 /// References next to the base, as distances from it in snapshots; bit `n` of a set is the `n`-th.
-pub(super) const REFERENCE_DISTANCES: [u32; 4] = [2, 3, 4, 6];
+pub(super) const REFERENCE_DISTANCES: [u32; 6] = [1, 2, 3, 4, 5, 6];
+
+/// References next to the base, at most.
+pub(super) const OTHERS_MAX: usize = 2;
+
+/// References of a whole body, at most.
+pub(super) const BODY_REFERENCES_MAX: usize = OTHERS_MAX + 1;
+
+const _: () = assert!(BODY_REFERENCES_MAX <= REFERENCES_MAX);
 
 /// Sets of references that need no byte of their own.
-const COMMON_SETS: [u8; 3] = [0b0000, 0b1000, 0b1111];
+const COMMON_SETS: [u8; 3] = [0, 0b00_0001, 0b00_1001];
 
 mod bit {
     pub(super) const EPOCH: u8 = 0b0000_0011;
@@ -134,7 +143,10 @@ fn whole(reader: &mut Reader<'_>) -> Result<Content, DecodeError> {
         Some(&set) => set,
         None => {
             let set = reader.u8()?;
-            if set > 0b1111 || COMMON_SETS.contains(&set) {
+            if set > 0b11_1111
+                || set.count_ones() as usize > OTHERS_MAX
+                || COMMON_SETS.contains(&set)
+            {
                 return Err(DecodeError::Invalid("a set of references in a wrong form"));
             }
             set
@@ -156,9 +168,9 @@ mod tests {
     #[test]
     fn heads_have_one_form() {
         let mut forms = Vec::new();
-        for others in 0..16 {
+        for others in (0..64_u8).filter(|others| others.count_ones() <= 2) {
             forms.push(Content::Whole {
-                base: Some(1 + others * 4),
+                base: Some(1 + others % 63),
                 others,
             });
         }
@@ -190,7 +202,7 @@ mod tests {
             is_last: false,
             content: Content::Whole {
                 base: Some(63),
-                others: 0b0101,
+                others: 0b10_0010,
             },
         };
         let mut bytes = Vec::new();

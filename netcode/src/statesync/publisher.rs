@@ -8,7 +8,7 @@ use crate::delta::{Encoder, Entry, Tally};
 use crate::limits::SNAPSHOT_TICKS_MAX;
 use crate::session::config::StateSyncConfig;
 use crate::state::{
-    QuantizeReport, QuantizedSnapshot, Quantizer, Schema, Shapes, Snapshot, WireLayout,
+    KindRows, QuantizeReport, QuantizedSnapshot, Quantizer, Schema, Shapes, Snapshot, WireLayout,
 };
 use crate::tick::{Tick, TickRate};
 
@@ -16,6 +16,9 @@ use super::interest::{Interest, Outlook, Rules, Sight, Viewer, VisibilityRule, W
 use super::ring::Ring;
 use super::rows::RowHashes;
 use store::Store;
+
+/// Views whose memory is kept for others.
+const SPARE_VIEWS_MAX: usize = 512;
 
 /// What a publisher needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +87,7 @@ pub struct Publisher {
     indexed: Option<u32>,
     /// The views of the newest snapshot so far.
     sights: Vec<Arc<Vec<Entry>>>,
-    spare_entries: Vec<Vec<Entry>>,
+    spare_entries: Vec<Arc<Vec<Entry>>>,
     store: Store,
     encoder: Encoder,
     hashes: RowHashes,
@@ -169,7 +172,7 @@ impl Publisher {
             self.ring.recycle(fresh);
             self.statistics.unchanged += 1;
         } else {
-            self.exact.clone_from(snapshot);
+            copy(snapshot, &mut self.exact);
             self.ring.push(number, tick, fresh);
         }
         self.statistics.snapshots += 1;
@@ -238,6 +241,17 @@ impl Publisher {
     }
 }
 
+/// Makes `to` equal to `from` in the memory that it has.
+fn copy(from: &Snapshot, to: &mut Snapshot) {
+    to.tick = from.tick;
+    to.kinds.resize_with(from.kinds.len(), KindRows::default);
+    for (from, to) in from.kinds.iter().zip(&mut to.kinds) {
+        to.ids.clone_from(&from.ids);
+        to.ends.clone_from(&from.ends);
+        to.bytes.clone_from(&from.bytes);
+    }
+}
+
 /// The tick of snapshot `number`, as far as records care.
 pub(super) const fn stamp(number: u32, snapshot_ticks: u32) -> Tick {
     Tick::new(number.saturating_mul(snapshot_ticks))
@@ -300,33 +314,37 @@ impl Publisher {
         let Some(newest) = self.ring.newest() else {
             return Sight::All;
         };
-        let mut entries = self.spare_entries.pop().unwrap_or_default();
+        let mut shared = self.spare_entries.pop().unwrap_or_default();
+        if Arc::get_mut(&mut shared).is_none() {
+            shared = Arc::default();
+        }
+        let entries = Arc::get_mut(&mut shared).expect("a spare view has one holder");
         let is_all = self.rules.sight(
             viewer,
             outlook,
             &newest.snapshot,
             &self.shapes,
             &self.index,
-            &mut entries,
+            entries,
         );
         if is_all {
-            self.spare_entries.push(entries);
+            self.spare_entries.push(shared);
             return Sight::All;
         }
-        if let Some(shared) = self.sights.iter().find(|sight| ***sight == entries) {
-            self.spare_entries.push(entries);
-            return Sight::Some(Arc::clone(shared));
+        if let Some(known) = self.sights.iter().find(|known| **known == shared) {
+            let known = Arc::clone(known);
+            self.spare_entries.push(shared);
+            return Sight::Some(known);
         }
-        let sight = Arc::new(entries);
-        self.sights.push(Arc::clone(&sight));
-        Sight::Some(sight)
+        self.sights.push(Arc::clone(&shared));
+        Sight::Some(shared)
     }
 
     /// Takes the memory of a view that is no longer needed.
     pub(super) fn recycle(&mut self, sight: Sight) {
         if let Sight::Some(entries) = sight
-            && self.spare_entries.len() < 64
-            && let Some(entries) = Arc::into_inner(entries)
+            && self.spare_entries.len() < SPARE_VIEWS_MAX
+            && Arc::strong_count(&entries) == 1
         {
             self.spare_entries.push(entries);
         }

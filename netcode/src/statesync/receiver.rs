@@ -11,6 +11,7 @@
 
 mod held;
 
+use core::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::state::{EntityRef, QuantizedSnapshot, Schema, ShapeId, Shapes, WireLa
 use crate::tick::Tick;
 use crate::wire::bytes::{DecodeError, Reader};
 
-use super::head::{Content, EPOCHS, Head, REFERENCE_DISTANCES};
+use super::head::{BODY_REFERENCES_MAX, Content, EPOCHS, Head, REFERENCE_DISTANCES};
 use super::rows::hash_all;
 use held::{Held, RangeFact};
 
@@ -273,6 +274,11 @@ impl Receiver {
             return Ok(self.add(&head, number, tick, facts));
         }
         let facts = self.decode(&head, number, tick, reader.rest())?;
+        if let Some(known) = known
+            && !self.held[known].agrees_with(&facts)
+        {
+            return Err(DecodeError::Invalid("two bodies of a snapshot do not go together").into());
+        }
         Ok(self.add(&head, number, tick, facts))
     }
 
@@ -349,13 +355,13 @@ impl Receiver {
         others: u8,
         bytes: &[u8],
     ) -> Result<Facts, ReadError> {
-        let mut ages = [0; REFERENCE_DISTANCES.len() + 1];
+        let mut ages = [0; BODY_REFERENCES_MAX];
         let mut count = 0;
         if let Some(base) = base {
             ages[0] = u32::from(base);
             count = 1;
             for (at, distance) in REFERENCE_DISTANCES.into_iter().enumerate() {
-                if others & 1 << at != 0 {
+                if others & 1 << at != 0 && count < ages.len() {
                     ages[count] = u32::from(base) + distance;
                     count += 1;
                 }
@@ -366,7 +372,7 @@ impl Receiver {
         let mut references = [Reference {
             age: 0,
             view: View::all(&empty),
-        }; REFERENCE_DISTANCES.len() + 1];
+        }; BODY_REFERENCES_MAX];
         for (to, &age) in references.iter_mut().zip(&ages[..count]) {
             *to = Reference {
                 age,
@@ -382,6 +388,9 @@ impl Receiver {
             &mut rows,
         )?;
         check_size(&rows, self.memory())?;
+        if span.next.is_some_and(|next| next <= span.from) {
+            return Err(DecodeError::Invalid("a range ends before it begins").into());
+        }
         Ok(Facts::Range(RangeFact {
             from: span.from,
             next: span.next,
@@ -396,11 +405,15 @@ impl Receiver {
             tick,
             rows: QuantizedSnapshot::new(tick),
             gone: Vec::new(),
+            lacks_reference: Cell::new(false),
         };
         // Nothing behind the head: nothing has changed that is not known already.
         if !bytes.is_empty() {
-            self.decoder
-                .decode_part(&mut self.shapes, bytes, &mut sink)?;
+            let decoded = self.decoder.decode_part(&mut self.shapes, bytes, &mut sink);
+            if sink.lacks_reference.get() {
+                return Err(ReadError::NoReference);
+            }
+            decoded?;
         }
         let (rows, gone) = (sink.rows, sink.gone);
         check_size(&rows, self.memory())?;
@@ -488,6 +501,7 @@ fn reference(held: &VecDeque<Held>, number: u32, age: u32) -> Result<&Held, Read
 }
 
 /// What a body says.
+#[derive(Debug)]
 enum Facts {
     /// The snapshot equals this one.
     Same(Arc<QuantizedSnapshot>),
@@ -507,13 +521,19 @@ struct PartSink<'a> {
     tick: Tick,
     rows: QuantizedSnapshot,
     gone: Vec<NetId>,
+    lacks_reference: Cell<bool>,
 }
 
 impl PartState for PartSink<'_> {
     fn reference(&self, id: NetId, age: u32) -> Option<EntityRef<'_>> {
-        let number = self.number.checked_sub(age)?;
-        let after = self.held.partition_point(|held| held.number <= number);
-        self.held.get(after.checked_sub(1)?)?.view.find(id)
+        let found = self.number.checked_sub(age).and_then(|number| {
+            let after = self.held.partition_point(|held| held.number <= number);
+            self.held.get(after.checked_sub(1)?)?.view.find(id)
+        });
+        if found.is_none() {
+            self.lacks_reference.set(true);
+        }
+        found
     }
 
     fn take(

@@ -3,11 +3,12 @@
 use super::{Client, NONCE_US, Phase, lead_limits};
 use crate::hash::keyed;
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
-use crate::limits::{IMAGES_MAX, JOIN_TICK_MAX, SLOTS_MAX};
+use crate::limits::{IMAGES_MAX, JOIN_TICK_MAX, SLOTS_MAX, SNAPSHOT_TICKS_MAX};
 use crate::lockstep::{DelayControl, Exchange};
 use crate::node::api::{Event, SessionInfo};
+use crate::node::client::follow::Follower;
 use crate::node::core::{Core, Todo};
-use crate::session::config::{ResumeToken, Role};
+use crate::session::config::{Mode, ResumeToken, Role};
 use crate::session::control::Control;
 use crate::session::handshake::{
     self, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Refusal, Refuse, SchemaPart, Welcome,
@@ -103,6 +104,15 @@ impl Client {
         if !fits {
             return Err(DropReason::Malformed);
         }
+        let follows = self.config.game.mode == Mode::StateSync;
+        let is_known_pace = if follows {
+            (1..=SNAPSHOT_TICKS_MAX).contains(&welcome.snapshot_ticks)
+        } else {
+            welcome.snapshot_ticks == 0
+        };
+        if !is_known_pace || follows && (welcome.resumed || welcome.gate != 0) {
+            return Err(DropReason::Malformed);
+        }
         let from = Tick::new(welcome.from);
         let info = SessionInfo {
             session: SessionId(welcome.session),
@@ -113,8 +123,13 @@ impl Client {
             seed: welcome.seed,
             input_bytes,
             tick_rate: self.config.game.tick_rate,
-            images: welcome.images,
-            desync_interval: welcome.desync_interval,
+            images: match (follows, slot) {
+                (false, _) => welcome.images,
+                // The host's newest state, to predict from.
+                (true, Some(_)) if self.config.prediction_ticks > 0 => 1,
+                (true, _) => 0,
+            },
+            desync_interval: if follows { 0 } else { welcome.desync_interval },
         };
         let resumed = welcome.resumed
             && self.hello.resume != 0
@@ -136,7 +151,9 @@ impl Client {
         let all = (0..info.slots)
             .map(Slot)
             .fold(0, |mask, slot| mask | slot.bit());
-        self.exchange = Exchange::new(info.slots, input_bytes, 0, all, from);
+        self.peer.tells_missing = follows;
+        let incoming = if follows { 0 } else { all };
+        self.exchange = Exchange::new(info.slots, input_bytes, 0, incoming, from);
         self.resume = Some(ResumeToken(welcome.resume));
         self.waits = welcome.gate != 0;
         self.heal = welcome.heal;
@@ -158,6 +175,8 @@ impl Client {
             core.info = info.clone();
             core.awaited = None;
             self.running = self.start_at_us.is_some();
+        } else if follows {
+            self.begin_to_follow(core, now, &info, welcome.snapshot_ticks, from);
         } else {
             let prediction = self
                 .config
@@ -185,6 +204,42 @@ impl Client {
         let resume = ResumeToken(welcome.resume);
         core.report(Event::Welcomed { info, resume });
         Ok(())
+    }
+
+    /// Begins, or begins again, to take the host's states.
+    fn begin_to_follow(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        info: &SessionInfo,
+        snapshot_ticks: u32,
+        from: Tick,
+    ) {
+        let is_new = self.follower.is_none() || core.info.session != info.session;
+        let predicts = info.images > 0;
+        let prediction = if predicts {
+            self.config.prediction_ticks
+        } else {
+            0
+        };
+        *core = Core::new(info.clone(), prediction, now);
+        core.follows = true;
+        core.begin_after(from);
+        core.jump(from);
+        if is_new {
+            // The first state of the host replaces it.
+            core.todo.push_back(Todo::Begin);
+        }
+        let schema = &self.config.game.schema;
+        let before = self.follower.take().map(|before| before.statistics);
+        let mut follower = Follower::new(schema, snapshot_ticks, prediction, from);
+        follower.statistics = before.filter(|_| !is_new).unwrap_or_default();
+        self.follower = Some(Box::new(follower));
+        self.running = false;
+        self.start_at_us = None;
+        self.delay = DelayControl::new(lead_limits(&self.config));
+        self.needs_state = true;
+        self.state = None;
     }
 
     pub(super) fn handle_refuse(&mut self, core: &mut Core, body: &[u8]) -> Result<(), DropReason> {
@@ -301,7 +356,12 @@ impl Client {
         if self.said_ready || self.needs_state || self.peer.slot.is_none() {
             return;
         }
-        let behind = core.clock.tick().since(core.timeline.simulated());
+        let behind = if self.follower.is_some() {
+            // States come and do not have to be caught up with.
+            0
+        } else {
+            core.clock.tick().since(core.timeline.simulated())
+        };
         if core.timeline.simulated() == Tick::ZERO || self.running && behind <= CAUGHT_UP_TICKS {
             self.said_ready = true;
             self.tell(&Control::Ready);

@@ -66,8 +66,13 @@ impl Client {
             let zero_us = i64::try_from(self.peer.zero_us?).ok()?;
             return Some(zero_us.saturating_sub(self.peer.clock_offset_us?));
         }
-        // The latest of the last four seconds: a jitter buffer as deep as the losses were long.
-        let arrival = self.arrivals.max()?;
+        let arrival = if self.follower.is_some() {
+            // Nothing waits for the host's ticks: the earliest tells best how late it is there.
+            self.arrivals.min()?
+        } else {
+            // The latest of the last four seconds: a jitter buffer as deep as the losses were long.
+            self.arrivals.max()?
+        };
         let ahead = self.ahead(core.timeline.prediction());
         let ahead_us = i64::try_from(u64::from(ahead) * core.rate.tick_us()).unwrap_or(0);
         Some(arrival + FRAME_MARGIN_US - ahead_us)
@@ -95,19 +100,23 @@ impl Client {
     /// Runs what may run.
     pub(in crate::node) fn advance(&mut self, core: &mut Core, now: Time) {
         if self.phase == Phase::Inside && self.running {
-            if self.waits {
+            if self.follower.is_some() {
+                self.advance_following(core, now);
+            } else if self.waits {
                 self.advance_waiting(core, now);
             } else {
                 self.advance_paced(core, now);
             }
             self.take_state(core);
             self.say_ready(core);
-            if core.is_over() && self.ended_at.is_none() && self.state.is_none() {
+            let is_told = self.follower.as_ref().is_none_or(|it| it.is_final());
+            if core.is_over() && self.ended_at.is_none() && self.state.is_none() && is_told {
                 self.ended_at = Some(now);
                 let tick = core.timeline.settled();
                 core.report(Event::Ended { tick });
             }
         } else if self.phase == Phase::Inside {
+            self.take_over(core, now);
             self.say_ready(core);
         }
     }

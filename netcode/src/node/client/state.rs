@@ -31,6 +31,9 @@ impl Client {
         }
         let tick = *tick;
         match receiver.finish() {
+            Ok(bytes) if self.follower.is_some() => {
+                self.take_keyframe(core, now, tick, &bytes);
+            }
             Ok(bytes) => {
                 self.state = Some((tick, bytes.into()));
                 self.take_state(core);

@@ -8,6 +8,7 @@ use crate::id::{MemberId, Path, Slot};
 use crate::limits::{ANSWERS_MAX, INPUT_HISTORY_TICKS_MAX, MEMBERS_MAX};
 use crate::lockstep::Exchange;
 use crate::node::api::Event;
+use crate::node::audience::Listener;
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::guest::Guest;
 use crate::node::seat::{Holder, Seat};
@@ -233,7 +234,12 @@ impl Host {
                 .slots()
                 .all(|slot| core.known.oldest(slot) <= confirmed)
             && settled.since(confirmed) < INPUT_HISTORY_TICKS_MAX / 2;
-        let resumed = hello.resume != 0 && slot.is_some() && hello.confirmed > 0 && holds_frames;
+        let tells_state = self.audience.is_some();
+        let resumed = !tells_state
+            && hello.resume != 0
+            && slot.is_some()
+            && hello.confirmed > 0
+            && holds_frames;
         let from = if resumed { confirmed } else { settled };
         let role = if slot.is_some() {
             Role::Player
@@ -256,7 +262,10 @@ impl Host {
             resume,
             from: from.number(),
             resumed,
-            snapshot_ticks: 0,
+            snapshot_ticks: self
+                .audience
+                .as_ref()
+                .map_or(0, |audience| audience.config.snapshot_ticks),
         };
         let mut welcome = Vec::new();
         handshake::write(kind::WELCOME, &body, &mut welcome);
@@ -269,6 +278,7 @@ impl Host {
         let key = TagKey::new(core.info.session, core.info.term, hello.nonce);
         let mut peer = Peer::new(path, member, key, core.rate, now);
         peer.slot = slot;
+        peer.hears_missing = tells_state;
         let (slots, input_bytes) = (core.info.slots, core.info.input_bytes);
         let all = core.slots().fold(0, |mask, slot| mask | slot.bit());
         let behind = if slot.is_none() {
@@ -276,7 +286,9 @@ impl Host {
         } else {
             0
         };
-        let wants_state = from > Tick::ZERO && !resumed;
+        let wants_state = from > Tick::ZERO && !resumed && !tells_state;
+        // Inputs of all slots go out where everyone simulates.
+        let all = if tells_state { 0 } else { all };
         let mut guest = Guest {
             peer,
             exchange: Exchange::new(slots, input_bytes, all, 0, from),
@@ -290,7 +302,11 @@ impl Host {
             transfer: None,
             transfers: first_transfer(hello.nonce),
             is_too_far_behind: false,
+            listener: tells_state.then(|| Listener::new(slot, member)),
         };
+        if let Some(audience) = &mut self.audience {
+            audience.begin(&mut guest);
+        }
         for other in core.roster.members() {
             guest.tell(&Control::Member(MemberRecord::from(other)));
         }

@@ -104,6 +104,9 @@ impl Host {
             self.ended_at = Some(now);
             let tick = core.timeline.settled();
             core.report(Event::Ended { tick });
+            if self.audience.is_some() {
+                core.todo.push_back(Todo::Hash(tick));
+            }
         }
     }
 
@@ -126,9 +129,13 @@ impl Host {
                 {
                     guest.peer.statistics.inputs_late += 1;
                     guest.peer.want_clock();
+                    if let Some(control) = guest.listener.as_mut().and_then(|it| it.replace(tick)) {
+                        guest.tell(&control);
+                    }
                 }
             }
             core.step(tick, self.own_slot);
+            self.publish_if_due(core, tick);
             self.tick_done(core, now);
         }
     }

@@ -2,10 +2,11 @@
 //!
 //! | part | form |
 //! |---|---|
-//! | form | u8: 1 |
+//! | form | u8: 2 |
 //! | kinds | varint count, then kinds, by name strictly ascending |
 //! | kind | name, version (varint), shape (u8: 0 component, 1 resource), visibility (u8: 0 client, 1 host only, 2 derived, 3 local), fields |
-//! | fields | varint count, then per field: name, type |
+//! | fields | varint count, then per field: name, type, wire |
+//! | wire | u8: low four bits the wire form (0 exact, 1 fixed, 2 range, 3 varint, 4 half, 5 unit, 6 rotation), `10` predicted as last, `20` position; then per form: fixed: min, max (zigzag varints), steps per unit (varint); range: min, max (zigzag varints); unit, rotation: bits (u8) |
 //! | name | varint count of bytes, then UTF-8 |
 //! | type | u8 code (constants below), then per code: array: count (varint), type; option, list: type; struct: fields; enum: varint count, then per variant: tag (u8), name, fields |
 
@@ -13,10 +14,12 @@ use crate::hash::digest;
 use crate::limits::{FIELDS_MAX, KINDS_MAX, NAME_BYTES_MAX, SCHEMA_BYTES_MAX, TYPE_DEPTH_MAX};
 use crate::wire::bytes::{DecodeError, Reader, put_counted, put_varint};
 
-use super::{ExactType, FieldSchema, KindSchema, KindShape, Schema, Visibility};
+use super::{
+    ExactType, FieldSchema, KindSchema, KindShape, Prediction, Schema, Visibility, WireForm,
+};
 
 /// Version of this form.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 
 const BOOL: u8 = 0x01;
 const U8: u8 = 0x02;
@@ -40,6 +43,16 @@ const LIST: u8 = 0x13;
 const TEXT: u8 = 0x14;
 const STRUCT: u8 = 0x15;
 const ENUM: u8 = 0x16;
+
+const WIRE_EXACT: u8 = 0;
+const WIRE_FIXED: u8 = 1;
+const WIRE_RANGE: u8 = 2;
+const WIRE_VARINT: u8 = 3;
+const WIRE_HALF: u8 = 4;
+const WIRE_UNIT: u8 = 5;
+const WIRE_ROTATION: u8 = 6;
+const WIRE_LAST: u8 = 0x10;
+const WIRE_POSITION: u8 = 0x20;
 
 impl Schema {
     /// Appends the canonical bytes. [`Schema::hash`] is their digest.
@@ -93,7 +106,41 @@ fn put_fields(out: &mut Vec<u8>, fields: &[FieldSchema]) {
     for field in fields {
         put_counted(out, field.name.as_bytes());
         put_type(out, &field.exact);
+        put_wire(out, field);
     }
+}
+
+fn put_wire(out: &mut Vec<u8>, field: &FieldSchema) {
+    let mut flags = match field.prediction {
+        Prediction::Course => 0,
+        Prediction::Last => WIRE_LAST,
+    };
+    if field.is_position {
+        flags |= WIRE_POSITION;
+    }
+    match field.wire {
+        WireForm::Exact => out.push(flags | WIRE_EXACT),
+        WireForm::Varint => out.push(flags | WIRE_VARINT),
+        WireForm::Half => out.push(flags | WIRE_HALF),
+        WireForm::Fixed { min, max, per_unit } => {
+            out.push(flags | WIRE_FIXED);
+            put_signed(out, min.into());
+            put_signed(out, max.into());
+            put_varint(out, per_unit.into());
+        }
+        WireForm::Range { min, max } => {
+            out.push(flags | WIRE_RANGE);
+            put_signed(out, min);
+            put_signed(out, max);
+        }
+        WireForm::Unit { bits } => out.extend([flags | WIRE_UNIT, bits]),
+        WireForm::Rotation { bits } => out.extend([flags | WIRE_ROTATION, bits]),
+    }
+}
+
+/// Zigzag: 0, -1, 1, -2 are 0, 1, 2, 3.
+fn put_signed(out: &mut Vec<u8>, value: i64) {
+    put_varint(out, (value << 1 ^ value >> 63).cast_unsigned());
 }
 
 fn put_type(out: &mut Vec<u8>, exact: &ExactType) {
@@ -187,9 +234,49 @@ fn read_fields(reader: &mut Reader<'_>, depth: usize) -> Result<Vec<FieldSchema>
     let mut fields = Vec::new();
     for _ in 0..count {
         let name = read_name(reader)?;
-        fields.push(FieldSchema::new(name, read_type(reader, depth)?));
+        let mut field = FieldSchema::new(name, read_type(reader, depth)?);
+        read_wire(reader, &mut field)?;
+        fields.push(field);
     }
     Ok(fields)
+}
+
+/// Reads what a field declares. Whether it fits the type is checked with the whole schema.
+fn read_wire(reader: &mut Reader<'_>, field: &mut FieldSchema) -> Result<(), DecodeError> {
+    let flags = reader.u8()?;
+    if flags & !(WIRE_LAST | WIRE_POSITION | 0x0f) != 0 {
+        return Err(DecodeError::Invalid("a field has unknown marks"));
+    }
+    if flags & WIRE_LAST != 0 {
+        field.prediction = Prediction::Last;
+    }
+    field.is_position = flags & WIRE_POSITION != 0;
+    let narrow = |value: i64| {
+        i32::try_from(value).map_err(|_too_large| DecodeError::Invalid("a bound exceeds 32 bits"))
+    };
+    field.wire = match flags & 0x0f {
+        WIRE_EXACT => WireForm::Exact,
+        WIRE_FIXED => WireForm::Fixed {
+            min: narrow(read_signed(reader)?)?,
+            max: narrow(read_signed(reader)?)?,
+            per_unit: reader.varint_u32()?,
+        },
+        WIRE_RANGE => WireForm::Range {
+            min: read_signed(reader)?,
+            max: read_signed(reader)?,
+        },
+        WIRE_VARINT => WireForm::Varint,
+        WIRE_HALF => WireForm::Half,
+        WIRE_UNIT => WireForm::Unit { bits: reader.u8()? },
+        WIRE_ROTATION => WireForm::Rotation { bits: reader.u8()? },
+        _ => return Err(DecodeError::Invalid("a field has an unknown wire form")),
+    };
+    Ok(())
+}
+
+fn read_signed(reader: &mut Reader<'_>) -> Result<i64, DecodeError> {
+    let zigzag = reader.varint()?;
+    Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
 }
 
 fn read_type(reader: &mut Reader<'_>, depth: usize) -> Result<ExactType, DecodeError> {
@@ -250,14 +337,15 @@ fn read_name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{below, component, random_schema};
+    use super::super::tests::{below, component};
     use super::*;
     use crate::prng::Prng;
+    use crate::state::wire_form::tests::random_wire_schema;
 
     #[test]
     fn schemas_come_back_and_leave_the_rest() {
         for seed in 0..2000 {
-            let schema = random_schema(&mut Prng::new(seed));
+            let schema = random_wire_schema(&mut Prng::new(seed));
             let mut bytes = Vec::new();
             schema.encode(&mut bytes);
             assert_eq!(digest(&bytes), schema.hash());
@@ -274,7 +362,18 @@ mod tests {
             component(
                 "Unit",
                 vec![
-                    FieldSchema::new("hp", ExactType::U16),
+                    FieldSchema::new("hp", ExactType::U16)
+                        .wire(WireForm::Range { min: 0, max: 300 }),
+                    FieldSchema::new("at", ExactType::Vec2)
+                        .wire(WireForm::Fixed {
+                            min: -32,
+                            max: 32,
+                            per_unit: 512,
+                        })
+                        .position(),
+                    FieldSchema::new("facing", ExactType::Quat)
+                        .wire(WireForm::Rotation { bits: 9 })
+                        .predicted(Prediction::Last),
                     FieldSchema::new(
                         "path",
                         ExactType::List(Box::new(ExactType::Array(Box::new(ExactType::F32), 300))),
@@ -303,26 +402,29 @@ mod tests {
         let mut bytes = Vec::new();
         schema.encode(&mut bytes);
         let expected = [
-            &[1, 2][..],
+            &[2, 2][..],
             &[3],
             b"Rng",
             &[0x82, 0x02, 1, 1, 1, 5],
             b"value",
-            &[0x16, 2, 0, 1, b'A', 0, 7, 1, b'B', 1, 1, b'0', 0x01],
+            &[0x16, 2, 0, 1, b'A', 0, 7, 1, b'B', 1, 1, b'0', 0x01, 0, 0],
             &[4],
             b"Unit",
-            &[1, 0, 0, 2, 2, b'h', b'p', 0x03, 4],
+            &[1, 0, 0, 4, 2, b'h', b'p', 0x03, 0x02, 0, 0xd8, 0x04],
+            &[2, b'a', b't', 0x0d, 0x21, 63, 64, 0x80, 0x04, 6],
+            b"facing",
+            &[0x10, 0x16, 9, 4],
             b"path",
-            &[0x13, 0x11, 0xac, 0x02, 0x0a],
+            &[0x13, 0x11, 0xac, 0x02, 0x0a, 0],
         ]
         .concat();
         assert_eq!(bytes, expected);
-        assert_eq!(schema.hash(), 5_647_854_384_948_907_053);
+        assert_eq!(schema.hash(), 8_225_100_798_015_275_796);
     }
 
     #[test]
     fn depth_is_checked_before_the_stack_is_used() {
-        let mut bytes = vec![1, 1, 1, b'K', 1, 0, 0, 1, 1, b'f'];
+        let mut bytes = vec![2, 1, 1, b'K', 1, 0, 0, 1, 1, b'f'];
         bytes.extend(std::iter::repeat_n(OPTION, SCHEMA_BYTES_MAX * 2));
         assert_eq!(
             Schema::decode(&mut Reader::new(&bytes)),
@@ -337,7 +439,7 @@ mod tests {
         let mut accepted = 0;
         for seed in 0..200_000_u64 {
             let mut prng = Prng::with_stream(seed / 100, 3);
-            let schema = random_schema(&mut prng);
+            let schema = random_wire_schema(&mut prng);
             let mut bytes = Vec::new();
             schema.encode(&mut bytes);
             let mut prng = Prng::with_stream(seed, 4);

@@ -3,7 +3,7 @@
 use core::cmp::Ordering;
 use core::fmt;
 
-use super::exact_type::Fields;
+use super::exact_type::{Declared, Fields};
 use super::{ExactType, FieldSchema, KindSchema, KindShape, Schema};
 
 /// Layouts of up to this many bytes of text, both together, are shown whole; larger ones are
@@ -166,7 +166,10 @@ impl Report<'_> {
         for a in first {
             let path = join(path, &a.name);
             match second.iter().find(|b| b.name == a.name) {
-                Some(b) => self.types(&path, &a.exact, &b.exact),
+                Some(b) => {
+                    self.types(&path, &a.exact, &b.exact);
+                    self.declared(&path, a, b);
+                }
                 None => self.add(&path, Some(a.exact.to_string()), None),
             }
         }
@@ -181,6 +184,19 @@ impl Report<'_> {
                 Some(format!("has the order {}", names.join(", ")))
             };
             self.add(path, order(first), order(second));
+        }
+    }
+
+    /// Compares what fields declare for the wire.
+    fn declared(&mut self, path: &str, first: &FieldSchema, second: &FieldSchema) {
+        let text = |field| {
+            let text = Declared(field).to_string();
+            let text = text.trim_start_matches([',', ' ']);
+            Some(if text.is_empty() { "exact" } else { text }.to_owned())
+        };
+        let (first, second) = (text(first), text(second));
+        if first != second {
+            self.add(path, first, second);
         }
     }
 
@@ -358,6 +374,53 @@ mod tests {
                 "component \"Unit\" field \"items[]\": host has the order name, count, \
                  you has the order count, name",
             ]
+        );
+    }
+
+    #[test]
+    fn wire_forms_differ_too() {
+        use super::super::{Interpolation, Prediction, WireForm};
+        let metres = |max: i32| WireForm::Fixed {
+            min: -max,
+            max,
+            per_unit: 512,
+        };
+        let at = |max| field("at", ExactType::Vec2).wire(metres(max)).position();
+        let host = component("At", vec![at(32)]);
+        let you = component("At", vec![at(64).interpolated(Interpolation::Step)]);
+        assert_eq!(
+            lines(vec![host], vec![you.clone()]),
+            [
+                "component \"At\": host v1 {at: Vec2 as -32..=32 by 1/512, position}, \
+              you v1 {at: Vec2 as -64..=64 by 1/512, position}"
+            ]
+        );
+        let shown = component("At", vec![at(64)]);
+        assert_eq!(
+            lines(vec![you], vec![shown]),
+            [""; 0],
+            "how it is shown is no contract"
+        );
+
+        let large = |wire, prediction| {
+            let mut kind = unit(
+                ExactType::U16,
+                vec![(0, "A".to_owned(), vec![])],
+                vec![
+                    field("name", ExactType::Text),
+                    field("count", ExactType::U8),
+                ],
+            );
+            kind.fields[2] = kind.fields[2].clone().wire(wire).predicted(prediction);
+            kind
+        };
+        let range = WireForm::Range { min: 0, max: 100 };
+        assert_eq!(
+            lines(
+                vec![large(range, Prediction::Course)],
+                vec![large(WireForm::Exact, Prediction::Last)]
+            ),
+            ["component \"Unit\" field \"hp\": host as 0..=100, you predicted as last"]
         );
     }
 

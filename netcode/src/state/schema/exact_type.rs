@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::FieldSchema;
+use super::{FieldSchema, Prediction, WireForm};
 
 /// The exact form of a value: how its bytes are laid out in snapshots, bit for bit.
 ///
@@ -193,8 +193,36 @@ impl fmt::Display for Fields<'_> {
                 write!(f, "{}: ", field.name)?;
             }
             field.exact.fmt(f)?;
+            Declared(field).fmt(f)?;
         }
         f.write_str(if tuple { ")" } else { "}" })
+    }
+}
+
+/// Shows what a field declares for the wire, with a space before: ` as 0..=100`,
+/// ` as -32..=32 by 1/512, position`. Nothing if it declares nothing.
+pub(super) struct Declared<'a>(pub(super) &'a FieldSchema);
+
+impl fmt::Display for Declared<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.wire {
+            WireForm::Exact => {}
+            WireForm::Fixed { min, max, per_unit } => {
+                write!(f, " as {min}..={max} by 1/{per_unit}")?;
+            }
+            WireForm::Range { min, max } => write!(f, " as {min}..={max}")?,
+            WireForm::Varint => f.write_str(" as varint")?,
+            WireForm::Half => f.write_str(" as half")?,
+            WireForm::Unit { bits } => write!(f, " as unit {bits}")?,
+            WireForm::Rotation { bits } => write!(f, " as rotation {bits}")?,
+        }
+        if self.0.prediction == Prediction::Last {
+            f.write_str(", predicted as last")?;
+        }
+        if self.0.is_position {
+            f.write_str(", position")?;
+        }
+        Ok(())
     }
 }
 

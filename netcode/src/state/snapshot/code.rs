@@ -416,7 +416,7 @@ mod tests {
         ]
         .concat();
         assert_eq!(bytes, expected);
-        assert_eq!(schema.hash(), 6_017_040_848_701_193_820);
+        assert_eq!(schema.hash(), 10_889_506_789_713_802_615);
         assert_eq!(
             unit_snapshot().hash(&schema).combined(),
             13_941_617_222_843_047_877

@@ -7,16 +7,13 @@ use crate::id::NetId;
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::wire::bytes::put_varint;
 
-use super::super::head::REFERENCE_DISTANCES;
+use super::super::head::BODY_REFERENCES_MAX;
 use super::super::interest::Sight;
 use super::Publisher;
 
 /// Bytes of a whole body behind its head, at most: what a datagram without control messages has
 /// room for, and some more.
 pub(super) const BODY_BYTES_MAX: usize = 1040;
-/// References of a whole body, at most.
-const REFERENCES: usize = REFERENCE_DISTANCES.len() + 1;
-
 /// The bodies of one view against some references.
 #[derive(Debug, Default)]
 struct Stored {
@@ -127,7 +124,7 @@ impl Publisher {
             return;
         };
         let now = sight.view(&newest.snapshot);
-        let mut references = [Reference { age: 0, view: now }; REFERENCES];
+        let mut references = [Reference { age: 0, view: now }; BODY_REFERENCES_MAX];
         let mut count = 0;
         for ((number, sight), reference) in stored.references.iter().zip(&mut references) {
             let Some(snapshot) = self.ring.get(*number) else {

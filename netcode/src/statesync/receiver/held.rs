@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Facts;
 use crate::id::NetId;
 use crate::state::{EntityRef, QuantizedSnapshot};
 use crate::tick::Tick;
@@ -59,6 +60,22 @@ impl Held {
         self.view = view;
         self.told = Vec::new();
         self.forget_facts();
+    }
+
+    /// Whether `facts` may come next to those that are there: all of one kind, and no entity in two
+    /// ranges.
+    pub(super) fn agrees_with(&self, facts: &Facts) -> bool {
+        match facts {
+            Facts::Same(_) => true,
+            Facts::Some { .. } => self.ranges.is_empty(),
+            Facts::Range(new) => {
+                let is_apart = |old: &RangeFact| {
+                    old.next.is_some_and(|next| next <= new.from)
+                        || new.next.is_some_and(|next| next <= old.from)
+                };
+                self.rows.is_empty() && self.gone.is_empty() && self.ranges.iter().all(is_apart)
+            }
+        }
     }
 
     fn forget_facts(&mut self) {

@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use crate::delta::{PART_REFERENCES_MAX, PartItem};
 use crate::id::NetId;
+use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::state::{EntityRef, QuantizedSnapshot, ShapeId};
 use crate::tick::Tick;
 
@@ -14,8 +15,11 @@ use super::super::records::Record;
 use super::super::ring::Ring;
 use super::{Plan, Subscription};
 
-/// Age in snapshots of the oldest value that serves as a reference. A client keeps older ones.
-const REFERENCE_AGE_MAX: u32 = 60;
+/// Age in snapshots of the oldest value that serves as a reference. A client keeps older ones, for
+/// a datagram may arrive when it knows of newer snapshots already.
+const REFERENCE_AGE_MAX: u32 = 48;
+/// Snapshots between the two references of an entity, at most: what was earlier misleads.
+const GAP_MAX: u32 = 4;
 /// Room that every datagram has for state, in bytes, but for those with many control messages. What
 /// does not fit alone never will.
 const ROOM_USUAL: usize = 1000;
@@ -23,6 +27,8 @@ const ROOM_USUAL: usize = 1000;
 const OVERDRAFT: usize = 128;
 /// Bits that an entity takes, until there is experience.
 const BITS_GUESS: u32 = 128;
+/// Bits of the record of a removal.
+const TOMBSTONE_BITS: u64 = 16;
 /// Datagrams without an answer after which something is sent again, until round trips are known.
 const ANSWER_GUESS: u32 = 60;
 
@@ -45,6 +51,13 @@ struct Waiting {
     record: u32,
     /// Its present value has been sent, and there is no answer yet.
     in_flight: bool,
+}
+
+impl Waiting {
+    /// The largest debt first, and what is under way last.
+    const fn order(&self) -> (bool, u32, u32) {
+        (self.in_flight, u32::MAX - self.debt, self.record)
+    }
 }
 
 /// What waits to be sent of the newest snapshot.
@@ -116,6 +129,7 @@ impl Subscription {
         self.queue.waiting.clear();
         self.queue.at = 0;
         self.queue.failed = None;
+        let mut ghosts = 0;
         for (at, record) in (0_u32..).zip(records.rows_mut()) {
             let changed = changed(record, snapshot);
             if record.is_clean(changed) {
@@ -141,23 +155,34 @@ impl Subscription {
                 };
                 record.debt = record.debt.saturating_add(growth);
             }
+            ghosts += u64::from(record.is_ghost);
             self.queue.waiting.push(Waiting {
                 debt: record.debt,
                 record: at,
                 in_flight,
             });
         }
-        let bits = self.queue.waiting.len() as u64 * u64::from(self.queue.bits_per_entity);
+        let live = self.queue.waiting.len() as u64 - ghosts;
+        let bits = live * u64::from(self.queue.bits_per_entity) + ghosts * TOMBSTONE_BITS;
         let bodies = u64::from(self.snapshot_ticks.min(u32::from(BODIES_MAX)));
         let tokens = self.budget.as_ref().map_or(0, Budget::tokens);
-        let is_all = bits / 8 <= u64::try_from(tokens).unwrap_or(0).max(1)
+        let mut is_all = bits / 8 <= u64::try_from(tokens).unwrap_or(0).max(1)
             && bits / 8 <= bodies * ROOM_USUAL as u64;
         if !is_all {
             self.queue.waiting.retain(|waiting| !waiting.in_flight);
         }
-        self.queue.waiting.sort_unstable_by_key(|waiting| {
-            (waiting.in_flight, u32::MAX - waiting.debt, waiting.record)
-        });
+        // Only so many can be sent of this snapshot; the rest need no order.
+        let most = bodies * DATAGRAM_BYTES_MAX as u64 * 8 / u64::from(self.queue.bits_per_entity);
+        let most = usize::try_from(most)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(2);
+        let waiting = &mut self.queue.waiting;
+        if waiting.len() > most && most > 0 {
+            waiting.select_nth_unstable_by_key(most, Waiting::order);
+            waiting.truncate(most);
+            is_all = false;
+        }
+        waiting.sort_unstable_by_key(Waiting::order);
         self.plan = Plan::Parts { is_all };
     }
 
@@ -325,9 +350,10 @@ fn references<'a>(
     if record.acks == 0 {
         return (found, 1);
     }
-    let second = acked_number.checked_sub(record.acks.trailing_zeros() + 1);
-    match second
-        .filter(|&second| number - second <= REFERENCE_AGE_MAX)
+    let gap = record.acks.trailing_zeros() + 1;
+    match acked_number
+        .checked_sub(gap)
+        .filter(|&second| gap <= GAP_MAX && number - second <= REFERENCE_AGE_MAX)
         .and_then(at)
     {
         Some(older) => {

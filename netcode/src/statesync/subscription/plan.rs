@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::head::REFERENCE_DISTANCES;
+use super::super::head::{BODY_REFERENCES_MAX, OTHERS_MAX, REFERENCE_DISTANCES};
 use super::super::interest::Sight;
 use super::super::publisher::Publisher;
 use super::super::records::Records;
@@ -10,6 +10,10 @@ use super::{
     BASE_AGE_MAX, BODIES_MAX, Budget, EPOCHS, GHOSTS_MAX, Moment, PARTS_AT_LEAST, Plan,
     Subscription,
 };
+
+/// Distances from the base of the references next to it, the most useful first: one that tells of
+/// speed, and one that tells of what speed was.
+const OTHERS: [&[u32]; OTHERS_MAX] = [&[1, 2], &[4, 3, 5, 6]];
 
 impl Subscription {
     /// Takes in the newest snapshot: what the client sees of it, and how it shall be told.
@@ -179,17 +183,20 @@ impl Subscription {
             return Some(Plan::Same { age: age(base)? });
         }
         let mut others = 0;
-        let mut references: [Option<(u32, &Sight)>; REFERENCE_DISTANCES.len() + 1] =
-            [None; REFERENCE_DISTANCES.len() + 1];
+        let mut references: [Option<(u32, &Sight)>; BODY_REFERENCES_MAX] =
+            [None; BODY_REFERENCES_MAX];
         if let Some(base) = base {
             references[0] = Some((base.number, &base.sight));
-            for (at, distance) in REFERENCE_DISTANCES.into_iter().enumerate() {
-                let known = before
-                    .clone()
-                    .find(|moment| moment.is_known && moment.number + distance == base.number);
-                if let Some(known) = known {
-                    others |= 1 << at;
-                    references[at + 1] = Some((known.number, &known.sight));
+            for (choices, to) in OTHERS.iter().zip(&mut references[1..]) {
+                let known = choices.iter().find_map(|&distance| {
+                    let is_it = |moment: &&Moment| {
+                        moment.is_known && moment.number + distance == base.number
+                    };
+                    Some((distance, before.clone().find(is_it)?))
+                });
+                if let Some((distance, known)) = known {
+                    others |= 1 << (distance - 1);
+                    *to = Some((known.number, &known.sight));
                 }
             }
         }

@@ -27,6 +27,8 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct SentLog {
     slots: Vec<Slot>,
+    /// Entities that a slot has room for: a power of two that was enough so far.
+    most: usize,
 }
 
 impl SentLog {
@@ -42,9 +44,11 @@ impl SentLog {
         if self.slots.is_empty() {
             self.slots.resize_with(SENT_MAX, Slot::default);
         }
+        self.most = self.most.max(ids.len().next_power_of_two());
         let slot = &mut self.slots[place(sent.seq)];
         slot.sent = Some(sent);
         slot.ids.clear();
+        slot.ids.reserve(self.most);
         slot.ids.extend_from_slice(ids);
     }
 

@@ -1,0 +1,291 @@
+//! What a state-sync host costs: CPU time per tick of publishing and of writing to all clients.
+//!
+//! `cargo run --release -p phalanx-benches --bin state_host [SNAPSHOTS]`, by default 12 snapshots per
+//! case after as many to warm up. Ticks come 60 times per second and snapshots every third; acks
+//! arrive 6 ticks after what they ack, of what was not lost: nothing is. There is no game, no node
+//! and no link in it. The figures are one core's time per tick: a tick lasts 16 667 µs.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use phalanx::netcode::id::{MemberId, NetId, Slot, Term};
+use phalanx::netcode::prng::Prng;
+use phalanx::netcode::state::{
+    ExactType, FieldSchema, KindRows, KindSchema, KindShape, Schema, Snapshot, Visibility, WireForm,
+};
+use phalanx::netcode::statesync::{Interest, Publisher, PublisherConfig, Subscription, Viewer};
+use phalanx::netcode::tick::{Seq, Tick, TickRate};
+
+/// Ticks between two snapshots.
+const SNAPSHOT_TICKS: u32 = 3;
+/// Ticks until an ack is there.
+const ACK_TICKS: usize = 6;
+/// Bytes that a datagram has for state.
+const ROOM: usize = 1100;
+/// Half the width of the world.
+const REACH: f32 = 500.0;
+
+/// Entities with a place, a speed and health, of which some change at every snapshot.
+struct Scene {
+    schema: Schema,
+    ids: Vec<NetId>,
+    places: Vec<[f32; 3]>,
+    speeds: Vec<[f32; 3]>,
+    health: Vec<u16>,
+    owners: usize,
+    changing: usize,
+    prng: Prng,
+    snapshot: Snapshot,
+}
+
+fn kind(name: &str, field: FieldSchema) -> KindSchema {
+    KindSchema {
+        name: name.to_owned(),
+        version: 1,
+        shape: KindShape::Component,
+        visibility: Visibility::Client,
+        fields: vec![field],
+    }
+}
+
+impl Scene {
+    fn new(entities: usize, owners: usize, changing: usize) -> Self {
+        let fixed = |max: i32, per_unit| WireForm::Fixed {
+            min: -max,
+            max,
+            per_unit,
+        };
+        let vector = || FieldSchema::new("0", ExactType::Vec3);
+        let schema = Schema::new(vec![
+            kind("phalanx.owner", FieldSchema::new("0", ExactType::U8)),
+            kind("place", vector().wire(fixed(512, 64)).position()),
+            kind("speed", vector().wire(fixed(32, 32))),
+            kind(
+                "vigour",
+                FieldSchema::new("0", ExactType::U16).wire(WireForm::Range { min: 0, max: 100 }),
+            ),
+        ])
+        .expect("the schema is sound");
+        let mut prng = Prng::new(7);
+        let mut vector = |reach: f32| {
+            [
+                prng.range_f32(-reach, reach),
+                prng.range_f32(-reach, reach),
+                0.0,
+            ]
+        };
+        Self {
+            schema,
+            ids: (1..)
+                .take(entities)
+                .map(|n| NetId::new(Term(1), n))
+                .collect(),
+            places: (0..entities).map(|_| vector(REACH)).collect(),
+            speeds: (0..entities).map(|_| vector(0.2)).collect(),
+            health: vec![100; entities],
+            owners,
+            changing,
+            prng: Prng::new(8),
+            snapshot: Snapshot {
+                tick: Tick::ZERO,
+                kinds: vec![KindRows::default(); 4],
+            },
+        }
+    }
+
+    /// Moves what changes: always the same ones, spread over all, as units that walk do.
+    fn advance(&mut self, tick: Tick) {
+        let step = self
+            .ids
+            .len()
+            .checked_div(self.changing)
+            .unwrap_or(usize::MAX);
+        for at in (0..self.ids.len()).step_by(step.max(1)) {
+            if self.changing == 0 {
+                break;
+            }
+            for axis in 0..2 {
+                if self.prng.below(16) == 0 {
+                    self.speeds[at][axis] = self.prng.range_f32(-0.2, 0.2);
+                }
+                let next = self.places[at][axis] + self.speeds[at][axis];
+                self.places[at][axis] = next.clamp(-REACH, REACH);
+            }
+            if self.prng.below(64) == 0 {
+                self.health[at] = (self.health[at] + 99) % 101;
+            }
+        }
+        let [owner, place, speed, health] = &mut self.snapshot.kinds[..] else {
+            return;
+        };
+        for rows in [&mut *owner, &mut *place, &mut *speed, &mut *health] {
+            rows.clear();
+        }
+        for (at, &id) in self.ids.iter().enumerate() {
+            if at < self.owners {
+                owner.push(id, |out| out.push(u8::try_from(at % 64).unwrap_or(0)));
+            }
+            let put = |rows: &mut KindRows, parts: [f32; 3]| {
+                rows.push(id, |out| {
+                    parts
+                        .iter()
+                        .for_each(|part| out.extend_from_slice(&part.to_le_bytes()));
+                });
+            };
+            put(place, self.places[at]);
+            put(speed, self.speeds[at]);
+            health.push(id, |out| {
+                out.extend_from_slice(&self.health[at].to_le_bytes());
+            });
+        }
+        self.snapshot.tick = tick;
+    }
+}
+
+#[derive(Default)]
+struct Cost {
+    publish_us: f64,
+    write_us: f64,
+    bytes: u64,
+    made: u64,
+    shared: u64,
+    parts: u64,
+}
+
+fn measure(
+    scene: &mut Scene,
+    clients: usize,
+    budget: u32,
+    radius: Option<f32>,
+    snapshots: u32,
+) -> Cost {
+    let mut publisher = Publisher::new(
+        &scene.schema,
+        PublisherConfig {
+            snapshot_ticks: SNAPSHOT_TICKS,
+            rate: TickRate::DEFAULT,
+            budget_bytes_per_second: budget,
+        },
+    );
+    publisher.set_interest(radius.map(Interest::within));
+    let mut subscriptions: Vec<Subscription> = (0..clients)
+        .map(|at| {
+            Subscription::new(Viewer {
+                member: MemberId(u16::try_from(at).unwrap_or(0)),
+                slot: (scene.owners > 0).then(|| Slot(u8::try_from(at % 64).unwrap_or(0))),
+                ..Viewer::default()
+            })
+        })
+        .collect();
+    // All hold the first snapshot.
+    scene.advance(Tick::ZERO);
+    publisher.publish(&scene.snapshot);
+    for subscription in &mut subscriptions {
+        let keyframe = subscription.keyframe(&mut publisher);
+        assert!(keyframe.is_some(), "there is a snapshot");
+        subscription.keyframe_held(&publisher);
+    }
+    let mut cost = Cost::default();
+    let mut under_way = VecDeque::new();
+    let mut body = Vec::new();
+    let mut before = *publisher.statistics();
+    let warm_up = snapshots * SNAPSHOT_TICKS;
+    for tick in 1..=2 * warm_up {
+        let counts = tick > warm_up;
+        if tick == warm_up + 1 {
+            before = *publisher.statistics();
+        }
+        if tick.is_multiple_of(SNAPSHOT_TICKS) {
+            scene.advance(Tick::new(tick));
+            let from = Instant::now();
+            publisher.publish(&scene.snapshot);
+            if counts {
+                cost.publish_us += from.elapsed().as_secs_f64() * 1e6;
+            }
+        }
+        let from = Instant::now();
+        for subscription in &mut subscriptions {
+            body.clear();
+            subscription.write(&mut publisher, Seq::new(tick), ROOM, &mut body);
+            if counts {
+                cost.bytes += body.len() as u64;
+            }
+        }
+        under_way.push_back(Seq::new(tick));
+        if under_way.len() > ACK_TICKS
+            && let Some(acked) = under_way.pop_front()
+        {
+            for subscription in &mut subscriptions {
+                subscription.on_ack(acked);
+            }
+        }
+        if counts {
+            cost.write_us += from.elapsed().as_secs_f64() * 1e6;
+        }
+    }
+    let ticks = f64::from(warm_up);
+    cost.publish_us /= ticks;
+    cost.write_us /= ticks;
+    let after = publisher.statistics();
+    cost.made = after.bodies_made - before.bodies_made;
+    cost.shared = after.bodies_shared - before.bodies_shared;
+    cost.parts = subscriptions
+        .iter()
+        .map(|subscription| subscription.statistics().parts)
+        .sum();
+    cost
+}
+
+fn main() {
+    let snapshots = std::env::args()
+        .nth(1)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(12);
+    println!(
+        "{:>8} {:>8} {:>8} {:>10} {:>10} {:>12} {:>10} {:>7} {:>7} {:>7}",
+        "entities",
+        "changing",
+        "clients",
+        "publish µs",
+        "write µs",
+        "ns/client",
+        "kbit/s",
+        "made",
+        "shared",
+        "parts"
+    );
+    let row = |name: &str, changing: usize, clients: usize, cost: &Cost| {
+        let seconds = f64::from(snapshots * SNAPSHOT_TICKS) / 60.0;
+        #[expect(clippy::cast_precision_loss, reason = "a figure to read")]
+        let (count, bytes) = (clients as f64, cost.bytes as f64);
+        println!(
+            "{name:>8} {changing:>8} {clients:>8} {:>10.1} {:>10.1} {:>12.0} {:>10.1} {:>7} {:>7} {:>7}",
+            cost.publish_us,
+            cost.write_us,
+            cost.write_us * 1000.0 / count,
+            bytes * 8.0 / 1000.0 / seconds / count,
+            cost.made,
+            cost.shared,
+            cost.parts,
+        );
+    };
+    println!("32 000 B/s per client, everyone sees everything; µs per tick of 60 Hz");
+    for entities in [1000, 10_000] {
+        for changing in [0, entities / 100, entities / 10, entities] {
+            for clients in [1, 16, 64, 256] {
+                let mut scene = Scene::new(entities, 0, changing);
+                let cost = measure(&mut scene, clients, 32_000, None, snapshots);
+                row(&entities.to_string(), changing, clients, &cost);
+            }
+        }
+    }
+    println!("300 moving players, 100 000 B/s each: everyone sees everyone, then within a radius");
+    for radius in [None, Some(300.0), Some(150.0), Some(75.0)] {
+        let mut scene = Scene::new(300, 300, 300);
+        let cost = measure(&mut scene, 300, 100_000, radius, snapshots);
+        let name = radius.map_or_else(|| "all".to_owned(), |radius| format!("{radius}"));
+        row(&name, 300, 300, &cost);
+    }
+}

@@ -1,0 +1,90 @@
+//! The state that goes out in state-sync mode.
+
+use super::Host;
+use crate::id::Path;
+use crate::node::core::{Core, Todo};
+use crate::session::control::Control;
+use crate::session::statistics::DropReason;
+use crate::state::Snapshot;
+use crate::tick::Tick;
+use crate::time::Time;
+
+impl Host {
+    /// Asks for the state after `tick`, if it is one that goes to clients.
+    pub(super) fn publish_if_due(&mut self, core: &mut Core, tick: Tick) {
+        let Some(audience) = &self.audience else {
+            return;
+        };
+        if audience.is_snapshot(core, tick) {
+            core.todo.push_back(Todo::Publish(tick));
+        }
+        for guest in self.guests.values_mut() {
+            let listener = guest.listener.as_mut();
+            if let Some(control) = listener.and_then(|it| it.poll_replaced(tick)) {
+                guest.tell(&control);
+            }
+        }
+    }
+
+    /// The state that clients may see is there.
+    pub(in crate::node) fn commit_publish(&mut self, core: &Core, snapshot: &Snapshot) {
+        if let Some(audience) = &mut self.audience {
+            audience.publish(core, snapshot, self.guests.values_mut());
+        }
+    }
+
+    /// The hash of the last state is there.
+    pub(in crate::node) fn commit_final_hash(&mut self, tick: Tick, hash: u64) {
+        if let Some(audience) = &mut self.audience {
+            audience.end(tick, hash);
+        }
+    }
+
+    /// Takes in what only a client in this mode says; gives back what is none of that.
+    pub(super) fn handle_listener(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        path: Path,
+        control: Control,
+    ) -> Result<Option<Control>, DropReason> {
+        let (Some(audience), Some(guest)) = (&mut self.audience, self.guests.get_mut(&path)) else {
+            return Err(DropReason::Unexpected);
+        };
+        match control {
+            Control::Reset => {
+                let Some(listener) = &mut guest.listener else {
+                    return Err(DropReason::Unexpected);
+                };
+                if !listener.reset(now) {
+                    return Err(DropReason::RateLimited);
+                }
+                guest.transfer = None;
+                audience.statistics.resets += 1;
+                audience.begin(guest);
+                Ok(None)
+            }
+            Control::Behind(ticks) => {
+                let slot = guest.peer.slot.ok_or(DropReason::Unexpected)?;
+                let behind_ticks = ticks.min(audience.config.rewind_ticks_max);
+                audience.statistics.views_cut += u64::from(behind_ticks < ticks);
+                // The newest word counts; a flood of them does not pile up.
+                core.todo
+                    .retain(|todo| !matches!(todo, Todo::Seen(of, _) if *of == slot));
+                core.todo.push_back(Todo::Seen(slot, behind_ticks));
+                Ok(None)
+            }
+            Control::Hashes { .. } | Control::Transfer { .. } => Err(DropReason::Unexpected),
+            Control::Member(_)
+            | Control::Gone(_)
+            | Control::Start(_)
+            | Control::LastTick(_)
+            | Control::Ready
+            | Control::Activate(_)
+            | Control::Diverged { .. }
+            | Control::Difference(_)
+            | Control::Replaced { .. }
+            | Control::Final { .. } => Ok(Some(control)),
+        }
+    }
+}
