@@ -122,7 +122,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 figures.bytes_up,
                 figures.fresh * 100.0,
                 figures.host_us,
-                if figures.converged { "" } else { "  NOT CONVERGED" },
+                if figures.converged {
+                    ""
+                } else {
+                    "  NOT CONVERGED"
+                },
             );
             rows.push(figures.json(name, load));
         }

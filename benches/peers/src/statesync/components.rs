@@ -35,7 +35,12 @@ impl PackedVelocity {
 }
 
 /// Spawns the scene; `extra` is what makes an entity replicate.
-pub fn spawn<B: Bundle>(world: &mut World, scene: &Scene, load: &Load, extra: impl Fn() -> B) -> Vec<Entity> {
+pub fn spawn<B: Bundle>(
+    world: &mut World,
+    scene: &Scene,
+    load: &Load,
+    extra: impl Fn() -> B,
+) -> Vec<Entity> {
     scene
         .rows
         .iter()

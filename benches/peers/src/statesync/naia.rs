@@ -80,7 +80,11 @@ pub fn run(load: Load) -> Result<Figures, Box<dyn Error>> {
     TestClock::init(0);
     let mut scene = Scene::new(&load);
     let mut session = Session::new(&load)?;
-    let entities: Vec<Id> = scene.rows.iter().map(|row| session.spawn(row, &load)).collect();
+    let entities: Vec<Id> = scene
+        .rows
+        .iter()
+        .map(|row| session.spawn(row, &load))
+        .collect();
     let mut joined = 0;
     while !session
         .clients
@@ -261,7 +265,8 @@ impl Session {
         self.hub.process_time_queues();
         let started = WallInstant::now();
         self.server.receive_all_packets();
-        self.server.process_all_packets(Writer(&mut self.world), &now);
+        self.server
+            .process_all_packets(Writer(&mut self.world), &now);
         let mut events = self.server.take_world_events();
         for (_, requests) in events.take_auths() {
             for (user, _) in requests {

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use phalanx_netcode::id::{MemberId, NetId, Term};
 use phalanx_netcode::state::{
-    ExactType, FieldSchema, KindRows, KindSchema, KindShape, Schema, Snapshot, Visibility,
-    WireForm,
+    ExactType, FieldSchema, KindRows, KindSchema, KindShape, Schema, Snapshot, Visibility, WireForm,
 };
 use phalanx_netcode::statesync::{Publisher, PublisherConfig, Receiver, Subscription, Viewer};
 use phalanx_netcode::tick::{Seq, Tick, TickRate};
@@ -188,12 +187,13 @@ impl Session {
     fn fresh(&self) -> f64 {
         let held = self.clients.first().and_then(|client| {
             let tick = self.publisher.newest()?;
-            let entities = self.publisher.at(tick)?.entities();
+            let newest = self.publisher.at(tick)?;
             let held = client.receiver.at(client.receiver.newest()?)?;
-            let fresh = entities
-                .clone()
-                .filter(|entity| held.find(entity.id).is_some_and(|own| own.lanes == entity.lanes));
-            Some(fresh.count() as f64 / entities.count() as f64)
+            let fresh = newest.entities().filter(|entity| {
+                held.find(entity.id)
+                    .is_some_and(|own| own.lanes == entity.lanes)
+            });
+            Some(fresh.count() as f64 / newest.entities().len() as f64)
         });
         held.unwrap_or(0.0)
     }

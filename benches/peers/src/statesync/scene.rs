@@ -60,7 +60,12 @@ impl Row {
         }
         let sign = self.rotation[largest].signum();
         let mut packed = largest as u32;
-        for (_, value) in self.rotation.iter().enumerate().filter(|(n, _)| *n != largest) {
+        for (_, value) in self
+            .rotation
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| *n != largest)
+        {
             let share = sign * value * std::f32::consts::FRAC_1_SQRT_2 + 0.5;
             packed = packed << 10 | (share.clamp(0.0, 1.0) * 1023.0 + 0.5) as u32;
         }
@@ -114,13 +119,20 @@ impl Scene {
         for value in &mut row.rotation {
             *value /= length.sqrt();
         }
-        row.health = if row.health == 0 { 1000 } else { row.health - 1 };
+        row.health = if row.health == 0 {
+            1000
+        } else {
+            row.health - 1
+        };
         row.state = row.state.wrapping_add(1);
     }
 
     /// Order-free sum of the positions' bits: what a client has to end with.
     pub fn sum(&self) -> u64 {
-        self.rows.iter().map(|row| sum_of(row.position)).fold(0, u64::wrapping_add)
+        self.rows
+            .iter()
+            .map(|row| sum_of(row.position))
+            .fold(0, u64::wrapping_add)
     }
 }
 
@@ -128,7 +140,9 @@ impl Scene {
 pub fn sum_of(position: [f32; 3]) -> u64 {
     position
         .iter()
-        .fold(17, |sum: u64, value| sum.wrapping_mul(31).wrapping_add(value.to_bits().into()))
+        .fold(17, |sum: u64, value| {
+            sum.wrapping_mul(31).wrapping_add(value.to_bits().into())
+        })
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 

@@ -300,8 +300,7 @@ impl WorldMutType<Id> for Writer<'_> {
         let mutates = manager.entity_needs_mutator_for_delegation(&global);
         if let Some(component) = self.0.component_mut(*id, *kind) {
             let fields = component.diff_mask_size();
-            let mutator =
-                mutates.then(|| manager.register_component(kinds, &global, kind, fields));
+            let mutator = mutates.then(|| manager.register_component(kinds, &global, kind, fields));
             component.enable_delegation(&accessor, mutator.as_ref());
         }
     }
