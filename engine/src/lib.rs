@@ -71,6 +71,8 @@
 // Derived code names its traits by `::phalanx::netcode`; this makes that path work in here too.
 extern crate self as phalanx;
 
+#[cfg(feature = "bevy_app")]
+pub mod app;
 mod checker;
 mod events;
 mod game;
@@ -85,6 +87,7 @@ mod rewind;
 mod rng;
 mod schedule;
 mod session;
+mod shown;
 mod side;
 mod simulation;
 mod spawn;
@@ -104,6 +107,7 @@ pub use playback::{Playback, PlaybackError};
 pub use rewind::{Rewind, RewindAt};
 pub use rng::TickRng;
 pub use session::{EcsPlayer, LocalInput, Session, SessionError};
+pub use shown::{ShownWorld, Smoothing};
 pub use side::{Authority, Owner, Side, on_authority};
 pub use simulation::{EcsImage, EcsSimulation};
 pub use spawn::SpawnKey;
@@ -121,8 +125,8 @@ pub mod prelude {
     pub use crate::{
         Authority, CheckError, CheckReport, CheckStep, Checker, CurrentTick, EcsImage,
         EcsSimulation, Exact, Game, GameBuilder, GameError, Inputs, NetCommands, NetId,
-        NetIdAllocator, NetIndex, Networked, Ordered, Owner, Rewind, SessionSetup, Side,
-        SlotPresence, SpawnKey, SpawnNetworked, Stepping, TickEvents, TickRng, on_authority,
+        NetIdAllocator, NetIndex, Networked, Ordered, Owner, Rewind, SessionSetup, ShownWorld,
+        Side, SlotPresence, SpawnKey, SpawnNetworked, Stepping, TickEvents, TickRng, on_authority,
     };
 }
 

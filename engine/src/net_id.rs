@@ -21,7 +21,7 @@ use phalanx_netcode::state::{Exact, ExactType};
 use phalanx_netcode::wire::bytes::{DecodeError, Reader};
 
 use crate::input::CurrentTick;
-use crate::side::Side;
+use crate::side::{Owner, Side};
 use crate::spawn::{PREDICTED, SpawnCounts};
 
 /// An entity's network identity: the same on every node, whoever hosts.
@@ -358,7 +358,7 @@ impl NetCommands<'_, '_> {
     /// Spawns an entity that the input of `slot` in this tick brings about, such as a shot, so that
     /// the client in that slot may show it before the host knows of it. It gets a [`SpawnKey`]
     /// by which the client finds its own again in what the host sends; the client's has an id of
-    /// its own until then.
+    /// its own until then. It belongs to `slot`, unless `bundle` has another [`Owner`].
     ///
     /// The client must spawn the same entities for its slot as the host, in the same order: what
     /// it cannot know beforehand is spawned by [`NetCommands::spawn`] and by the authority alone.
@@ -373,7 +373,8 @@ impl NetCommands<'_, '_> {
         } else {
             key.predicted_id()
         };
-        self.commands.spawn((id, key, bundle));
+        let mut entity = self.commands.spawn((id, key, bundle));
+        entity.insert_if_new(Owner(slot));
         id
     }
 

@@ -13,9 +13,11 @@ use phalanx_netcode::node::{Event, Node, SessionInfo};
 use phalanx_netcode::replay::Summary;
 use phalanx_netcode::session::config::{ConfigError, GameInfo, HostConfig, JoinConfig, Mode};
 use phalanx_netcode::state::Exact;
+use phalanx_netcode::statesync::{Tables, View};
 use phalanx_netcode::tick::Tick;
+use phalanx_netcode::time::Time;
 
-use crate::{EcsSimulation, Game, Side};
+use crate::{EcsSimulation, Game, ShownWorld, Side};
 
 /// Gives the local player's input for a tick, from what the world shows.
 pub trait LocalInput<I>: FnMut(Tick, &World) -> I + Send + 'static {}
@@ -30,6 +32,9 @@ pub struct Session<L> {
     driver: Driver<EcsPlayer>,
     link: L,
     clock: Clock,
+    /// What a client of state-sync shows of others.
+    view: View,
+    updated: Time,
     #[cfg(feature = "metrics")]
     feed: crate::metrics::Feed,
 }
@@ -42,6 +47,8 @@ pub struct EcsPlayer {
     input: EncodedInput,
     /// Whether another node decides the state.
     is_guest: bool,
+    /// The newest tick for which an input was sampled.
+    sampled: Tick,
 }
 
 impl Player for EcsPlayer {
@@ -56,6 +63,7 @@ impl Player for EcsPlayer {
     }
 
     fn sample(&mut self, tick: Tick, simulation: &EcsSimulation, input: &mut [u8]) {
+        self.sampled = tick;
         let sampled = (self.input)(tick, simulation.world());
         input.copy_from_slice(&sampled);
     }
@@ -113,10 +121,13 @@ impl<L: Link> Session<L> {
         let player = EcsPlayer {
             game: game.clone(),
             input: Box::new(move |tick, world| encoder.encode_input(&input(tick, world))),
+            sampled: Tick::ZERO,
             is_guest: info.mode == Mode::StateSync && !node.is_host(),
         };
         Self {
             driver: Driver::new(node, info, player),
+            view: View::new(game.schema(), game.tick_rate()),
+            updated: clock.now(),
             link,
             clock,
             #[cfg(feature = "metrics")]
@@ -131,9 +142,45 @@ impl<L: Link> Session<L> {
     pub fn update(&mut self) -> bool {
         let now = self.clock.now();
         self.driver.pump(now, &mut self.link);
+        self.move_view(now);
         #[cfg(feature = "metrics")]
         self.feed.update(now, self.driver.node());
         !self.driver.node().is_over()
+    }
+
+    /// Lets what is shown follow the time.
+    fn move_view(&mut self, now: Time) {
+        let elapsed = now.micros_since(self.updated);
+        self.updated = now;
+        if let Some(simulation) = self.driver.simulation_mut() {
+            simulation.fade_corrections(elapsed);
+        }
+        let received: Vec<_> = self
+            .driver
+            .node()
+            .received()
+            .map(|state| (state.tick, state.arrived_at, &state.snapshot))
+            .collect();
+        if received.is_empty() {
+            return;
+        }
+        self.view.update(now, received.into_iter());
+        if let Some(shown) = self.view.shown() {
+            let sampled = self.driver.player().sampled.number();
+            let seen = shown.tick.number() + u32::from(shown.fraction >= 0.5);
+            let behind = sampled.saturating_sub(seen);
+            self.driver.node_mut().show_behind(now, behind);
+        }
+    }
+
+    /// What a renderer shows at this moment, once there is a state: the same call on a host, a
+    /// client and a lockstep peer.
+    #[must_use]
+    pub fn shown(&self) -> Option<ShownWorld<'_>> {
+        let simulation = self.driver.simulation()?;
+        let tables = self.driver.node().wire_tables();
+        let others = tables.map(|(layout, shapes)| (&self.view, Tables { layout, shapes }));
+        Some(ShownWorld::new(simulation, others))
     }
 
     /// Updates until the session is over, and hands each event to `on_event`. Between updates the
@@ -264,15 +311,21 @@ fn prepare<I: 'static>(game: &Game, secret: &mut u128) -> Result<(), SessionErro
 }
 
 impl Game {
-    /// What two nodes compare when they meet. `build` names the version of your program: nodes
+    /// What two nodes compare when they meet, for a session in lockstep. `build` names the version of your program: nodes
     /// whose texts differ do not play together.
     #[must_use]
     pub fn info(&self, build: &str) -> GameInfo {
+        self.info_for(build, Mode::Lockstep)
+    }
+
+    /// As [`Game::info`], for a session in the given mode.
+    #[must_use]
+    pub fn info_for(&self, build: &str, mode: Mode) -> GameInfo {
         GameInfo {
             game: self.id().to_owned(),
             build: build.to_owned(),
             schema: std::sync::Arc::clone(self.schema()),
-            mode: Mode::Lockstep,
+            mode,
             tick_rate: self.tick_rate(),
             input_bytes: self.input_bytes(),
         }

@@ -44,12 +44,14 @@ use crate::net_id::{NetId, NetIdAllocator, NetIndex};
 use crate::rewind::SeenTicks;
 use crate::rng::TickRng;
 use crate::schedule::{self, DeriveSchedule, TickSchedule};
+use crate::shown::{self, Corrections, Smoothing};
 use crate::side::{Owner, Side};
 use crate::spawn::{SpawnCounts, first_predicted_id};
 
 use column::Column;
 use kind::{ExactCodec, Kind, MarkerCodec, Saved};
 use patch::Patcher;
+use published::{Moment, Ranks};
 use resource::Single;
 use structure::{Places, Structure, StructureReader};
 
@@ -137,7 +139,9 @@ pub struct EcsSimulation {
     /// Bevy's tick of the last publication, as long as change detection has seen every change
     /// since.
     published: Option<ChangeTick>,
+    ranks: Ranks,
     patcher: Patcher,
+    corrections: Corrections,
     tick: Tick,
 }
 
@@ -245,7 +249,9 @@ impl EcsSimulation {
             structure,
             owners,
             published: None,
+            ranks: Ranks::default(),
             patcher: Patcher::default(),
+            corrections: Corrections::new(game.schema()),
             tick: Tick::ZERO,
         }
     }
@@ -278,6 +284,7 @@ impl EcsSimulation {
     /// authority goes on with ids above all that it knows.
     pub fn set_side(&mut self, side: Side) {
         *self.world.resource_mut::<Side>() = side;
+        self.corrections.clear();
         let newest = self.world.resource::<NetIndex>().newest_of_host();
         let mut ids = self.world.resource_mut::<NetIdAllocator>();
         if !side.is_authority() {
@@ -313,6 +320,42 @@ impl EcsSimulation {
         let mut hash = StateHash::default();
         self.hash(&mut hash);
         hash
+    }
+
+    /// Sets how a client hides corrections of what it predicts.
+    pub fn set_smoothing(&mut self, smoothing: Smoothing) {
+        self.corrections.set_smoothing(smoothing);
+    }
+
+    /// Lets time pass for what is shown: corrections fade.
+    pub fn fade_corrections(&mut self, elapsed_us: u64) {
+        self.corrections.fade(elapsed_us);
+    }
+
+    pub(crate) fn corrections(&self) -> &Corrections {
+        &self.corrections
+    }
+
+    /// Compares what `own` has at `tick` with what it had when the tick ran before.
+    fn note_predicted(&mut self, own: Slot, tick: Tick) {
+        let world = &self.world;
+        let predicted = world.resource::<NetIndex>().predicted();
+        let owned = self
+            .owners
+            .iter(world)
+            .filter(|(_, id, owner)| owner.0 == own && !id.is_predicted())
+            .map(|(entity, &id, _owner)| (id, entity));
+        let shown: Vec<(NetId, Entity)> = owned
+            .chain(predicted)
+            .map(|(id, entity)| (shown::handle_of(world, id, entity, own), entity))
+            .collect();
+        let kinds = &self.kinds;
+        let write = |kind: u16, world: &World, own: &[(NetId, Entity)], rows: &mut KindRows| {
+            if let Some(kind) = &kinds[usize::from(kind)] {
+                kind.publish_some(world, own, rows);
+            }
+        };
+        self.corrections.stepped(world, tick, &shown, write);
     }
 
     fn schemas(&self) -> &[KindSchema] {
@@ -487,9 +530,12 @@ impl Simulation for EcsSimulation {
                 past.record(world, frame.tick());
             }
         }
+        if let Some(own) = side.predicting() {
+            self.note_predicted(own, frame.tick());
+        }
         // Removal records are for systems outside of the tick, which have read them by the next
         // step; without this they would pile up.
-        world.clear_trackers();
+        self.world.clear_trackers();
         self.tick = frame.tick();
     }
 
@@ -589,19 +635,24 @@ impl Simulation for EcsSimulation {
         out.tick = self.tick;
         out.kinds.resize_with(self.kinds.len(), KindRows::default);
         let structure = self.structure.read(&self.world, &mut Arc::default());
+        let moment = Moment {
+            world: &self.world,
+            structure: &structure,
+            ranks: self.ranks.of(&self.world, &structure),
+            since: self.published,
+            now: self.world.read_change_tick(),
+        };
         let schemas = self.game.schema().kinds();
         let kinds = self.kinds.iter_mut().zip(schemas).zip(&mut out.kinds);
         for ((kind, schema), rows) in kinds {
             match kind {
                 Some(kind) if schema.visibility == Visibility::Client => {
-                    kind.publish(&self.world, &structure, self.published, rows);
+                    kind.publish(&moment, rows);
                 }
                 None if schema.name == ENTITY => {
                     rows.clear();
-                    let ids = structure.ids();
-                    let order = structure.order().iter();
-                    rows.ids
-                        .extend(order.map(|&place| ids[place as usize].raw()));
+                    let ids = self.world.resource::<NetIndex>().iter();
+                    rows.ids.extend(ids.map(|(id, _entity)| id.raw()));
                     rows.ends.resize(rows.ids.len(), 0);
                 }
                 Some(_) | None => rows.clear(),
@@ -618,6 +669,9 @@ impl Simulation for EcsSimulation {
         let kinds = &mut self.kinds;
         self.patcher.read(&self.world, patch, schema, kinds)?;
         self.patcher.apply(&mut self.world, patch, schema, kinds);
+        if patch.is_whole {
+            self.corrections.clear();
+        }
         self.tick = patch.tick;
         *self.world.resource_mut::<CurrentTick>() = CurrentTick(patch.tick);
         self.derive_schedule.run(&mut self.world);

@@ -18,8 +18,10 @@ mod records;
 mod ring;
 mod rows;
 mod subscription;
+mod view;
 
 pub use interest::{Interest, ROOM_KIND, Viewer, VisibilityRule};
 pub use publisher::{Publisher, PublisherConfig, PublisherStatistics};
 pub use receiver::{ReadError, ReadReport, Receiver};
 pub use subscription::{Keyframe, Subscription, SubscriptionStatistics};
+pub use view::{Shown, Tables, View};

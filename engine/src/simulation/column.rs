@@ -2,10 +2,9 @@
 
 use core::any::Any;
 use core::marker::PhantomData;
-use std::sync::Arc;
 
-use bevy_ecs::change_detection::{DetectChangesMut, Ref, Tick};
-use bevy_ecs::component::{Component, Mutable};
+use bevy_ecs::change_detection::{DetectChangesMut, Ref};
+use bevy_ecs::component::{Component, ComponentId, Mutable};
 use bevy_ecs::entity::Entity;
 use bevy_ecs::query::{QueryState, With, Without};
 use bevy_ecs::storage::TableId;
@@ -14,7 +13,7 @@ use phalanx_netcode::hash::ValueHasher;
 use phalanx_netcode::state::{ImportError, KindHasher, KindRows, KindSchema};
 
 use super::kind::{Codec, Kind, Saved, decode_value, downcast, downcast_mut};
-use super::published::Published;
+use super::published::{Moment, Published};
 use super::structure::{NOWHERE, Places, Run, Structure, count, table_of};
 use crate::net_id::NetId;
 
@@ -30,6 +29,7 @@ pub(super) struct Column<T: Component<Mutability = Mutable>, C> {
     published: Published,
     /// The values of a patch, by its rows.
     patched: Vec<T>,
+    component: ComponentId,
     codec: PhantomData<fn() -> C>,
 }
 
@@ -135,6 +135,7 @@ where
             ticks: QueryState::new(world),
             published: Published::new(schema.fixed_len()),
             patched: Vec::new(),
+            component: world.register_component::<T>(),
             codec: PhantomData,
         }
     }
@@ -376,42 +377,39 @@ where
         Ok(Box::new(saved))
     }
 
-    fn publish(
-        &mut self,
-        world: &World,
-        structure: &Arc<Structure>,
-        since: Option<Tick>,
-        out: &mut KindRows,
-    ) {
+    fn publish(&mut self, moment: &Moment<'_>, out: &mut KindRows) {
         let published = &mut self.published;
-        let now = world.read_change_tick();
-        if let Ok(segments) = self.ticks.contiguous_iter(world) {
-            let changes = published.changes(structure, since);
-            if let Some(mut changes) = changes {
+        let (query, world) = (&mut self.ticks, moment.world);
+        let runs: Option<Vec<(u32, &[NetId])>> =
+            self.query.contiguous_iter(world).ok().map(|runs| {
+                runs.map(|(entities, ids, _values)| {
+                    (moment.structure.table_start(world, entities[0]), ids)
+                })
+                .collect()
+            });
+        if let Some(runs) = runs {
+            let mut writing = published.begin(moment, runs.into_iter());
+            if let Ok(segments) = query.contiguous_iter(world) {
                 for (_entities, _ids, values) in segments {
                     let ticks = values.changed_ticks_slice();
-                    changes.take(ticks, now, |row, bytes| C::write(&values[row], bytes));
-                }
-                if changes.are_written() {
-                    published.copy_into(out);
-                    return;
+                    writing.take(values.into_inner(), ticks, C::write);
                 }
             }
-        }
-        let read = published.begin();
-        if let Ok(segments) = self.ticks.contiguous_iter(world) {
-            for (_entities, ids, values) in segments {
-                for (id, value) in ids.iter().zip(values.into_inner()) {
+            if writing.is_stale() {
+                let read = published.read();
+                for (_entity, id, value) in self.query.iter(world) {
                     read.push(id.raw(), |bytes| C::write(value, bytes));
                 }
+                published.place_read();
             }
-            published.finish(Some(structure));
         } else {
-            for (_entity, id, value) in self.ticks.iter(world) {
-                read.push(id.raw(), |bytes| C::write(&value, bytes));
-            }
             // Rows of sparse sets come and go without a trace in the structure.
-            published.finish(None);
+            let read = published.read();
+            for (_entity, id, value) in self.query.iter(world) {
+                read.push(id.raw(), |bytes| C::write(value, bytes));
+            }
+            published.sort();
+            published.place_read();
         }
         published.copy_into(out);
     }
@@ -434,15 +432,16 @@ where
         Ok(())
     }
 
-    fn is_on(&self, world: &World, entity: Entity) -> bool {
-        world.get::<T>(entity).is_some()
+    fn component(&self) -> Option<ComponentId> {
+        Some(self.component)
     }
 
-    fn insert_patched(&mut self, world: &mut World, entity: Entity, row: usize) {
-        // A hook of the game may have despawned the entity; then there is nothing to set.
-        if let Ok(mut entity) = world.get_entity_mut(entity) {
-            entity.insert(self.patched[row].clone());
-        }
+    fn insert_patched(&mut self, world: &mut World, missing: &[(Entity, u32)]) {
+        let values = &self.patched;
+        let batch = missing.iter();
+        let batch = batch.map(|&(entity, row)| (entity, values[row as usize].clone()));
+        // A hook of the game may have despawned an entity; then there is nothing to set.
+        let _despawned = world.try_insert_batch(batch);
     }
 
     fn set_patched(&mut self, world: &mut World, entities: &[Entity]) {

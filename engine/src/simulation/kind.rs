@@ -1,9 +1,8 @@
 //! What the simulation asks of a registered kind.
 
 use core::any::Any;
-use std::sync::Arc;
 
-use bevy_ecs::change_detection::Tick;
+use bevy_ecs::component::ComponentId;
 use bevy_ecs::entity::Entity;
 use bevy_ecs::world::World;
 use phalanx_netcode::hash::ValueHasher;
@@ -11,6 +10,7 @@ use phalanx_netcode::id;
 use phalanx_netcode::state::{Exact, ImportError, KindRows};
 use phalanx_netcode::wire::bytes::{DecodeError, Reader};
 
+use super::published::Moment;
 use super::structure::{Places, Structure};
 use crate::net_id::NetId;
 
@@ -58,15 +58,8 @@ pub(super) trait Kind: Send + Sync {
     /// Reads canonical rows whose bounds and order are checked already.
     fn decode(&self, structure: &Structure, rows: &KindRows) -> Result<Saved, ImportError>;
 
-    /// Writes the canonical rows of `world`, whose structure is `structure`, into `out`. What did
-    /// not change after `since` is as it was published last; without it, nothing is known.
-    fn publish(
-        &mut self,
-        world: &World,
-        structure: &Arc<Structure>,
-        since: Option<Tick>,
-        out: &mut KindRows,
-    );
+    /// Writes the canonical rows of a moment into `out`.
+    fn publish(&mut self, moment: &Moment<'_>, out: &mut KindRows);
 
     /// Writes the rows of these entities, which go by id ascending.
     fn publish_some(&self, world: &World, entities: &[(NetId, Entity)], out: &mut KindRows);
@@ -74,11 +67,11 @@ pub(super) trait Kind: Send + Sync {
     /// Reads the values of a patch, for the calls that follow. The world stays as it is.
     fn read_patch(&mut self, rows: &KindRows) -> Result<(), ImportError>;
 
-    /// Whether `entity` has the kind. Resources are on no entity.
-    fn is_on(&self, world: &World, entity: Entity) -> bool;
+    /// The component; `None` for resources.
+    fn component(&self) -> Option<ComponentId>;
 
-    /// Inserts value number `row` of the patch on `entity`.
-    fn insert_patched(&mut self, world: &mut World, entity: Entity, row: usize);
+    /// Inserts values of the patch, which are named by their rows.
+    fn insert_patched(&mut self, world: &mut World, missing: &[(Entity, u32)]);
 
     /// Sets the values of the patch in place. `entities[n]` has value number `n`.
     fn set_patched(&mut self, world: &mut World, entities: &[Entity]);

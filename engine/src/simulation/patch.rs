@@ -3,6 +3,7 @@
 //! All of a patch is read and checked before the first change, so a bad one leaves no trace. What
 //! it does not mention is not touched, and costs nothing.
 
+use bevy_ecs::archetype::ArchetypeId;
 use bevy_ecs::entity::Entity;
 use bevy_ecs::world::World;
 use phalanx_netcode::id;
@@ -23,12 +24,17 @@ pub(super) struct Patcher {
     targets: Vec<(NetId, Entity)>,
     /// Ids of `targets` before the entities are known.
     ids: Vec<id::NetId>,
-    /// The entities of one kind's rows.
     entities: Vec<Entity>,
-    /// Entities that get a component which they did not have, ascending.
-    restructured: Vec<Entity>,
-    /// Per entry of `restructured`, the kinds that it has afterwards: a run of bits per entity.
+    /// Values that are to be inserted, of one kind.
+    missing: Vec<(Entity, u32)>,
+    /// The kinds that each of `targets` has: a run of bits per target.
+    had: Vec<u64>,
+    /// The kinds that it shall have.
     wanted: Vec<u64>,
+    /// What is to be removed: entity, number of the kind.
+    surplus: Vec<(Entity, usize)>,
+    /// Which of `targets` may have too many components afterwards.
+    is_restructured: Vec<bool>,
 }
 
 /// Checks everything about `patch` but the values in its rows.
@@ -45,12 +51,12 @@ fn check(patch: &Patch, schema: &Schema) -> Result<(), ImportError> {
         });
     }
     for (rows, kind) in patch.kinds.iter().zip(schema.kinds()) {
-        check_kind(rows, kind, patch)?;
+        check_kind(rows, kind)?;
     }
     Ok(())
 }
 
-fn check_kind(rows: &PatchRows, kind: &KindSchema, patch: &Patch) -> Result<(), ImportError> {
+fn check_kind(rows: &PatchRows, kind: &KindSchema) -> Result<(), ImportError> {
     let name = || kind.name.clone();
     let is_empty = rows.rows.is_empty() && rows.removed.is_empty();
     if kind.visibility != Visibility::Client {
@@ -71,13 +77,7 @@ fn check_kind(rows: &PatchRows, kind: &KindSchema, patch: &Patch) -> Result<(), 
                 && ids.iter().chain(&rows.removed).all(|id| id.is_none())
         }
     };
-    // What the engine itself needs must stay, and an entity that goes is in `Patch::removed`.
-    let is_own = kind.name.starts_with(RESERVED_PREFIX);
-    let must_stay = kind.name == ENTITY || is_own && kind.shape == KindShape::Resource;
-    let stays = !must_stay
-        || rows.removed.is_empty()
-            && !(patch.is_whole && kind.shape == KindShape::Resource && ids.is_empty());
-    if fits && ids_fit && stays {
+    if fits && ids_fit {
         Ok(())
     } else {
         Err(ImportError::NotCanonical { kind: name() })
@@ -141,7 +141,10 @@ impl Patcher {
             if let Some(kind) = kind
                 && !rows.rows.is_empty()
             {
-                find_all(&self.targets, &rows.rows.ids, &mut self.entities);
+                self.entities.clear();
+                for_each(&self.targets, &rows.rows.ids, |_row, _place, entity| {
+                    self.entities.push(entity);
+                });
                 kind.set_patched(world, &self.entities);
             }
         }
@@ -188,14 +191,21 @@ impl Patcher {
     }
 
     fn spawn(&mut self, world: &mut World) {
-        for (id, entity) in &mut self.targets {
-            if !world.entities().contains_spawned(*entity) {
-                *entity = world.spawn(*id).id();
-            }
+        let is_there = |entity: Entity| world.entities().contains_spawned(entity);
+        let missing: Vec<usize> = (0..self.targets.len())
+            .filter(|&place| !is_there(self.targets[place].1))
+            .collect();
+        let ids = missing.iter().map(|&place| self.targets[place].0);
+        self.entities.clear();
+        self.entities
+            .extend(world.spawn_batch(ids.collect::<Vec<NetId>>()));
+        for (place, &entity) in missing.into_iter().zip(&self.entities) {
+            self.targets[place].1 = entity;
         }
     }
 
-    /// Inserts what entities lack, and takes away again what came along as a required component.
+    /// Inserts what entities lack, and takes away what they have too many: required components that
+    /// came along, and what a whole patch does not mention.
     fn insert_missing(
         &mut self,
         world: &mut World,
@@ -203,56 +213,63 @@ impl Patcher {
         schema: &Schema,
         kinds: &mut [Option<Box<dyn Kind>>],
     ) {
-        self.restructured.clear();
-        for (kind, rows) in kinds.iter().zip(&patch.kinds) {
-            if let Some(kind) = kind {
-                find_all(&self.targets, &rows.rows.ids, &mut self.entities);
-                let lacking = self.entities.iter().copied();
-                self.restructured
-                    .extend(lacking.filter(|&entity| !kind.is_on(world, entity)));
-            }
-        }
-        if self.restructured.is_empty() {
-            return;
-        }
-        self.restructured.sort_unstable();
-        self.restructured.dedup();
         let words = kinds.len().div_ceil(64);
+        self.had.clear();
+        self.is_restructured.clear();
+        self.is_restructured
+            .resize(self.targets.len(), patch.is_whole);
+        let mut known = KnownArchetype::default();
+        for &(_id, entity) in &self.targets {
+            let bits = known.kinds_of(world, entity, kinds);
+            self.had.extend_from_slice(bits);
+        }
         self.wanted.clear();
-        self.wanted.resize(self.restructured.len() * words, 0);
-        for (number, kind) in kinds.iter().enumerate() {
-            let Some(kind) = kind else { continue };
-            for (place, &entity) in self.restructured.iter().enumerate() {
-                if kind.is_on(world, entity) {
-                    self.wanted[place * words + number / 64] |= 1 << (number % 64);
-                }
+        if patch.is_whole {
+            self.wanted.resize(self.had.len(), 0);
+        } else {
+            self.wanted.extend_from_slice(&self.had);
+        }
+        // What the authority does not show is this node's own affair.
+        let mut visible = vec![0; words];
+        for (number, schema) in schema.kinds().iter().enumerate() {
+            if schema.visibility == Visibility::Client {
+                let (word, bit) = place_of(number);
+                visible[word] |= bit;
             }
         }
         for (number, (kind, rows)) in kinds.iter_mut().zip(&patch.kinds).enumerate() {
-            let Some(kind) = kind else { continue };
-            find_all(&self.targets, &rows.rows.ids, &mut self.entities);
-            for (row, &entity) in self.entities.iter().enumerate() {
-                if let Ok(place) = self.restructured.binary_search(&entity) {
-                    let bits = &mut self.wanted[place * words + number / 64];
-                    if *bits & (1 << (number % 64)) == 0 {
-                        *bits |= 1 << (number % 64);
-                        kind.insert_patched(world, entity, row);
-                    }
+            let (Some(kind), (word, bit)) = (kind, place_of(number)) else {
+                continue;
+            };
+            self.missing.clear();
+            for_each(&self.targets, &rows.rows.ids, |row, place, entity| {
+                self.wanted[place * words + word] |= bit;
+                if self.had[place * words + word] & bit == 0 {
+                    self.is_restructured[place] = true;
+                    self.missing.push((entity, row));
+                }
+            });
+            if !self.missing.is_empty() {
+                kind.insert_patched(world, &self.missing);
+            }
+        }
+        let mut known = KnownArchetype::default();
+        let restructured = self.targets.iter().zip(&self.is_restructured).enumerate();
+        for (place, (&(_id, entity), _)) in restructured.filter(|(_, (_, is))| **is) {
+            let wanted = &self.wanted[place * words..(place + 1) * words];
+            let has = known.kinds_of(world, entity, kinds);
+            for word in 0..words {
+                let mut surplus = has[word] & visible[word] & !wanted[word];
+                while surplus != 0 {
+                    let number = word * 64 + surplus.trailing_zeros() as usize;
+                    self.surplus.push((entity, number));
+                    surplus &= surplus - 1;
                 }
             }
         }
-        for (number, (kind, schema)) in kinds.iter_mut().zip(schema.kinds()).enumerate() {
-            let Some(kind) = kind else { continue };
-            // What the authority does not show is this node's own affair.
-            if schema.visibility != Visibility::Client {
-                continue;
-            }
-            for (place, &entity) in self.restructured.iter().enumerate() {
-                let is_wanted =
-                    self.wanted[place * words + number / 64] & (1 << (number % 64)) != 0;
-                if !is_wanted && kind.is_on(world, entity) {
-                    kind.remove_patched(world, entity);
-                }
+        for (entity, number) in self.surplus.drain(..) {
+            if let Some(kind) = &mut kinds[number] {
+                kind.remove_patched(world, entity);
             }
         }
     }
@@ -271,6 +288,8 @@ impl Patcher {
                 continue;
             }
             match schema.shape {
+                // What the engine itself needs stays.
+                KindShape::Resource if schema.name.starts_with(RESERVED_PREFIX) => {}
                 KindShape::Resource => {
                     if !rows.removed.is_empty() || patch.is_whole && rows.rows.is_empty() {
                         kind.remove_patched(world, Entity::PLACEHOLDER);
@@ -282,27 +301,69 @@ impl Patcher {
                             kind.remove_patched(world, entity);
                         }
                     }
-                    if patch.is_whole {
-                        let mut having = rows.rows.ids.iter().peekable();
-                        for &(id, entity) in &self.targets {
-                            let has = having.next_if(|&&having| having == id.raw()).is_some();
-                            if !has && kind.is_on(world, entity) {
-                                kind.remove_patched(world, entity);
-                            }
-                        }
-                    }
                 }
             }
         }
     }
 }
 
-/// The entities of `ids`, which are among `targets`. Both ascend.
-fn find_all(targets: &[(NetId, Entity)], ids: &[id::NetId], entities: &mut Vec<Entity>) {
-    entities.clear();
-    let mut targets = targets.iter();
-    for &id in ids {
-        let found = targets.find(|target| target.0.raw() == id);
-        entities.extend(found.map(|target| target.1));
+/// Visits the targets of `ids`, which are among them: row, place among the targets, entity. Both
+/// ascend.
+fn for_each(
+    targets: &[(NetId, Entity)],
+    ids: &[id::NetId],
+    mut visit: impl FnMut(u32, usize, Entity),
+) {
+    let mut place = 0;
+    for (row, &id) in (0..).zip(ids) {
+        while targets.get(place).is_some_and(|target| target.0.raw() < id) {
+            place += 1;
+        }
+        if let Some(&(target, entity)) = targets.get(place)
+            && target.raw() == id
+        {
+            visit(row, place, entity);
+        }
+    }
+}
+
+/// Word and bit of kind `number` in a run of bits.
+fn place_of(number: usize) -> (usize, u64) {
+    (number / 64, 1 << (number % 64))
+}
+
+/// The kinds of the archetype that was looked at last: neighbours mostly have the same.
+#[derive(Default)]
+struct KnownArchetype {
+    archetype: Option<ArchetypeId>,
+    kinds: Vec<u64>,
+}
+
+impl KnownArchetype {
+    /// The kinds that `entity` has, as bits.
+    fn kinds_of(
+        &mut self,
+        world: &World,
+        entity: Entity,
+        kinds: &[Option<Box<dyn Kind>>],
+    ) -> &[u64] {
+        let location = world.entities().get_spawned(entity);
+        let archetype = location.ok().map(|location| location.archetype_id);
+        if archetype.is_none() || archetype != self.archetype {
+            self.archetype = archetype;
+            self.kinds.clear();
+            self.kinds.resize(kinds.len().div_ceil(64), 0);
+            let Some(archetype) = archetype.and_then(|id| world.archetypes().get(id)) else {
+                return &self.kinds;
+            };
+            for (number, kind) in kinds.iter().enumerate() {
+                let component = kind.as_ref().and_then(|kind| kind.component());
+                if component.is_some_and(|component| archetype.contains(component)) {
+                    let (word, bit) = place_of(number);
+                    self.kinds[word] |= bit;
+                }
+            }
+        }
+        &self.kinds
     }
 }

@@ -1,10 +1,9 @@
 //! Saving, restoring and hashing one resource kind.
 
 use core::any::Any;
-use std::sync::Arc;
 
-use bevy_ecs::change_detection::{DetectChangesMut, Tick};
-use bevy_ecs::component::Mutable;
+use bevy_ecs::change_detection::DetectChangesMut;
+use bevy_ecs::component::{ComponentId, Mutable};
 use bevy_ecs::entity::Entity;
 use bevy_ecs::resource::Resource;
 use bevy_ecs::world::World;
@@ -13,6 +12,7 @@ use phalanx_netcode::id;
 use phalanx_netcode::state::{Exact, ImportError, KindHasher, KindRows};
 
 use super::kind::{ExactCodec, Kind, Saved, decode_value, downcast, downcast_mut};
+use super::published::Moment;
 use super::structure::{Places, Structure};
 use crate::net_id::NetId;
 
@@ -124,15 +124,9 @@ impl<T: Resource<Mutability = Mutable> + Exact + Clone> Kind for Single<T> {
         Ok(Box::new(saved))
     }
 
-    fn publish(
-        &mut self,
-        world: &World,
-        _structure: &Arc<Structure>,
-        _since: Option<Tick>,
-        out: &mut KindRows,
-    ) {
+    fn publish(&mut self, moment: &Moment<'_>, out: &mut KindRows) {
         out.clear();
-        if let Some(value) = world.get_resource::<T>() {
+        if let Some(value) = moment.world.get_resource::<T>() {
             out.push(id::NetId::NONE, |bytes| value.write_exact(bytes));
         }
     }
@@ -147,11 +141,11 @@ impl<T: Resource<Mutability = Mutable> + Exact + Clone> Kind for Single<T> {
         Ok(())
     }
 
-    fn is_on(&self, _world: &World, _entity: Entity) -> bool {
-        false
+    fn component(&self) -> Option<ComponentId> {
+        None
     }
 
-    fn insert_patched(&mut self, _world: &mut World, _entity: Entity, _row: usize) {}
+    fn insert_patched(&mut self, _world: &mut World, _missing: &[(Entity, u32)]) {}
 
     fn set_patched(&mut self, world: &mut World, _entities: &[Entity]) {
         if let Some(value) = self.patched.take() {

@@ -190,11 +190,26 @@ impl PatchRows {
 }
 
 /// One kind of an entity.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Part<'a> {
-    kind: u16,
-    lanes: &'a [i32],
-    opaque: &'a [u8],
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindPart<'a> {
+    /// Its number in the schema.
+    pub kind: u16,
+    /// Its lanes.
+    pub lanes: &'a [i32],
+    /// The exact bytes of those fields that have no lanes.
+    pub opaque: &'a [u8],
+}
+
+/// The kinds of `entity`, one by one; an error where its bytes are no values.
+///
+/// # Panics
+/// If it has a shape that is none of `shapes` or a kind that is none of `layout`.
+pub fn parts_of<'a>(
+    layout: &'a WireLayout,
+    shapes: &'a Shapes,
+    entity: EntityRef<'a>,
+) -> impl Iterator<Item = Result<KindPart<'a>, DecodeError>> {
+    Parts::of(layout, shapes, Some(entity))
 }
 
 /// The kinds of an entity, one by one.
@@ -220,7 +235,7 @@ impl<'a> Parts<'a> {
 }
 
 impl<'a> Iterator for Parts<'a> {
-    type Item = Result<Part<'a>, DecodeError>;
+    type Item = Result<KindPart<'a>, DecodeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let (&kind, kinds) = self.kinds.split_first()?;
@@ -233,7 +248,7 @@ impl<'a> Iterator for Parts<'a> {
             let len = layout.opaque_len(self.opaque)?;
             let (opaque, rest) = self.opaque.split_at(len);
             self.opaque = rest;
-            Ok(Part {
+            Ok(KindPart {
                 kind,
                 lanes,
                 opaque,

@@ -169,6 +169,8 @@ pub struct KindLayout {
     pub lanes: Vec<Lane>,
     /// The fields, as in the schema.
     pub fields: Vec<FieldLayout>,
+    /// Whether a field is opaque.
+    has_opaque: bool,
     /// How a row becomes lanes.
     steps: Vec<Step>,
     /// The first lane of the position, and how its numbers become lanes.
@@ -191,7 +193,7 @@ impl KindLayout {
     /// Whether rows of this kind have opaque bytes.
     #[must_use]
     pub fn has_opaque(&self) -> bool {
-        self.fields.iter().any(|field| field.is_opaque)
+        self.has_opaque
     }
 }
 

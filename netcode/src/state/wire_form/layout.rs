@@ -40,6 +40,7 @@ fn kind_layout(kind: &KindSchema, number: u16) -> KindLayout {
         };
         let scope = Scope::default().within(field);
         let is_opaque = flat.add(&field.exact, scope).is_err();
+        layout.has_opaque |= is_opaque;
         if is_opaque {
             flat.lanes.truncate(first);
             flat.steps = vec![Step::Opaque(field.exact.clone())];

@@ -368,8 +368,12 @@ fn rotation_slack(bits: u8) -> f64 {
 /// The rotation of the lanes of [`rotation`], if they are those of one.
 pub(super) fn unrotation(lanes: [i32; 4], bits: u8) -> Option<[f32; 4]> {
     let value = value_of_lanes(lanes, bits)?;
-    // Two lots of lanes may have one value: the other lot is the canonical one.
-    (rotation(value, bits).0 == lanes).then_some(value)
+    // Two lots of lanes may have one value, with another part left out that is about as great; then
+    // the other lot may be the canonical one.
+    let largest = usize::try_from(lanes[0]).ok()?;
+    let near = f64::from(value[largest]) - 1.01 * rotation_slack(bits);
+    let is_alone = (0..4).all(|index| index == largest || f64::from(value[index].abs()) < near);
+    (is_alone || rotation(value, bits).0 == lanes).then_some(value)
 }
 
 /// What lanes stand for, if any part can have been left out of it.

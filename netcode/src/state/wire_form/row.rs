@@ -129,6 +129,9 @@ impl KindLayout {
     /// # Errors
     /// If they are no values of its opaque fields.
     pub fn opaque_len(&self, opaque: &[u8]) -> Result<usize, DecodeError> {
+        if !self.has_opaque {
+            return Ok(0);
+        }
         let mut reader = Reader::new(opaque);
         for step in &self.steps {
             if let Step::Opaque(exact) = step {
