@@ -5,9 +5,12 @@ use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use phalanx::EcsSimulation;
-use phalanx::netcode::replay::{Player, Reader, VerifyReport};
+use phalanx::netcode::delta::Breakdown;
+use phalanx::netcode::replay::{Mode, Player, Reader, VerifyReport};
 use phalanx::netcode::tick::Tick;
+use phalanx::{EcsSimulation, Side};
+
+use serde_json::{Value, json};
 
 use crate::arena;
 
@@ -39,7 +42,10 @@ pub fn play(path: &Path, tick: Option<Tick>) -> Result<ReplayPlayer> {
         reader.header().game.escape_debug(),
         game.id()
     );
-    let simulation = game.simulation(0, slots);
+    let mut simulation = game.simulation(0, slots);
+    if reader.header().mode == Mode::StateSync {
+        simulation.set_side(Side::Spectating);
+    }
     let player = match tick {
         Some(tick) => Player::open_at(simulation, reader, tick),
         None => Player::new(simulation, reader),
@@ -47,7 +53,7 @@ pub fn play(path: &Path, tick: Option<Tick>) -> Result<ReplayPlayer> {
     player.with_context(|| format!("cannot play {}", path.display()))
 }
 
-/// Simulates a replay and compares all that it recorded.
+/// Plays a replay to its end and compares all that it recorded.
 ///
 /// # Errors
 /// The first thing that differs, with its tick.
@@ -55,4 +61,25 @@ pub fn verify(path: &Path, progress: impl FnMut(Tick, Tick)) -> Result<VerifyRep
     play(path, None)?
         .verify(progress)
         .with_context(|| format!("{} is not verified", path.display()))
+}
+
+/// Bits per component and field, in the order of the table that people read. What belongs to no
+/// component has no names.
+#[must_use]
+pub fn breakdown_json(table: &Breakdown) -> Value {
+    let rows = table.rows.iter().map(|row| {
+        json!({
+            "component": row.kind,
+            "field": row.field,
+            "bytes": row.bits / 8.0,
+            "bits_per_snapshot": table.per_snapshot(row.bits),
+            "share": table.share(row.bits),
+        })
+    });
+    json!({
+        "snapshots": table.snapshots,
+        "bytes": table.bits / 8.0,
+        "bits_per_snapshot": table.per_snapshot(table.bits),
+        "fields": rows.collect::<Vec<_>>(),
+    })
 }

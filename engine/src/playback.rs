@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use phalanx_netcode::replay::{OpenError, PlayError, Player, Reader};
+use phalanx_netcode::replay::{Mode, OpenError, PlayError, Player, Reader};
 
-use crate::{EcsSimulation, Game};
+use crate::{EcsSimulation, Game, Side};
 
 /// Plays a replay: steps, seeks, verifies. See [`Player`].
 pub type Playback<R = BufReader<File>> = Player<EcsSimulation, R>;
@@ -68,7 +68,10 @@ impl Game {
                 expected: self.id().to_owned(),
             });
         }
-        let simulation = self.simulation(header.seed, header.slots());
+        let mut simulation = self.simulation(header.seed, header.slots());
+        if header.mode == Mode::StateSync {
+            simulation.set_side(Side::Spectating);
+        }
         Ok(Player::new(simulation, reader)?)
     }
 }

@@ -14,7 +14,7 @@ use crate::node::{Event, Node, Request, SessionInfo};
 use crate::replay::{Header, Summary};
 use crate::session::config::{GameInfo, Mode};
 use crate::simulation::Simulation;
-use crate::state::{Snapshot, StateHash};
+use crate::state::{KindRows, Snapshot, StateHash};
 use crate::tick::Tick;
 use crate::time::Time;
 
@@ -46,6 +46,8 @@ pub struct Driver<P: Player> {
     hash: StateHash,
     /// Memory for what is published.
     published: Snapshot,
+    /// What a client that records was shown last, and has not recorded yet.
+    shown: Snapshot,
     newest_hash: Option<(Tick, u64)>,
     recording: Recording<P>,
     input: Vec<u8>,
@@ -66,6 +68,8 @@ enum Recording<P: Player> {
         /// A state that becomes a keyframe once its tick is final.
         keyframe: Option<Image<P>>,
     },
+    /// Of a session in state-sync mode: what a host publishes, or a client is shown.
+    States(Box<ReplayFile>),
     Failed(io::Error),
 }
 
@@ -81,6 +85,7 @@ impl<P: Player> Driver<P> {
             images: Vec::new(),
             hash: StateHash::default(),
             published: Snapshot::default(),
+            shown: Snapshot::default(),
             newest_hash: None,
             recording: Recording::Off,
             input: Vec::new(),
@@ -88,7 +93,9 @@ impl<P: Player> Driver<P> {
         }
     }
 
-    /// Records the session into a file, from its first tick that this node has.
+    /// Records the session into a file, from its first tick that this node has. In state-sync mode a
+    /// host records what it publishes, and a client what it is shown if this is called before it
+    /// has joined.
     pub fn record(&mut self, file: impl AsRef<FilePath>) {
         self.recording = Recording::Wanted(file.as_ref().to_owned());
     }
@@ -102,6 +109,12 @@ impl<P: Player> Driver<P> {
         match core::mem::replace(&mut self.recording, Recording::Off) {
             Recording::Off | Recording::Wanted(_) => None,
             Recording::On { file, .. } => Some(file.finish()),
+            Recording::States(mut file) => {
+                if !self.shown.kinds.is_empty() {
+                    file.state(&self.shown);
+                }
+                Some(file.finish())
+            }
             Recording::Failed(error) => Some(Err(RecordError::Write(error.into()))),
         }
     }
@@ -196,6 +209,7 @@ impl<P: Player> Driver<P> {
 
     /// Carries out the node's requests, in order.
     fn obey(&mut self, now: Time) {
+        let begins_with_step = self.game.mode == Mode::Lockstep || self.node.is_host();
         while let Some(request) = self.node.poll_request() {
             match request {
                 Request::Begin(session) => {
@@ -218,10 +232,9 @@ impl<P: Player> Driver<P> {
                     continue;
                 }
                 Request::Step { frame, kind } => {
-                    let records = self.game.mode == Mode::Lockstep;
                     // Recording begins with the first step: by then it is known who plays.
-                    let first = (matches!(self.recording, Recording::Wanted(_)) && records)
-                        .then(|| frame.clone());
+                    let wanted = matches!(self.recording, Recording::Wanted(_));
+                    let first = (begins_with_step && wanted).then(|| frame.clone());
                     let frame = if let Some(frame) = &first {
                         self.begin_recording();
                         frame
@@ -270,6 +283,7 @@ impl<P: Player> Driver<P> {
                         simulation.publish(&mut self.published);
                         debug_assert_eq!(self.published.tick, tick, "the current state");
                         self.node.commit_publish(&self.published);
+                        self.recording.state(&self.published);
                     }
                 }
                 Request::PublishOwned { tick, slot } => {
@@ -282,6 +296,27 @@ impl<P: Player> Driver<P> {
                 Request::Patch(patch) => {
                     let simulation = self.simulation.as_mut();
                     let is_patched = simulation.is_some_and(|sim| sim.patch(patch).is_ok());
+                    let is_known = patch.is_whole || !self.shown.kinds.is_empty();
+                    let records = is_patched && is_known && self.recording.takes_states();
+                    // A state counts as shown once a newer one follows: until then it may become
+                    // more complete.
+                    let is_newer = patch.tick > self.shown.tick && !self.shown.kinds.is_empty();
+                    let wanted = matches!(self.recording, Recording::Wanted(_));
+                    let first = (records && is_newer && wanted).then(|| (*patch).clone());
+                    let patch = if let Some(patch) = &first {
+                        self.begin_recording();
+                        patch
+                    } else {
+                        patch
+                    };
+                    if records {
+                        if is_newer && first.is_none() {
+                            self.recording.state(&self.shown);
+                        }
+                        let kinds = self.game.schema.kinds().len();
+                        self.shown.kinds.resize_with(kinds, KindRows::default);
+                        patch.apply_to(&self.game.schema, &mut self.shown);
+                    }
                     self.node.commit_patch(now, is_patched);
                 }
                 Request::Seen { slot, behind_ticks } => {
@@ -375,12 +410,21 @@ impl<P: Player> Driver<P> {
         Some(snapshot.tick)
     }
 
-    /// Opens the file, with the present state as its first keyframe.
+    /// Opens the file, with the present state as its first keyframe; in state-sync mode, with what
+    /// was published or shown last.
     fn begin_recording(&mut self) {
         let (Recording::Wanted(path), Some(simulation)) = (&self.recording, &mut self.simulation)
         else {
             return;
         };
+        let state = if self.node.is_host() {
+            &self.published
+        } else {
+            &self.shown
+        };
+        if self.game.mode == Mode::StateSync && state.kinds.is_empty() {
+            return;
+        }
         let session = self.node.session();
         let roster = (0..session.slots)
             .map(|slot| {
@@ -398,9 +442,16 @@ impl<P: Player> Driver<P> {
             session: session.session,
             schema: std::sync::Arc::clone(&self.game.schema),
             roster,
-            start: simulation.tick(),
+            start: match self.game.mode {
+                Mode::Lockstep => simulation.tick(),
+                Mode::StateSync => state.tick,
+            },
         };
         self.recording = match ReplayFile::create(path, &header) {
+            Ok(mut file) if self.game.mode == Mode::StateSync => {
+                file.state(state);
+                Recording::States(Box::new(file))
+            }
             Ok(mut file) => {
                 let mut image = <P::Simulation as Simulation>::Image::default();
                 simulation.capture(&mut image);
@@ -447,6 +498,21 @@ impl<P: Player> Recording<P> {
             let saved = keyframe.get_or_insert_default();
             simulation.capture(&mut saved.image);
             saved.tick = Some(tick);
+        }
+    }
+
+    /// Whether states in state-sync mode are of interest.
+    const fn takes_states(&self) -> bool {
+        match self {
+            Self::Wanted(_) | Self::States(_) => true,
+            Self::Off | Self::On { .. } | Self::Failed(_) => false,
+        }
+    }
+
+    /// Records a state in state-sync mode.
+    fn state(&mut self, state: &Snapshot) {
+        if let Self::States(file) = self {
+            file.state(state);
         }
     }
 

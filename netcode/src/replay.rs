@@ -1,8 +1,9 @@
 //! Replays: a session as a file that plays, seeks and verifies. See `docs/REPLAY.md`.
 //!
 //! A replay holds a [`Header`] that is readable alone, a keyframe at the start, the input frames
-//! of every tick after it, state hashes, further keyframes, and an index. It needs the game's
-//! rules and nothing of its setup. [`Writer`] makes one, [`Reader`] takes it apart, [`Player`]
+//! of every tick after it, state hashes, further keyframes, and an index. In state-sync mode it
+//! holds the published states instead of inputs. It needs the game's rules and nothing of its
+//! setup. [`Writer`] makes one, [`Reader`] takes it apart, [`Player`]
 //! plays it on a [`Simulation`](crate::simulation::Simulation).
 //!
 //! Everything here is pure: bytes go to an `io::Write` and come from an `io::Read + io::Seek`.
@@ -13,10 +14,12 @@ mod format;
 mod header;
 mod info;
 mod inputs;
+mod inspect;
 mod player;
 mod policy;
 mod reader;
 mod scan;
+mod states;
 mod verify;
 mod writer;
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use phalanx::netcode::replay::Mode;
 use phalanx::netcode::simulation::Simulation as _;
 use phalanx::netcode::tick::Tick;
 use phalanx_demo::replay;
@@ -30,8 +31,14 @@ enum Command {
     Info {
         /// The replay
         file: PathBuf,
+        /// Also which components and fields its states spend their bytes on
+        #[arg(long)]
+        bytes: bool,
+        /// With --bytes: prints JSON instead of tables
+        #[arg(long, requires = "bytes")]
+        json: bool,
     },
-    /// Simulates a replay and compares every recorded hash and keyframe
+    /// Plays a replay and compares every recorded hash and keyframe
     Verify {
         /// The replay
         file: PathBuf,
@@ -61,7 +68,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     summary::main(PROGRAM, || {
         let done = match cli.command {
-            Command::Info { file } => info(&file),
+            Command::Info { file, bytes, json } => info(&file, bytes, json),
             Command::Verify { file } => verify(&file),
             Command::Play { file, speed, from } => play(&file, speed, from.map(Tick::new)),
             Command::Dump { file, tick } => dump(&file, tick.map(Tick::new)),
@@ -74,29 +81,59 @@ fn main() -> ExitCode {
     })
 }
 
-fn info(file: &Path) -> Result<()> {
-    let info = replay::open(file)?
-        .info()
-        .with_context(|| format!("cannot read {}", file.display()))?;
-    writeln!(io::stdout(), "{info}")?;
+fn info(file: &Path, bytes: bool, json: bool) -> Result<()> {
+    let mut reader = replay::open(file)?;
+    let cannot_read = || format!("cannot read {}", file.display());
+    let info = reader.info().with_context(cannot_read)?;
+    if !json {
+        writeln!(io::stdout(), "{info}")?;
+    }
+    if !bytes {
+        return Ok(());
+    }
+    let table = reader.breakdown(progress()).with_context(cannot_read)?;
+    clear_progress();
+    if json {
+        writeln!(io::stdout(), "{}", replay::breakdown_json(&table))?;
+    } else if info.header.mode == Mode::Lockstep {
+        writeln!(
+            io::stdout(),
+            "\nbytes      this replay is of a lockstep session: it holds inputs and no states"
+        )?;
+    } else {
+        writeln!(io::stdout(), "\n{table}")?;
+    }
     Ok(())
 }
 
-fn verify(file: &Path) -> Result<()> {
-    let stderr_is_terminal = io::stderr().is_terminal();
-    let report = replay::verify(file, |tick, last| {
-        if stderr_is_terminal {
+/// Shows on a terminal how far something has come.
+fn progress() -> impl FnMut(Tick, Tick) {
+    let is_terminal = io::stderr().is_terminal();
+    move |tick, last| {
+        if is_terminal {
             // Progress is a courtesy; a closed terminal is no reason to stop.
             let _ = write!(io::stderr(), "\rtick {tick} of {last}\x1b[K");
         }
-    });
-    if stderr_is_terminal {
+    }
+}
+
+fn clear_progress() {
+    if io::stderr().is_terminal() {
         let _ = write!(io::stderr(), "\r\x1b[K");
     }
+}
+
+fn verify(file: &Path) -> Result<()> {
+    let report = replay::verify(file, progress());
+    clear_progress();
     let report = report?;
+    let states = match report.states {
+        0 => String::new(),
+        states => format!("{states} states, "),
+    };
     writeln!(
         io::stdout(),
-        "verified: ticks {} to {}, {} hashes and {} keyframes equal; {}",
+        "verified: ticks {} to {}, {states}{} hashes and {} keyframes equal; {}",
         report.first,
         report.last,
         report.hashes,

@@ -2,7 +2,8 @@
 //!
 //! The tick thread only collects: input frames and hashes go into a batch in memory, and every two
 //! seconds of ticks the batch moves to a writer thread, as each keyframe does at once. The thread
-//! encodes, compresses and writes. No call waits for it: where the queue is full because the disk
+//! encodes, compresses and writes. In state-sync mode each published state is copied and moves
+//! over at once; quantizing and coding happen there too. No call waits for it: where the queue is full because the disk
 //! cannot keep up, recording stops, what was written stays a valid replay, and
 //! [`ReplayFile::finish`] says so.
 
@@ -17,14 +18,24 @@ use crate::input::InputFrame;
 use crate::replay::{
     Batch, Header, KeyframePolicy, Pending, Summary, TermChange, WriteError, Writer, chunk_ticks,
 };
-use crate::state::Snapshot;
+use crate::session::config::Mode;
+use crate::state::{KindRows, Snapshot};
 use crate::tick::Tick;
 
 /// Batches and keyframes that may wait for the disk: about a minute of play.
 const QUEUE_LENGTH_MAX: usize = 32;
 
+/// States that may wait for the disk: some seconds of play.
+const STATES_WAITING_MAX: usize = 128;
+
+/// Copied states whose memory is used again.
+const SPARE_MAX: usize = 4;
+
 /// Seconds between keyframes, unless the game has a policy.
 const KEYFRAME_SECONDS: u32 = 5;
+
+/// The same in state-sync mode, where seeks do not need them.
+const STATE_KEYFRAME_SECONDS: u32 = 60;
 
 /// Why a recording is not whole.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +78,8 @@ pub struct ReplayFile {
     tick: Tick,
     /// `None` once recording has stopped.
     queue: Option<Sender<Command>>,
+    /// Memory that comes back from the thread.
+    spare: Receiver<Snapshot>,
     stop: Option<Stop>,
     thread: Option<JoinHandle<Result<Summary, WriteError>>>,
 }
@@ -85,6 +98,7 @@ enum Stop {
 enum Command {
     Batch(Batch),
     Keyframe(Snapshot),
+    State { state: Snapshot, is_keyframe: bool },
     TermChanged(TermChange),
 }
 
@@ -110,23 +124,29 @@ impl ReplayFile {
                 io::Error::new(io::ErrorKind::InvalidInput, error)
             }
         })?;
-        let (queue, commands) = bounded(QUEUE_LENGTH_MAX);
+        let (length, seconds) = match header.mode {
+            Mode::Lockstep => (QUEUE_LENGTH_MAX, KEYFRAME_SECONDS),
+            Mode::StateSync => (STATES_WAITING_MAX, STATE_KEYFRAME_SECONDS),
+        };
+        let (queue, commands) = bounded(length);
+        let (back, spare) = bounded(SPARE_MAX);
         let thread = thread::Builder::new()
             .name("phalanx-replay".to_owned())
-            .spawn(move || write_all(writer, &commands))?;
+            .spawn(move || write_all(writer, &commands, &back))?;
         Ok(Self {
             pending: Pending::new(header, chunk_ticks(header.tick_rate)),
-            policy: KeyframePolicy::every_seconds(header.tick_rate, KEYFRAME_SECONDS),
+            policy: KeyframePolicy::every_seconds(header.tick_rate, seconds),
             start: header.start,
             newest_keyframe: None,
             tick: header.start,
             queue: Some(queue),
+            spare,
             stop: None,
             thread: Some(thread),
         })
     }
 
-    /// Sets when keyframes are due; every five seconds until then.
+    /// Sets when keyframes are due; every five seconds until then, every minute in state-sync mode.
     pub fn set_keyframe_policy(&mut self, policy: KeyframePolicy) {
         self.policy = policy;
     }
@@ -165,6 +185,26 @@ impl ReplayFile {
         self.flush();
         self.send(Command::Keyframe(snapshot));
         self.newest_keyframe = Some(newest);
+    }
+
+    /// Records a state that was published in state-sync mode, which ascend from the header's start
+    /// tick on; also as a keyframe, if one is due. Never waits: another thread quantizes and codes
+    /// a copy of it.
+    pub fn state(&mut self, state: &Snapshot) {
+        if !self.is_recording() {
+            return;
+        }
+        let is_keyframe = self.keyframe_due(state.tick);
+        if is_keyframe {
+            self.newest_keyframe = Some(state.tick);
+        }
+        self.tick = self.tick.max(state.tick);
+        let mut copy = self.spare.try_recv().unwrap_or_default();
+        copy_state(state, &mut copy);
+        self.send(Command::State {
+            state: copy,
+            is_keyframe,
+        });
     }
 
     /// Records that another host took over. Never waits.
@@ -258,15 +298,33 @@ impl Drop for ReplayFile {
     }
 }
 
+/// Copies a state into memory that another one has left.
+fn copy_state(from: &Snapshot, to: &mut Snapshot) {
+    to.tick = from.tick;
+    to.kinds.resize_with(from.kinds.len(), KindRows::default);
+    for (to, from) in to.kinds.iter_mut().zip(&from.kinds) {
+        to.ids.clone_from(&from.ids);
+        to.ends.clone_from(&from.ends);
+        to.bytes.clone_from(&from.bytes);
+    }
+}
+
 /// The writer thread: writes until the tick thread lets go of the queue, then finishes the file.
 fn write_all<W: Write>(
     mut writer: Writer<W>,
     commands: &Receiver<Command>,
+    back: &Sender<Snapshot>,
 ) -> Result<Summary, WriteError> {
     for command in commands {
         let result = match command {
             Command::Batch(batch) => writer.write_batch(&batch),
             Command::Keyframe(snapshot) => writer.keyframe(&snapshot),
+            Command::State { state, is_keyframe } => {
+                let result = writer.state(&state, is_keyframe);
+                // Where there are enough already, this one is freed.
+                drop(back.try_send(state));
+                result
+            }
             Command::TermChanged(change) => writer.term_changed(&change),
         };
         match result {

@@ -233,10 +233,10 @@ mod tests {
         assert!(decode_index(&bytes, 100, 651).is_err());
         assert!(decode_index(&bytes, 100, 649).is_err());
         let mut unknown = bytes.clone();
-        unknown[0] = 0x10;
+        unknown[0] = 0x1f;
         assert_eq!(
             decode_index(&unknown, 100, 650),
-            Err(IndexError::UnknownChunk(0x10))
+            Err(IndexError::UnknownChunk(0x1f))
         );
     }
 }

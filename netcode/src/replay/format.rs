@@ -34,6 +34,10 @@ pub enum ChunkKind {
     Keyframe,
     /// `0x04`: another host took over.
     TermChanged,
+    /// `0x10`: quantized states that follow each other; the first needs no other.
+    States,
+    /// `0x11`: states that follow those of the chunk of states before.
+    MoreStates,
     /// `0x7f`: where all other chunks are.
     Index,
     /// `0x80` and above: an addition that readers of this version pass over.
@@ -49,6 +53,8 @@ impl ChunkKind {
             Self::Hashes => 0x02,
             Self::Keyframe => 0x03,
             Self::TermChanged => 0x04,
+            Self::States => 0x10,
+            Self::MoreStates => 0x11,
             Self::Index => 0x7f,
             Self::Skipped(code) => code,
         }
@@ -62,6 +68,8 @@ impl ChunkKind {
             0x02 => Some(Self::Hashes),
             0x03 => Some(Self::Keyframe),
             0x04 => Some(Self::TermChanged),
+            0x10 => Some(Self::States),
+            0x11 => Some(Self::MoreStates),
             0x7f => Some(Self::Index),
             SKIPPABLE_KIND_MIN.. => Some(Self::Skipped(code)),
             _ => None,
@@ -76,7 +84,9 @@ impl ChunkKind {
             Self::Hashes => REPLAY_CHUNK_TICKS_MAX as usize * 18 + 32,
             Self::TermChanged => 64,
             Self::Index => REPLAY_INDEX_BYTES_MAX,
-            Self::Keyframe | Self::Skipped(_) => REPLAY_KEYFRAME_BYTES_MAX,
+            Self::Keyframe | Self::States | Self::MoreStates | Self::Skipped(_) => {
+                REPLAY_KEYFRAME_BYTES_MAX
+            }
         }
     }
 }
@@ -88,6 +98,7 @@ impl core::fmt::Display for ChunkKind {
             Self::Hashes => f.write_str("hashes"),
             Self::Keyframe => f.write_str("keyframe"),
             Self::TermChanged => f.write_str("term change"),
+            Self::States | Self::MoreStates => f.write_str("states"),
             Self::Index => f.write_str("index"),
             Self::Skipped(code) => write!(f, "skipped kind {code:#04x}"),
         }

@@ -4,9 +4,10 @@ use core::fmt;
 use std::io::{Read, Seek};
 
 use super::chunks::{ChunkRef, TermCause, TermChange};
-use super::format::FORMAT_VERSION;
+use super::format::{ChunkKind, FORMAT_VERSION};
 use super::header::Header;
 use super::reader::{Completeness, ReadError, Reader};
+use crate::session::config::Mode;
 use crate::tick::Tick;
 
 /// What a replay consists of; shown as several lines of text.
@@ -26,12 +27,14 @@ pub struct Info {
     pub last: Tick,
     /// Chunks of input frames.
     pub inputs: ChunkTotal,
+    /// Chunks of states.
+    pub states: ChunkTotal,
     /// Chunks of state hashes.
     pub hashes: ChunkTotal,
     /// Keyframes.
     pub keyframes: ChunkTotal,
     /// The largest number of ticks between two keyframes, or between the last one and the end:
-    /// a seek simulates at most that many.
+    /// a seek simulates at most that many. In state-sync mode, between the beginnings of runs.
     pub keyframe_distance_max: u32,
     /// Changes of host, by takeover tick.
     pub term_changes: Vec<TermChange>,
@@ -72,7 +75,13 @@ impl<R: Read + Seek> Reader<R> {
     pub fn info(&mut self) -> Result<Info, ReadError> {
         let term_changes = self.term_changes()?;
         let chunks = self.chunks();
-        let keyframes: Vec<Tick> = self.keyframe_ticks().chain([self.last_tick()]).collect();
+        let runs = chunks.states.iter();
+        let runs = runs.filter(|chunk| chunk.kind == ChunkKind::States);
+        let places: Vec<Tick> = match self.header().mode {
+            Mode::Lockstep => self.keyframe_ticks().collect(),
+            Mode::StateSync => runs.map(|chunk| chunk.first).collect(),
+        };
+        let keyframes: Vec<Tick> = places.into_iter().chain([self.last_tick()]).collect();
         let distances = keyframes.windows(2).map(|pair| pair[1].since(pair[0]));
         Ok(Info {
             format_version: FORMAT_VERSION,
@@ -82,6 +91,7 @@ impl<R: Read + Seek> Reader<R> {
             first: self.first_tick(),
             last: self.last_tick(),
             inputs: ChunkTotal::of(&chunks.inputs),
+            states: ChunkTotal::of(&chunks.states),
             hashes: ChunkTotal::of(&chunks.hashes),
             keyframes: ChunkTotal::of(&chunks.keyframes),
             keyframe_distance_max: distances.max().unwrap_or(0),
@@ -138,9 +148,13 @@ impl fmt::Display for Info {
         writeln!(f, "file       {} bytes", self.file_bytes)?;
         for (name, total) in [
             ("inputs", self.inputs),
+            ("states", self.states),
             ("hashes", self.hashes),
             ("keyframes", self.keyframes),
         ] {
+            if total.chunks == 0 {
+                continue;
+            }
             writeln!(
                 f,
                 "  {name:<9} {} bytes in {} chunks",
@@ -149,8 +163,12 @@ impl fmt::Display for Info {
         }
         write!(
             f,
-            "seek       at most {} ticks from a keyframe",
-            self.keyframe_distance_max
+            "seek       at most {} ticks from a {}",
+            self.keyframe_distance_max,
+            match header.mode {
+                Mode::Lockstep => "keyframe",
+                Mode::StateSync => "whole state",
+            }
         )
     }
 }

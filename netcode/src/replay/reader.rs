@@ -9,10 +9,13 @@ use super::format::{
 use super::header::{Header, OpenError};
 use super::inputs::decode_run;
 use super::scan::scan;
+use super::states::{StateDecoder, States, exact_of};
+use crate::delta::Tally;
 use crate::hash::digest;
 use crate::input::InputFrame;
 use crate::limits::REPLAY_CHUNK_TICKS_MAX;
-use crate::state::Snapshot;
+use crate::session::config::Mode;
+use crate::state::{QuantizedSnapshot, Shapes, Snapshot, WireLayout};
 use crate::tick::Tick;
 use crate::wire::bytes::DecodeError;
 use crate::wire::compress::decompress;
@@ -45,8 +48,8 @@ pub enum ReadError {
         /// What is wrong.
         error: DecodeError,
     },
-    /// No chunk holds the inputs of these ticks, though later ones exist.
-    #[error("the inputs of ticks {first} to {last} are missing")]
+    /// No chunk holds the inputs or states of these ticks, though later ones exist.
+    #[error("what happened in ticks {first} to {last} is missing")]
     Missing {
         /// First tick concerned.
         first: Tick,
@@ -118,11 +121,24 @@ pub struct Reader<R> {
     chunks: Chunks,
     frames: Option<(u64, Vec<InputFrame>)>,
     hashes: Option<(u64, Hashes)>,
+    states: Option<Box<StateCursor>>,
+}
+
+/// Where the reader is among the states.
+#[derive(Debug)]
+struct StateCursor {
+    decoder: StateDecoder,
+    /// The chunk of the newest decoded state, by its place in the list, and how many states of it
+    /// were decoded. `None` at the beginning and after an error.
+    place: Option<(usize, States, usize)>,
 }
 
 /// The chunks by kind, each list by tick.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Chunks {
+    start: Tick,
+    mode: Mode,
+    pub(super) states: Vec<ChunkRef>,
     pub(super) inputs: Vec<ChunkRef>,
     pub(super) hashes: Vec<ChunkRef>,
     pub(super) keyframes: Vec<ChunkRef>,
@@ -131,13 +147,36 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// Adds a chunk; gives it back if its ticks do not follow those of its kind.
-    pub(super) fn push(&mut self, start: Tick, chunk: ChunkRef) -> Result<(), ChunkRef> {
+    /// No chunks yet, of a file with this header.
+    pub(super) fn new(header: &Header) -> Self {
+        Self {
+            start: header.start,
+            mode: header.mode,
+            states: Vec::new(),
+            inputs: Vec::new(),
+            hashes: Vec::new(),
+            keyframes: Vec::new(),
+            terms: Vec::new(),
+            skipped: Vec::new(),
+        }
+    }
+
+    /// Adds a chunk; gives it back if its ticks do not follow those of its kind, or the file's mode
+    /// has none of that kind.
+    pub(super) fn push(&mut self, chunk: ChunkRef) -> Result<(), ChunkRef> {
+        let start = self.start;
         let single = chunk.first == chunk.last;
         let (list, fits) = match chunk.kind {
             ChunkKind::Inputs => {
                 let short = chunk.last.since(chunk.first) < REPLAY_CHUNK_TICKS_MAX;
-                (&mut self.inputs, chunk.first > start && short)
+                let fits = chunk.first > start && self.mode == Mode::Lockstep;
+                (&mut self.inputs, fits && short)
+            }
+            ChunkKind::States | ChunkKind::MoreStates => {
+                // The first chunk begins the first run.
+                let begins = chunk.kind == ChunkKind::States || !self.states.is_empty();
+                let fits = chunk.first >= start && self.mode == Mode::StateSync;
+                (&mut self.states, fits && begins)
             }
             ChunkKind::Hashes => (&mut self.hashes, chunk.first >= start),
             ChunkKind::Keyframe => (&mut self.keyframes, chunk.first >= start && single),
@@ -160,6 +199,7 @@ impl Chunks {
     pub(super) fn all(&self) -> impl Iterator<Item = &ChunkRef> {
         [
             &self.inputs,
+            &self.states,
             &self.hashes,
             &self.keyframes,
             &self.terms,
@@ -184,21 +224,22 @@ impl<R: Read + Seek> Reader<R> {
         let mut reader = Self {
             source,
             file_bytes,
+            chunks: Chunks::new(&header),
             header,
             completeness: Completeness::Complete,
-            chunks: Chunks::default(),
             frames: None,
             hashes: None,
+            states: None,
         };
         match reader.read_index(start) {
             Ok(Some(chunks)) => reader.chunks = chunks,
             Ok(None) => {
-                let found = scan(&mut reader.source, reader.header.start, start, file_bytes)?;
+                let found = scan(&mut reader.source, &reader.header, start, file_bytes)?;
                 (reader.chunks, reader.completeness) = found;
             }
             Err(IndexError::UnknownChunk(code)) => return Err(OpenError::UnknownChunk(code)),
             Err(IndexError::Decode(_)) => {
-                let found = scan(&mut reader.source, reader.header.start, start, file_bytes)?;
+                let found = scan(&mut reader.source, &reader.header, start, file_bytes)?;
                 reader.chunks = found.0;
                 reader.completeness = match found.1 {
                     damage @ Completeness::Damaged(_) => damage,
@@ -240,10 +281,14 @@ impl<R: Read + Seek> Reader<R> {
         self.header.start
     }
 
-    /// The tick of the last input frame; the first tick if there is none.
+    /// The tick of the last input frame or, in state-sync mode, of the last state; the first tick
+    /// if there is none.
     #[must_use]
     pub fn last_tick(&self) -> Tick {
-        let last = self.chunks.inputs.last();
+        let last = match self.header.mode {
+            Mode::Lockstep => self.chunks.inputs.last(),
+            Mode::StateSync => self.chunks.states.last(),
+        };
         last.map_or(self.header.start, |chunk| chunk.last)
     }
 
@@ -374,6 +419,183 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
+    /// Goes to the newest state at `tick` or before, and gives its tick: in state-sync mode, else
+    /// `None`. [`Reader::state`] is that state then. Going forward decodes each state once; going
+    /// elsewhere decodes a run from its beginning, in bounded time.
+    ///
+    /// # Errors
+    /// If there is no state so early, or what leads to it is damaged or missing. There is no state
+    /// then, and a seek behind the damage may work.
+    pub fn seek_state(&mut self, tick: Tick) -> Result<Option<Tick>, ReadError> {
+        if self.header.mode != Mode::StateSync {
+            return Ok(None);
+        }
+        let end = self
+            .chunks
+            .states
+            .partition_point(|chunk| chunk.first <= tick);
+        let Some(goal) = end.checked_sub(1) else {
+            return Err(ReadError::NoKeyframe(tick));
+        };
+        let states = &self.chunks.states[..=goal];
+        let begin = states
+            .iter()
+            .rposition(|chunk| chunk.kind == ChunkKind::States);
+        let begin = begin.ok_or(ReadError::NoKeyframe(tick))?;
+        let mut cursor = self.take_cursor();
+        let newest = cursor.decoder.newest().map(|state| state.tick);
+        let place = cursor.place.as_ref().map(|(chunk, _, _)| *chunk);
+        let is_near = place.is_some_and(|chunk| chunk >= begin)
+            && newest.is_some_and(|newest| newest <= tick);
+        let entered = if is_near {
+            Ok(())
+        } else {
+            self.enter(&mut cursor, begin)
+        };
+        let result = entered.and_then(|()| self.advance(&mut cursor, goal, tick));
+        if result.is_err() {
+            cursor.place = None;
+        }
+        let found = cursor.decoder.newest().map(|state| state.tick);
+        self.states = Some(cursor);
+        result.map(|()| found)
+    }
+
+    /// Goes to the state after the present one, or to the first; `None` at the end, where it stays.
+    ///
+    /// # Errors
+    /// As [`Reader::seek_state`].
+    pub fn next_state(&mut self) -> Result<Option<Tick>, ReadError> {
+        let place = self.states.as_ref().and_then(|cursor| {
+            let (chunk, states, next) = cursor.place.as_ref()?;
+            Some((*chunk, states.tick(*next)))
+        });
+        let next = match place {
+            None => self.chunks.states.first().map(|chunk| chunk.first),
+            Some((_, Some(next))) => Some(next),
+            Some((chunk, None)) => self.chunks.states.get(chunk + 1).map(|next| next.first),
+        };
+        match next {
+            Some(next) => self.seek_state(next),
+            None => Ok(None),
+        }
+    }
+
+    /// The state that [`Reader::seek_state`] or [`Reader::next_state`] went to, with the table of
+    /// its shapes and its layout.
+    #[must_use]
+    pub fn state(&self) -> Option<(&QuantizedSnapshot, &Shapes, &WireLayout)> {
+        self.states.as_ref()?.place.as_ref()?;
+        let (newest, shapes, layout) = self.state_tables()?;
+        Some((newest?, shapes, layout))
+    }
+
+    /// What was decoded last, whether that is a place to go on from or not, with the tables of all
+    /// states so far.
+    pub(super) fn state_tables(
+        &self,
+    ) -> Option<(Option<&QuantizedSnapshot>, &Shapes, &WireLayout)> {
+        let decoder = &self.states.as_ref()?.decoder;
+        Some((decoder.newest(), decoder.shapes(), decoder.layout()))
+    }
+
+    /// The combined hash of [`Reader::state`].
+    #[must_use]
+    pub fn state_hash(&self) -> Option<u64> {
+        let (state, shapes, _layout) = self.state()?;
+        Some(state.hash(shapes))
+    }
+
+    /// The exact form of [`Reader::state`]: kinds that clients do not get have no rows.
+    #[must_use]
+    pub fn exact_state(&self) -> Option<Snapshot> {
+        let (state, shapes, layout) = self.state()?;
+        exact_of(&self.header.schema, layout, shapes, state).ok()
+    }
+
+    fn take_cursor(&mut self) -> Box<StateCursor> {
+        self.states.take().unwrap_or_else(|| {
+            Box::new(StateCursor {
+                decoder: StateDecoder::new(&self.header.schema),
+                place: None,
+            })
+        })
+    }
+
+    /// Enters chunk number `at` of the states, decoding nothing of it.
+    fn enter(&mut self, cursor: &mut StateCursor, at: usize) -> Result<(), ReadError> {
+        let chunk = self.chunks.states[at];
+        let before = cursor.decoder.newest().map(|state| state.tick);
+        let bytes = self.load(&chunk)?;
+        let states = States::decode(chunk.kind, bytes, chunk.first, chunk.last)
+            .map_err(|error| undecodable(&chunk, error))?;
+        match states.continues {
+            None => cursor.decoder.begin_run(),
+            Some(continues) if Some(continues) == before => {}
+            Some(_) => {
+                let before = at.checked_sub(1).and_then(|at| self.chunks.states.get(at));
+                return Err(ReadError::Missing {
+                    first: before.map_or(self.header.start, |before| before.last.next()),
+                    last: chunk.first.previous(),
+                });
+            }
+        }
+        cursor.place = Some((at, states, 0));
+        Ok(())
+    }
+
+    /// Decodes up to the newest state at `tick` or before, which is in chunk number `goal` or at
+    /// the end of the one before.
+    fn advance(
+        &mut self,
+        cursor: &mut StateCursor,
+        goal: usize,
+        tick: Tick,
+    ) -> Result<(), ReadError> {
+        while let Some((at, states, next)) = &mut cursor.place {
+            match states.body(*next) {
+                Some((found, _)) if found > tick => break,
+                Some((found, body)) => {
+                    let chunk = self.chunks.states[*at];
+                    cursor
+                        .decoder
+                        .decode(found, body)
+                        .map_err(|error| undecodable(&chunk, error))?;
+                    *next += 1;
+                }
+                None if *at < goal => {
+                    let at = *at + 1;
+                    self.enter(cursor, at)?;
+                }
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts from here on where the bits of decoded states go, or stops to.
+    pub(super) fn inspect_states(&mut self, on: bool) {
+        let mut cursor = self.take_cursor();
+        cursor.decoder.inspect(on);
+        cursor.place = None;
+        self.states = Some(cursor);
+    }
+
+    /// Where the bits of states went.
+    pub(super) fn states_tally(&self) -> Option<&Tally> {
+        self.states.as_ref()?.decoder.tally()
+    }
+
+    /// All hashes, by tick.
+    pub(super) fn all_hashes(&mut self) -> Result<Vec<(Tick, u64)>, ReadError> {
+        let mut all = Vec::new();
+        for at in 0..self.chunks.hashes.len() {
+            let chunk = self.chunks.hashes[at];
+            all.extend(self.load_hashes(&chunk)?.hashes);
+        }
+        Ok(all)
+    }
+
     /// The changes of host, by takeover tick.
     ///
     /// # Errors
@@ -459,10 +681,10 @@ impl<R: Read + Seek> Reader<R> {
             .ok()
             .flatten()
             .ok_or(DecodeError::Invalid("the index is damaged"))?;
-        let mut chunks = Chunks::default();
+        let mut chunks = Chunks::new(&self.header);
         for chunk in decode_index(&payload, start, offset)? {
             chunks
-                .push(self.header.start, chunk)
+                .push(chunk)
                 .map_err(|_chunk| DecodeError::Invalid("the ticks of chunks do not ascend"))?;
         }
         Ok(Some(chunks))

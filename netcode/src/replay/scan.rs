@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use super::chunks::ChunkRef;
 use super::format::{CHUNK_HEADER_BYTES, CHUNK_MARKER, ChunkHeader, ChunkKind, FOOTER_BYTES};
-use super::header::OpenError;
+use super::header::{Header, OpenError};
 use super::reader::{Chunks, Completeness, Damage, read_all};
 use crate::hash::digest;
 use crate::tick::Tick;
@@ -20,13 +20,13 @@ const WINDOW_BYTES: usize = 64 << 10;
 /// If the source fails, or a whole chunk is of a kind that must be understood and is not.
 pub(super) fn scan(
     source: &mut (impl Read + Seek),
-    start: Tick,
+    header: &Header,
     from: u64,
     file_bytes: u64,
 ) -> Result<(Chunks, Completeness), OpenError> {
     let mut found = Found {
-        start,
-        chunks: Chunks::default(),
+        start: header.start,
+        chunks: Chunks::new(header),
         doubt: None,
         damage: None,
     };
@@ -93,7 +93,8 @@ struct Found {
 impl Found {
     /// Something is broken behind what was found so far, and not behind `until`.
     fn doubt(&mut self, until: Tick) {
-        let covered = [&self.chunks.inputs, &self.chunks.hashes]
+        let chunks = &self.chunks;
+        let covered = [&chunks.inputs, &chunks.states, &chunks.hashes]
             .into_iter()
             .filter_map(|chunks| chunks.last())
             .map(|chunk| chunk.last.next())
@@ -127,7 +128,7 @@ impl Found {
     }
 
     fn push(&mut self, chunk: ChunkRef) {
-        match self.chunks.push(self.start, chunk) {
+        match self.chunks.push(chunk) {
             Ok(()) => {}
             Err(chunk) => {
                 // Whole, but not where it belongs: no writer does that.

@@ -1,4 +1,4 @@
-//! Verifies a replay: simulates it from its start and compares all that was recorded.
+//! Verifies a replay: plays it from its start and compares all that was recorded.
 
 use std::io::{Read, Seek};
 
@@ -16,6 +16,8 @@ pub struct VerifyReport {
     pub first: Tick,
     /// The last tick.
     pub last: Tick,
+    /// States that were decoded, in state-sync mode.
+    pub states: u32,
     /// State hashes that were compared.
     pub hashes: u32,
     /// Keyframes that were compared with the simulated state, row by row. The first one is where
@@ -83,6 +85,9 @@ pub enum Cause {
     State,
     /// The input frames are not those that were recorded.
     Inputs,
+    /// The decoded state is not the one that the host hashed: another version of the codec, or a
+    /// changed hash.
+    Decoded,
     /// The replay does not say: it was cut before it did.
     Unknown,
 }
@@ -92,6 +97,7 @@ impl core::fmt::Display for Cause {
         f.write_str(match self {
             Self::State => "the recorded inputs lead to another state",
             Self::Inputs => "the inputs are not those that were recorded",
+            Self::Decoded => "the state is not the one that was recorded",
             Self::Unknown => "the state differs",
         })
     }
@@ -115,9 +121,13 @@ const DIFFERENCES_MAX: usize = 16;
 /// Ticks between two calls of the progress function.
 const PROGRESS_TICKS: u32 = 600;
 
+/// The same in states.
+const PROGRESS_STATES: u32 = 200;
+
 impl<S: Simulation, R: Read + Seek> Player<S, R> {
     /// Simulates the whole replay from its first keyframe, and compares every recorded hash,
-    /// every keyframe and the digests of the inputs, in the order of ticks. `progress` is called
+    /// every keyframe and the digests of the inputs, in the order of ticks. In state-sync mode it
+    /// decodes every state, gives it to the simulation, and compares it with its hash and keyframe. `progress` is called
     /// now and then with the tick that was reached and the last one.
     ///
     /// # Errors
@@ -127,6 +137,9 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
         mut progress: impl FnMut(Tick, Tick),
     ) -> Result<VerifyReport, VerifyError> {
         let (first, last) = (self.reader.first_tick(), self.reader.last_tick());
+        if self.shows_states() {
+            return self.verify_states(progress);
+        }
         // Restart even if the player is here already: someone may have touched the state.
         self.restart()?;
         let mut inputs = InputCheck {
@@ -139,6 +152,7 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
         let mut report = VerifyReport {
             first,
             last,
+            states: 0,
             hashes: 0,
             keyframes: 0,
             completeness: self.reader.completeness(),
@@ -195,6 +209,82 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
             return Err(VerifyError::Damaged(damage));
         }
         if report.hashes == 0 && report.keyframes == 0 {
+            return Err(VerifyError::NothingToCompare);
+        }
+        Ok(report)
+    }
+
+    fn verify_states(
+        &mut self,
+        mut progress: impl FnMut(Tick, Tick),
+    ) -> Result<VerifyReport, VerifyError> {
+        let (first, last) = (self.reader.first_tick(), self.reader.last_tick());
+        self.restart()?;
+        let mut hashes = self.reader.all_hashes()?.into_iter().peekable();
+        let mut report = VerifyReport {
+            first,
+            last,
+            states: 0,
+            hashes: 0,
+            keyframes: 0,
+            completeness: self.reader.completeness(),
+        };
+        let mut good = None;
+        let mut next = Some(first);
+        while let Some(tick) = next {
+            self.seek(tick)?;
+            report.states += 1;
+            if let Some(&(missing, _)) = hashes.peek()
+                && missing < tick
+            {
+                // The host hashed a state that is not here.
+                return Err(ReadError::Missing {
+                    first: missing,
+                    last: missing,
+                }
+                .into());
+            }
+            if let Some((_, recorded)) = hashes.next_if(|hash| hash.0 == tick) {
+                let simulated = self.combined_hash();
+                if simulated != recorded {
+                    return Err(VerifyError::Diverged {
+                        tick,
+                        good,
+                        recorded,
+                        simulated,
+                        cause: Cause::Decoded,
+                    });
+                }
+                good = Some(tick);
+                report.hashes += 1;
+            }
+            if let Some(keyframe) = self.reader.keyframe_at(tick)? {
+                let decoded = self.snapshot();
+                if decoded != keyframe {
+                    let schema = self.simulation.schema();
+                    let differences = keyframe.differences(&decoded, schema, DIFFERENCES_MAX);
+                    return Err(VerifyError::Keyframe { tick, differences });
+                }
+                report.keyframes += 1;
+            }
+            if report.states.is_multiple_of(PROGRESS_STATES) {
+                progress(tick, last);
+            }
+            next = self.reader.next_state()?;
+        }
+        if let Some((missing, _)) = hashes.next() {
+            return Err(ReadError::Missing {
+                first: missing,
+                last: missing,
+            }
+            .into());
+        }
+        progress(last, last);
+        self.reader.check_chunks()?;
+        if let Completeness::Damaged(damage) = report.completeness {
+            return Err(VerifyError::Damaged(damage));
+        }
+        if report.hashes == 0 {
             return Err(VerifyError::NothingToCompare);
         }
         Ok(report)

@@ -7,6 +7,7 @@ use super::chunks::{ChunkRef, Hashes, TermChange, put_index_entry};
 use super::format::{ChunkHeader, ChunkKind, Coding, encode_footer};
 use super::header::{Header, HeaderError};
 use super::inputs::InputRun;
+use super::states::StateRun;
 use crate::hash::digest;
 use crate::input::InputFrame;
 use crate::limits::{REPLAY_CHUNK_TICKS_MAX, REPLAY_INDEX_BYTES_MAX, REPLAY_KEYFRAME_BYTES_MAX};
@@ -24,8 +25,9 @@ pub enum WriteError {
     /// The header has impossible values.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// This version records lockstep sessions only.
-    #[error("sessions in {0} mode cannot be recorded yet")]
+    /// Sessions of this mode are recorded otherwise: in lockstep mode as frames, hashes and
+    /// keyframes, in state-sync mode as states.
+    #[error("sessions in {0} mode are recorded otherwise")]
     Mode(Mode),
     /// An input frame is not that of the next tick, or does not have the shape in the header.
     #[error("input frame {found} does not follow: the next is {expected}, in the session's shape")]
@@ -52,7 +54,7 @@ pub enum WriteError {
     #[error(transparent)]
     Snapshot(#[from] ImportError),
     /// A snapshot is larger than [`REPLAY_KEYFRAME_BYTES_MAX`].
-    #[error("the keyframe at tick {0} is too large")]
+    #[error("the state at tick {0} is too large")]
     KeyframeTooLarge(Tick),
     /// The replay has as many chunks as its index can hold.
     #[error("the replay is full")]
@@ -69,6 +71,8 @@ pub struct Summary {
     pub first: Tick,
     /// The tick of the last input frame; `first` if there is none.
     pub last: Tick,
+    /// States written, in state-sync mode.
+    pub states: u32,
     /// Keyframes written.
     pub keyframes: u32,
     /// State hashes written.
@@ -81,9 +85,10 @@ pub struct Summary {
 
 /// Turns a session into the bytes of a replay, and pushes each chunk as soon as it is complete.
 ///
-/// The order of the calls: a keyframe at the start tick first; then frames of consecutive ticks,
+/// The order of the calls in lockstep mode: a keyframe at the start tick first; then frames of consecutive ticks,
 /// with hashes, keyframes and term changes by ascending tick between them; [`Writer::finish`] at
-/// the end. Without `finish` the file lacks its index, and what was not [flushed](Writer::flush).
+/// the end. In state-sync mode: [`Writer::state`] for each published state, the first at the start
+/// tick, then `finish`. Without `finish` the file lacks its index, and what was not [flushed](Writer::flush).
 /// Each chunk is one `write_all`, so an unbuffered output is right.
 #[derive(Debug)]
 pub struct Writer<W> {
@@ -91,6 +96,8 @@ pub struct Writer<W> {
     schema: Arc<Schema>,
     start: Tick,
     pending: Pending,
+    /// In state-sync mode: the states.
+    states: Option<Box<StateRun>>,
     newest_keyframe: Option<Tick>,
     newest_takeover: Option<Tick>,
     /// Tick and digest of the newest input frame that is in a chunk.
@@ -123,9 +130,13 @@ impl<W: Write> Writer<W> {
         header: &Header,
         chunk_ticks: u32,
     ) -> Result<Self, WriteError> {
-        if header.mode != Mode::Lockstep {
-            return Err(WriteError::Mode(header.mode));
-        }
+        let states = match header.mode {
+            Mode::Lockstep => None,
+            Mode::StateSync => {
+                let (rate, ticks) = (header.tick_rate, clamp_ticks(chunk_ticks));
+                Some(Box::new(StateRun::new(&header.schema, rate, ticks)))
+            }
+        };
         let bytes = header.encode()?;
         out.write_all(&bytes)?;
         Ok(Self {
@@ -133,6 +144,7 @@ impl<W: Write> Writer<W> {
             schema: Arc::clone(&header.schema),
             start: header.start,
             pending: Pending::new(header, chunk_ticks),
+            states,
             newest_keyframe: None,
             newest_takeover: None,
             inputs: (header.start, 0),
@@ -145,6 +157,7 @@ impl<W: Write> Writer<W> {
             summary: Summary {
                 first: header.start,
                 last: header.start,
+                states: 0,
                 keyframes: 0,
                 hashes: 0,
                 chunks: 0,
@@ -158,7 +171,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// If it is not the next tick's, or a chunk became complete and cannot be written.
     pub fn frame(&mut self, frame: &InputFrame) -> Result<(), WriteError> {
-        self.begin()?;
+        self.begin_lockstep()?;
         self.pending.frame(frame)?;
         self.flush_full()
     }
@@ -168,7 +181,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// If hashes do not ascend, or a chunk became complete and cannot be written.
     pub fn hash(&mut self, tick: Tick, hash: u64) -> Result<(), WriteError> {
-        self.begin()?;
+        self.begin_lockstep()?;
         self.pending.hash(tick, hash)?;
         self.flush_full()
     }
@@ -178,7 +191,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// If keyframes do not ascend from the start tick, or it is too large or cannot be written.
     pub fn keyframe(&mut self, snapshot: &Snapshot) -> Result<(), WriteError> {
-        self.check_alive()?;
+        self.check_lockstep()?;
         let tick = snapshot.tick;
         match self.newest_keyframe {
             None if tick != self.start => return Err(WriteError::NoFirstKeyframe(self.start)),
@@ -193,16 +206,29 @@ impl<W: Write> Writer<W> {
             None | Some(_) => {}
         }
         snapshot.validate(&self.schema)?;
-        self.flush()?;
-        self.payload.clear();
-        snapshot.encode(&self.schema, &mut self.payload);
-        if self.payload.len() > REPLAY_KEYFRAME_BYTES_MAX {
-            return Err(WriteError::KeyframeTooLarge(tick));
+        self.write_keyframe(snapshot)
+    }
+
+    /// Records a state that was published in state-sync mode. Of kinds that clients do not get,
+    /// nothing is recorded. With `is_keyframe`, and at the start tick, the state is recorded as a
+    /// keyframe too: in the exact form, which needs no codec.
+    ///
+    /// # Errors
+    /// If states do not ascend from the start tick, it is no state of the schema or too large, or
+    /// a chunk became complete and cannot be written.
+    pub fn state(&mut self, snapshot: &Snapshot, is_keyframe: bool) -> Result<(), WriteError> {
+        self.check_alive()?;
+        let Some(mut states) = self.states.take() else {
+            return Err(WriteError::Mode(Mode::Lockstep));
+        };
+        let result = self.push_state(&mut states, snapshot, is_keyframe);
+        self.states = Some(states);
+        result?;
+        let is_full = self.states.as_ref().is_some_and(|states| states.is_full());
+        if is_full {
+            self.flush()?;
         }
-        self.write_chunk(ChunkKind::Keyframe, tick, tick)?;
-        self.newest_keyframe = Some(tick);
-        self.summary.keyframes += 1;
-        Ok(())
+        self.flush_full()
     }
 
     /// Records that another host took over.
@@ -234,11 +260,16 @@ impl<W: Write> Writer<W> {
     /// If it cannot be written.
     pub fn flush(&mut self) -> Result<(), WriteError> {
         self.check_alive()?;
+        if let Some(mut states) = self.states.take() {
+            let result = self.write_states(&mut states);
+            self.states = Some(states);
+            result?;
+        }
         if self.pending.is_empty() {
             return Ok(());
         }
         let batch = self.pending.take();
-        self.write_batch(&batch)
+        self.put_batch(&batch)
     }
 
     /// Writes the rest, the index and the footer.
@@ -262,6 +293,11 @@ impl<W: Write> Writer<W> {
 
     /// Writes what another thread collected; it continues what was written before.
     pub(crate) fn write_batch(&mut self, batch: &Batch) -> Result<(), WriteError> {
+        self.check_lockstep()?;
+        self.put_batch(batch)
+    }
+
+    fn put_batch(&mut self, batch: &Batch) -> Result<(), WriteError> {
         self.begin()?;
         if batch.run.ticks() > 0 {
             self.payload.clear();
@@ -287,6 +323,72 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    fn push_state(
+        &mut self,
+        states: &mut StateRun,
+        snapshot: &Snapshot,
+        is_keyframe: bool,
+    ) -> Result<(), WriteError> {
+        let found = snapshot.tick;
+        match states.newest() {
+            None if found != self.start => return Err(WriteError::NoFirstKeyframe(self.start)),
+            Some(newest) if found <= newest => {
+                let kind = ChunkKind::States;
+                return Err(WriteError::Order {
+                    kind,
+                    found,
+                    newest,
+                });
+            }
+            None | Some(_) => {}
+        }
+        snapshot.validate(&self.schema)?;
+        let quantized = states.quantize(snapshot);
+        let begins_run = states.begins_run(&quantized);
+        if begins_run || is_keyframe {
+            self.write_states(states)?;
+            self.flush()?;
+        }
+        if self.newest_keyframe.is_none() || is_keyframe {
+            let exact = states
+                .exact_of(&self.schema, &quantized)
+                .expect("what was quantized stands for a state");
+            self.write_keyframe(&exact)?;
+        }
+        let hash = states.hash(&quantized);
+        states
+            .push(quantized, begins_run)
+            .map_err(|_too_large| WriteError::KeyframeTooLarge(found))?;
+        self.pending.hash(found, hash)
+    }
+
+    /// Writes the states that wait as a chunk.
+    fn write_states(&mut self, states: &mut StateRun) -> Result<(), WriteError> {
+        if states.is_empty() {
+            return Ok(());
+        }
+        self.payload.clear();
+        let (kind, first, last, count) = states.take(&mut self.payload);
+        self.write_chunk(kind, first, last)?;
+        self.summary.last = last;
+        self.summary.states = self.summary.states.saturating_add(count);
+        Ok(())
+    }
+
+    fn write_keyframe(&mut self, snapshot: &Snapshot) -> Result<(), WriteError> {
+        let tick = snapshot.tick;
+        self.flush()?;
+        self.payload.clear();
+        snapshot.encode(&self.schema, &mut self.payload);
+        if self.payload.len() > REPLAY_KEYFRAME_BYTES_MAX {
+            return Err(WriteError::KeyframeTooLarge(tick));
+        }
+        self.write_chunk(ChunkKind::Keyframe, tick, tick)?;
+        self.newest_keyframe = Some(tick);
+        self.summary.keyframes += 1;
+        Ok(())
+    }
+
     fn flush_full(&mut self) -> Result<(), WriteError> {
         if self.pending.is_full() {
             self.flush()?;
@@ -300,6 +402,19 @@ impl<W: Write> Writer<W> {
         } else {
             Ok(())
         }
+    }
+
+    fn check_lockstep(&self) -> Result<(), WriteError> {
+        self.check_alive()?;
+        match self.states {
+            Some(_) => Err(WriteError::Mode(Mode::StateSync)),
+            None => Ok(()),
+        }
+    }
+
+    fn begin_lockstep(&self) -> Result<(), WriteError> {
+        self.check_lockstep()?;
+        self.begin()
     }
 
     fn begin(&self) -> Result<(), WriteError> {
@@ -385,7 +500,7 @@ impl Pending {
         let run = InputRun::new(header.slots(), header.input_bytes, header.start.next(), 0);
         Self {
             start: header.start,
-            chunk_ticks: chunk_ticks.clamp(1, REPLAY_CHUNK_TICKS_MAX),
+            chunk_ticks: clamp_ticks(chunk_ticks),
             batch: Batch {
                 run,
                 hashes: Vec::new(),
@@ -441,6 +556,10 @@ impl Pending {
         };
         core::mem::replace(&mut self.batch, empty)
     }
+}
+
+fn clamp_ticks(chunk_ticks: u32) -> u32 {
+    chunk_ticks.clamp(1, REPLAY_CHUNK_TICKS_MAX)
 }
 
 fn length_u32(bytes: &[u8]) -> Result<u32, WriteError> {

@@ -1,9 +1,9 @@
 //! Hashes of what clients see, to compare both ends.
 
 use crate::delta::Projection;
-use crate::hash::{ValueHasher, mix};
-use crate::id::NetId;
-use crate::state::{EntityRef, QuantizedSnapshot, Shapes, WireLayout};
+use crate::state::{
+    EntityRef, QuantizedSnapshot, Shapes, WireLayout, row_hash as value_hash, sum_of_rows as sum,
+};
 
 use super::interest::Sight;
 
@@ -50,34 +50,10 @@ impl RowHashes {
 
 /// The hash of everything in `snapshot`.
 pub(super) fn hash_all(shapes: &Shapes, snapshot: &QuantizedSnapshot) -> u64 {
-    sum(snapshot.entities().map(|entity| row_hash(shapes, &entity)))
+    snapshot.hash(shapes)
 }
 
 fn row_hash(shapes: &Shapes, entity: &EntityRef<'_>) -> u64 {
     let kinds = &shapes.get(entity.shape).kinds;
     value_hash(entity.id, kinds, entity.lanes, entity.opaque)
-}
-
-/// The hash of an entity's values: of its kinds by number, so that it is the same on both ends.
-fn value_hash(id: NetId, kinds: &[u16], lanes: &[i32], opaque: &[u8]) -> u64 {
-    let mut hasher = ValueHasher::new(id.bits());
-    hasher.u32(u32::try_from(kinds.len()).unwrap_or(u32::MAX));
-    for &kind in kinds {
-        hasher.u16(kind);
-    }
-    for &lane in lanes {
-        hasher.u32(lane.cast_unsigned());
-    }
-    hasher.bytes(opaque);
-    // Mixed with the id once more: equal rows of two entities do not cancel when they swap.
-    mix(hasher.finish(), id.bits())
-}
-
-fn sum(hashes: impl Iterator<Item = u64>) -> u64 {
-    let mut count = 0_u64;
-    let sum = hashes.fold(0_u64, |sum, hash| {
-        count += 1;
-        sum.wrapping_add(hash)
-    });
-    mix(sum, count)
 }

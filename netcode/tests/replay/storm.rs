@@ -42,16 +42,21 @@ fn mutated_files_neither_panic_nor_hang() {
             ..SMALL
         })
         .0,
+        states::record_states(Plan {
+            ticks: 60,
+            keyframe_every: 30,
+            units: 3,
+            ..SMALL
+        })
+        .0,
     ];
     let storm = std::env::var("PHALANX_STORM").ok();
-    let count = storm
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(1_000_000);
+    let count = storm.and_then(|count| count.parse().ok()).unwrap_or(60_000);
     let mut played = 0;
     for seed in 0..count {
         let mut prng = Prng::with_stream(seed, 0xf11e);
         let mut below = |bound: usize| usize::try_from(prng.below(bound as u64)).unwrap();
-        let mut bytes = files[below(2)].clone();
+        let mut bytes = files[below(3)].clone();
         for _ in 0..=below(4) {
             if bytes.is_empty() {
                 break;
