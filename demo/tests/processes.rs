@@ -642,7 +642,10 @@ fn a_host_that_crashes_is_missed_by_its_clients() {
 
 #[test]
 fn state_sync_clients_end_with_what_their_host_has() {
-    let host = host_of_states(&["--insecure", "--players", "2", "--ticks", "240"]);
+    let file = folder("states").join("match.phxr");
+    let name = file.to_str().unwrap();
+    let wanted = ["--players", "2", "--ticks", "240", "--record", name];
+    let host = host_of_states(&[&["--insecure"], &wanted[..]].concat());
     let address = host.address().to_string();
     let bad = ["--rtt", "60", "--loss", "5"];
     let clients = ["1", "2"].map(|seed| {
@@ -665,6 +668,19 @@ fn state_sync_clients_end_with_what_their_host_has() {
         runs[2]["shown_error_p99"].is_null(),
         "a host shows the truth"
     );
+    assert_eq!(runs[2]["replay_verified"], true);
+
+    let (status, stdout, stderr) = replay(&["verify", name]).finish();
+    assert!(
+        status.success() && stdout.contains("to 240"),
+        "{stdout}{stderr}"
+    );
+    let (status, stdout, _) = replay(&["play", name, "--from", "230", "--speed", "50"]).finish();
+    assert!(status.success(), "{stdout}");
+    // The armies are drawn, not only their figures.
+    let drawn = stdout.lines().filter(|line| line.starts_with('|'));
+    let of = |letter| drawn.clone().any(|line| line.contains(letter));
+    assert!(of('a') && of('b'), "{stdout}");
 }
 
 #[test]
@@ -692,6 +708,7 @@ fn state_sync_works_with_join_codes_and_in_one_process() {
     assert_eq!(run["ticks"], 150);
     assert_eq!(run["hashes_equal"], true);
     assert_converged(std::slice::from_ref(&run));
+    assert_eq!(run["replay_verified"], true);
     assert!(run["rtt_ms"].as_f64().unwrap() >= 50.0);
     assert!(run["shown_error_p99"].as_f64().unwrap() < 5.0, "{run}");
 }
