@@ -46,7 +46,9 @@ fn the_hosts_recording_and_those_of_clients_end_in_the_hosts_state() {
         prediction_ticks: 16,
         ..JoinConfig::new(yard::game(), "player")
     });
-    cluster.driver(player).record(file("state_sync_player.phxr"));
+    cluster
+        .driver(player)
+        .record(file("state_sync_player.phxr"));
     let spectator = cluster.join(JoinConfig {
         role: Role::Spectator,
         ..JoinConfig::new(yard::game(), "spectator")
