@@ -77,8 +77,8 @@ impl Mover {
         } else {
             speed.min(distance)
         };
-        for axis in 0..2 {
-            let target = to[axis] / distance.max(0.1) * wanted;
+        for (axis, to) in to.into_iter().enumerate() {
+            let target = to / distance.max(0.1) * wanted;
             let change = (target - self.velocity[axis]).clamp(-acceleration, acceleration);
             let is_still = wanted == 0.0 && self.velocity[axis].abs() < 0.05;
             self.velocity[axis] = if is_still {

@@ -11,7 +11,12 @@ use phalanx_netcode::tick::Tick;
 
 use super::{Frame, ORIENTATION_BITS, UNITS_PER_METRE};
 
+const _: () = assert!(ORIENTATION_BITS == 9);
+
 /// The kind that all cubes have.
+///
+/// # Panics
+/// Never: the schema is a legal one.
 #[must_use]
 pub fn schema() -> Schema {
     let position = WireForm::Fixed {
@@ -19,9 +24,7 @@ pub fn schema() -> Schema {
         max: 32,
         per_unit: UNITS_PER_METRE.unsigned_abs(),
     };
-    let rotation = WireForm::Rotation {
-        bits: u8::try_from(ORIENTATION_BITS).expect("nine"),
-    };
+    let rotation = WireForm::Rotation { bits: 9 };
     let cube = KindSchema {
         name: "cube".to_owned(),
         version: 1,
@@ -45,6 +48,9 @@ pub fn layout() -> Arc<WireLayout> {
 }
 
 /// A scene's snapshots; `shapes` are those of the layout.
+///
+/// # Panics
+/// If `shapes` is full.
 #[must_use]
 pub fn snapshots(
     scene: &[Frame],

@@ -2,6 +2,7 @@
 //! the client holds, and compared.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use phalanx_netcode::delta::{Decoder, Encoder, Reference, View, WholeEnd, choose_ages};
@@ -9,8 +10,6 @@ use phalanx_netcode::id::NetId;
 use phalanx_netcode::limits::DATAGRAM_BYTES_MAX;
 use phalanx_netcode::prng::Prng;
 use phalanx_netcode::state::{QuantizedSnapshot, Shapes, WireLayout};
-
-use std::sync::Arc;
 
 /// What coding a scene took.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +62,9 @@ pub struct Link {
 ///
 /// # Errors
 /// If a snapshot decodes to another one.
+///
+/// # Panics
+/// If the lag exceeds 2^32.
 pub fn run(
     layout: &Arc<WireLayout>,
     shapes: &Shapes,

@@ -5,6 +5,8 @@ use super::tables::DISTANCES;
 
 /// Entities that are remembered; further ones push out the oldest.
 const REMEMBERED: usize = 128;
+/// Entities that are looked at together.
+const LOT: usize = 8;
 /// Parts of a position that are looked at.
 const PARTS: usize = 3;
 /// Stands for no neighbour.
@@ -66,27 +68,35 @@ impl Near {
     pub(super) fn find<C: Coder>(&self, coder: &C, place: [f32; PARTS], reach: f32) -> Neighbours {
         let count = self.count.min(REMEMBERED);
         let limit = reach * reach;
-        let mut squares = [0.0_f32; REMEMBERED];
-        let [xs, ys, zs] = &self.places;
-        // Whole runs, so that it becomes vector code; what lies behind `count` is not looked at.
-        let end = count.next_multiple_of(8).min(REMEMBERED);
-        for (((square, x), y), z) in squares[..end]
-            .iter_mut()
-            .zip(&xs[..end])
-            .zip(&ys[..end])
-            .zip(&zs[..end])
-        {
-            let (x, y, z) = (x - place[0], y - place[1], z - place[2]);
-            *square = x * x + y * y + z * z;
-        }
+        let [xs, ys, zs] = self
+            .places
+            .each_ref()
+            .map(|places| places.as_chunks::<LOT>().0);
         let mut best = [(limit, REMEMBERED); 2];
-        for (index, &square) in squares[..count].iter().enumerate() {
-            if square < best[1].0 {
-                if square < best[0].0 {
-                    best[1] = best[0];
-                    best[0] = (square, index);
-                } else {
-                    best[1] = (square, index);
+        for (lot, ((xs, ys), zs)) in xs.iter().zip(ys).zip(zs).enumerate() {
+            let first = lot * LOT;
+            if first >= count {
+                break;
+            }
+            // A lot at a time, so that it becomes vector code; most lots have nobody near.
+            let mut squares = [0.0_f32; LOT];
+            let mut is_near = false;
+            for at in 0..LOT {
+                let (x, y, z) = (xs[at] - place[0], ys[at] - place[1], zs[at] - place[2]);
+                squares[at] = x * x + y * y + z * z;
+                is_near |= squares[at] < best[1].0;
+            }
+            if !is_near {
+                continue;
+            }
+            for (index, square) in (first..count).zip(squares) {
+                if square < best[1].0 {
+                    if square < best[0].0 {
+                        best[1] = best[0];
+                        best[0] = (square, index);
+                    } else {
+                        best[1] = (square, index);
+                    }
                 }
             }
         }
