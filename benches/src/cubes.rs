@@ -11,6 +11,8 @@ pub mod fiedler;
 pub mod giesen;
 mod reader;
 mod scene;
+pub mod snapshots;
+pub mod statesync;
 
 pub use reader::{FRAMES_MAX, Reader, SceneError, read, write};
 pub use scene::{SceneConfig, generate};

@@ -4,3 +4,4 @@ pub mod cpu;
 pub mod cubes;
 pub mod lockstep;
 pub mod udp_load;
+pub mod worlds;

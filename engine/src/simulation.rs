@@ -140,6 +140,8 @@ pub struct EcsSimulation {
     /// since.
     published: Option<ChangeTick>,
     ranks: Ranks,
+    /// Memory for the structure of a publication.
+    spare: Arc<Structure>,
     patcher: Patcher,
     corrections: Corrections,
     tick: Tick,
@@ -250,6 +252,7 @@ impl EcsSimulation {
             owners,
             published: None,
             ranks: Ranks::default(),
+            spare: Arc::default(),
             patcher: Patcher::default(),
             corrections: Corrections::new(game.schema()),
             tick: Tick::ZERO,
@@ -634,7 +637,7 @@ impl Simulation for EcsSimulation {
     fn publish(&mut self, out: &mut Snapshot) {
         out.tick = self.tick;
         out.kinds.resize_with(self.kinds.len(), KindRows::default);
-        let structure = self.structure.read(&self.world, &mut Arc::default());
+        let structure = self.structure.read(&self.world, &mut self.spare);
         let moment = Moment {
             world: &self.world,
             structure: &structure,

@@ -34,13 +34,26 @@ fn walk(
     }
 }
 
+/// How far behind the running tick slot 1 saw the others, at most.
+#[derive(Resource, Default)]
+struct Behind(u32);
+
+fn look(tick: Res<CurrentTick>, rewind: Rewind<Position>, mut behind: ResMut<Behind>) {
+    let then = rewind.at(Slot(1));
+    let first = NetId::from_bits(1);
+    assert!(then.get(first).is_some());
+    behind.0 = behind.0.max(tick.0.number() - then.tick().number());
+}
+
 fn game() -> Game {
     Game::builder("app")
         .component::<Position>()
+        .rewindable::<Position>(20)
         .event::<Step>()
         .input::<i8>()
-        .systems(|| walk)
+        .systems(|| (walk, look).chain())
         .setup(|world, setup| {
+            world.init_resource::<Behind>();
             for slot in 0..setup.slots {
                 world.spawn_networked((Owner(Slot(slot)), Position(0.0)));
             }
@@ -144,6 +157,15 @@ fn a_listen_server_and_a_client_show_the_same_game() {
             // Every step that a client hears it has predicted itself, once.
             Mode::StateSync => assert!(guest.0.steps <= 90, "{}", guest.0.steps),
             Mode::Lockstep => assert_eq!(guest.0.steps, host.0.steps),
+        }
+        let host = apps[0].world_mut();
+        let mut running = host.resource_mut::<RunningSession<MemoryLink>>();
+        let world = running.session().world().unwrap();
+        let behind = world.resource::<Behind>().0;
+        match mode {
+            // The distance of two snapshots at least, and no more than the host allows.
+            Mode::StateSync => assert!((4..=16).contains(&behind), "{behind}"),
+            Mode::Lockstep => assert_eq!(behind, 0),
         }
         let session = apps[1].world_mut();
         let mut running = session.resource_mut::<RunningSession<MemoryLink>>();

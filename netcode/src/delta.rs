@@ -23,26 +23,30 @@ mod decoder;
 mod encoder;
 mod entity;
 mod model;
+mod near;
 mod plan;
 mod project;
+mod rotation;
 mod tables;
 mod tally;
+pub mod training;
 mod view;
 mod walk;
+mod whole;
 
 pub use breakdown::{Breakdown, BreakdownRow};
 pub use decoder::{Decoder, PartState, Span};
 pub use encoder::{Encoder, PartItem, WholeEnd};
 pub use project::{Projection, project};
 pub use tally::{STRUCTURE, Tally};
-pub use view::{Entry, Reference, View};
+pub use view::{Entry, Reference, View, choose_ages};
 
 /// The version of the bodies' form, which replays name. It rises with every change of what a body's
 /// bytes mean: of tables, predictions or contexts.
 pub const VERSION: u32 = 1;
 
 /// References that a whole body uses at most; further ones are ignored.
-pub const REFERENCES_MAX: usize = 5;
+pub const REFERENCES_MAX: usize = 3;
 
 /// References that an item of a part body uses at most.
 pub const PART_REFERENCES_MAX: usize = 2;

@@ -221,7 +221,7 @@ impl Node {
 
     /// How values lie in [`Node::received`]; `None` where there are none.
     #[must_use]
-    pub fn wire_tables(&self) -> Option<(&WireLayout, &Shapes)> {
+    pub fn wire_tables(&self) -> Option<(&Arc<WireLayout>, &Shapes)> {
         match &self.role {
             Role::Host(_) => None,
             Role::Client(client) => client.wire_tables(),

@@ -10,7 +10,10 @@ use phalanx_netcode::delta::{
 };
 use phalanx_netcode::id::NetId;
 use phalanx_netcode::prng::Prng;
-use phalanx_netcode::state::{EntityRef, QuantizedSnapshot, ShapeId, Shapes, WireLayout};
+use phalanx_netcode::state::{
+    EntityRef, ExactType, FieldSchema, KindSchema, KindShape, QuantizedSnapshot, Schema, ShapeId,
+    Shapes, Visibility, WireForm, WireLayout,
+};
 use phalanx_netcode::tick::Tick;
 use phalanx_netcode::wire::bytes::DecodeError;
 use world::{Moment, World, below, content, random_schema};
@@ -309,3 +312,277 @@ fn an_unchanged_world_takes_few_bytes() {
     let is_same = got.heads() == moments[6].snapshot.heads();
     assert!(is_same, "`changed` is the base's");
 }
+
+/// Mutated bodies: how many, more by `PHALANX_STORM`.
+fn storm_count() -> u64 {
+    let storm = std::env::var("PHALANX_STORM").ok();
+    storm.and_then(|count| count.parse().ok()).unwrap_or(20_000)
+}
+
+fn mutate(prng: &mut Prng, bytes: &mut Vec<u8>) {
+    for _ in 0..=prng.below(3) {
+        let byte = prng.next_u64().to_le_bytes()[0];
+        match prng.below(6) {
+            0 => bytes.truncate(below(prng, bytes.len() + 1)),
+            1 => bytes.push(byte),
+            2 => {
+                *bytes = (0..prng.below(40))
+                    .map(|_| prng.next_u64().to_le_bytes()[0])
+                    .collect()
+            }
+            _ if !bytes.is_empty() => {
+                let at = below(prng, bytes.len());
+                bytes[at] ^= 1 << prng.below(8);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether what was decoded lies within the bounds of its lanes, with ids ascending.
+fn is_sound(layout: &WireLayout, shapes: &Shapes, snapshot: &QuantizedSnapshot) -> bool {
+    let ids: Vec<NetId> = snapshot.heads().iter().map(|head| head.id).collect();
+    ids.is_sorted()
+        && snapshot.entities().all(|entity| {
+            let shape = shapes.get(entity.shape);
+            shape.kinds.iter().enumerate().all(|(place, &kind)| {
+                let lanes = shape.starts[place] as usize..shape.starts[place + 1] as usize;
+                let plan = layout.kind(kind).expect("a kind of the layout");
+                entity.lanes[lanes]
+                    .iter()
+                    .zip(&plan.lanes)
+                    .all(|(value, lane)| (lane.min..=lane.max).contains(value))
+            })
+        })
+}
+
+#[test]
+fn a_storm_of_mutated_bodies_yields_errors_or_sound_snapshots() {
+    let (mut refused, mut accepted) = (0, 0);
+    let rounds = 20;
+    for seed in 0..rounds {
+        let mut prng = Prng::with_stream(seed, 3);
+        let layout = Arc::new(WireLayout::new(&random_schema(&mut prng)));
+        let mut host = World::new(Arc::clone(&layout), seed, 25, false);
+        let moments: Vec<Moment> = (0..8).map(|_| host.step(50)).collect();
+        let views: Vec<View<'_>> = moments.iter().map(Moment::view).collect();
+        let refs = references(&[1, 2, 5], &views[..7]);
+        let mut encoder = Encoder::new(Arc::clone(&layout));
+        let mut whole = bodies(&mut encoder, &host, &moments[7], &refs, 700).unwrap_or_default();
+        encoder.begin_part(1000);
+        let old = &moments[6].snapshot;
+        for entity in moments[7].snapshot.entities() {
+            let old: Vec<_> = old
+                .find(entity.id)
+                .map(|old| (1, old, 0))
+                .into_iter()
+                .collect();
+            let item = PartItem {
+                id: entity.id,
+                value: Some((entity, 0)),
+                references: &old,
+            };
+            encoder.push_part(&host.shapes, &item);
+        }
+        let mut part = Vec::new();
+        encoder.finish_part(&mut part);
+        let held: Vec<QuantizedSnapshot> = moments[..7]
+            .iter()
+            .map(|moment| moment.snapshot.clone())
+            .collect();
+        let mut decoder = Decoder::new(Arc::clone(&layout));
+        let mut out = QuantizedSnapshot::default();
+        for number in 0..storm_count() / rounds {
+            let mut shapes = host.shapes.clone();
+            if number % 3 == 0 || whole.is_empty() {
+                let mut bytes = part.clone();
+                mutate(&mut prng, &mut bytes);
+                let mut state = Parts {
+                    layout: &layout,
+                    held: &held,
+                    taken: vec![],
+                };
+                let done = decoder.decode_part(&mut shapes, &bytes, &mut state);
+                refused += u64::from(done.is_err());
+                accepted += u64::from(done.is_ok());
+            } else {
+                let at = below(&mut prng, whole.len());
+                let mut bytes = whole[at].clone();
+                mutate(&mut prng, &mut bytes);
+                let tick = Tick::new(9);
+                if decoder
+                    .decode_whole(&mut shapes, tick, &refs, &bytes, &mut out)
+                    .is_ok()
+                {
+                    accepted += 1;
+                    assert!(
+                        is_sound(&layout, &shapes, &out),
+                        "seed {seed}: {bytes:02x?}"
+                    );
+                } else {
+                    refused += 1;
+                }
+            }
+        }
+        whole.clear();
+    }
+    assert!(
+        refused > accepted && accepted > 0,
+        "{refused} refused, {accepted} accepted"
+    );
+}
+
+#[test]
+fn bodies_fit_every_room_and_say_the_same() {
+    let mut prng = Prng::new(11);
+    let layout = Arc::new(WireLayout::new(&random_schema(&mut prng)));
+    let mut host = World::new(Arc::clone(&layout), 4, 30, true);
+    let moments: Vec<Moment> = (0..8).map(|_| host.step(60)).collect();
+    let views: Vec<View<'_>> = moments.iter().map(Moment::view).collect();
+    let refs = references(&[2, 3, 6], &views[..7]);
+    let mut encoder = Encoder::new(Arc::clone(&layout));
+    let mut decoder = Decoder::new(Arc::clone(&layout));
+    let expected = content(&layout, &host.shapes, views[7]);
+    let mut rooms = 0;
+    for room in 8..900 {
+        let Some(whole) = bodies(&mut encoder, &host, &moments[7], &refs, room) else {
+            continue;
+        };
+        rooms += 1;
+        let mut shapes = host.shapes.clone();
+        let mut got = Vec::new();
+        for body in &whole {
+            let mut part = QuantizedSnapshot::default();
+            decoder
+                .decode_whole(&mut shapes, Tick::new(1), &refs, body, &mut part)
+                .unwrap_or_else(|error| panic!("room {room}: {error}"));
+            got.extend(content(&layout, &shapes, View::all(&part)));
+        }
+        assert!(got == expected, "room {room}");
+    }
+    assert!(rooms > 700, "{rooms} rooms are large enough");
+}
+
+#[test]
+fn a_tally_counts_all_bits() {
+    let mut prng = Prng::new(12);
+    let layout = Arc::new(WireLayout::new(&random_schema(&mut prng)));
+    let mut host = World::new(Arc::clone(&layout), 4, 60, false);
+    let moments: Vec<Moment> = (0..8).map(|_| host.step(80)).collect();
+    let views: Vec<View<'_>> = moments.iter().map(Moment::view).collect();
+    let refs = references(&[1, 2, 5], &views[..7]);
+    let mut encoder = Encoder::new(Arc::clone(&layout));
+    let mut plain = Vec::new();
+    encoder.encode_whole(
+        &host.shapes,
+        views[7],
+        &refs,
+        NetId::NONE,
+        1 << 20,
+        &mut plain,
+    );
+    assert!(encoder.tally().is_none());
+    encoder.set_tally(true);
+    let mut body = Vec::new();
+    encoder.encode_whole(
+        &host.shapes,
+        views[7],
+        &refs,
+        NetId::NONE,
+        1 << 20,
+        &mut body,
+    );
+    assert_eq!(plain, body, "counting changes nothing");
+    let bits: f64 = encoder
+        .tally()
+        .expect("it was switched on")
+        .iter()
+        .map(|(_, bits)| bits)
+        .sum();
+    let all = body.len() as f64 * 8.0;
+    assert!((bits - all).abs() < 0.05 * all, "{bits} of {all} bits");
+}
+
+/// Four bodies in the plane with a position, a rotation, a flag and health, at tick `tick`.
+fn golden_moment(layout: &WireLayout, shapes: &mut Shapes, tick: i32) -> QuantizedSnapshot {
+    let shape = shapes.intern(layout, &[0]).expect("the first shape");
+    let mut snapshot = QuantizedSnapshot::new(Tick::new(tick.unsigned_abs()));
+    for number in 0..4_i32 {
+        // The first stands still, the last appears at tick 12.
+        let at = if number == 0 { 0 } else { tick };
+        if number == 3 && tick < 12 {
+            continue;
+        }
+        let id = NetId::from_bits(u64::from(number.unsigned_abs()) * 3 + 1);
+        snapshot.push(id, shape, Tick::new(0), |lanes, _opaque| {
+            let x = 1000 * number + at * 7 + at * at / 3;
+            lanes.extend([x, -40 - at * 3, 300 + number * 11]);
+            lanes.extend([3, 255 + at * 2, 200 - at, 256 + number]);
+            lanes.extend([i32::from(at > 9), 100 - at]);
+        });
+    }
+    snapshot
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn golden_bytes_of_both_bodies() {
+    let place = WireForm::Fixed {
+        min: -32,
+        max: 32,
+        per_unit: 512,
+    };
+    let kind = KindSchema {
+        name: "body".to_owned(),
+        version: 1,
+        shape: KindShape::Component,
+        visibility: Visibility::Client,
+        fields: vec![
+            FieldSchema::new("position", ExactType::Vec3)
+                .wire(place)
+                .position(),
+            FieldSchema::new("rotation", ExactType::Quat).wire(WireForm::Rotation { bits: 9 }),
+            FieldSchema::new("flag", ExactType::Bool),
+            FieldSchema::new("health", ExactType::I16).wire(WireForm::Range { min: 0, max: 100 }),
+        ],
+    };
+    let schema = Schema::new(vec![kind]).expect("one kind");
+    let layout = Arc::new(WireLayout::new(&schema));
+    let mut shapes = Shapes::default();
+    let moments: Vec<QuantizedSnapshot> = (0..13)
+        .map(|tick| golden_moment(&layout, &mut shapes, tick))
+        .collect();
+    let views: Vec<View<'_>> = moments.iter().map(View::all).collect();
+    let refs = references(&[6, 7, 10], &views[..12]);
+    let mut encoder = Encoder::new(Arc::clone(&layout));
+    let mut body = Vec::new();
+    encoder.encode_whole(&shapes, views[12], &refs, NetId::NONE, 1180, &mut body);
+    assert_eq!(hex(&body), GOLDEN_WHOLE);
+    let mut first = Vec::new();
+    encoder.encode_whole(&shapes, views[0], &[], NetId::NONE, 1180, &mut first);
+    assert_eq!(hex(&first), GOLDEN_FIRST);
+    encoder.begin_part(200);
+    for entity in moments[12].entities() {
+        let old: Vec<_> = [6, 7]
+            .into_iter()
+            .filter_map(|age| Some((age, moments[12 - age as usize].find(entity.id)?, 0)))
+            .collect();
+        let item = PartItem {
+            id: entity.id,
+            value: (entity.id.bits() != 1).then_some((entity, 0)),
+            references: if entity.id.bits() == 1 { &[] } else { &old },
+        };
+        assert!(encoder.push_part(&shapes, &item));
+    }
+    let mut part = Vec::new();
+    encoder.finish_part(&mut part);
+    assert_eq!(hex(&part), GOLDEN_PART);
+}
+
+const GOLDEN_WHOLE: &str = "b58078ea4cfc090cca49c1169fb5de40a8d7";
+const GOLDEN_FIRST: &str =
+    "afe966c35554ac4792621704361bcc0310d24421dea598e3c714c9854a27df7543b3dfbba7";
+const GOLDEN_PART: &str = "5c7584576489d9373ca8c41f5815800c414f596e9ab2816a5967";

@@ -9,10 +9,11 @@ use phalanx_netcode::id::{Path, SessionId, Term};
 use phalanx_netcode::limits::{EVENTS_MAX, IMAGES_MAX, JOIN_TICK_MAX};
 use phalanx_netcode::node::{Node, Request};
 use phalanx_netcode::prng::Prng;
-use phalanx_netcode::session::config::{GameInfo, JoinConfig, Mode, Role};
+use phalanx_netcode::session::config::{GameInfo, JoinConfig, Mode, Role, StateSyncConfig};
 use phalanx_netcode::session::control::{Control, Purpose};
 use phalanx_netcode::session::handshake::{self, Hello, Welcome};
-use phalanx_netcode::state::Schema;
+use phalanx_netcode::state::{Schema, Snapshot};
+use phalanx_netcode::statesync::{Publisher, PublisherConfig, Subscription, Viewer};
 use phalanx_netcode::tick::{Seq, Tick, TickRate};
 use phalanx_netcode::time::Time;
 use phalanx_netcode::wire::bytes::{put_counted, put_varint};
@@ -37,7 +38,7 @@ fn wild32(prng: &mut Prng) -> u32 {
 }
 
 fn control(prng: &mut Prng) -> Control {
-    match prng.below(7) {
+    match prng.below(10) {
         0 => Control::Start(wild(prng)),
         1 => Control::LastTick(wild32(prng)),
         2 => Control::Activate(wild32(prng)),
@@ -57,6 +58,16 @@ fn control(prng: &mut Prng) -> Control {
             tick: wild32(prng),
             heal: true,
         },
+        6 => Control::Replaced {
+            first: wild32(prng),
+            ticks: wild(prng),
+        },
+        7 => Control::Final {
+            tick: wild32(prng),
+            state: 1,
+            interest: wild(prng),
+        },
+        8 => Control::Reset,
         _ => Control::Gone(1),
     }
 }
@@ -66,12 +77,14 @@ fn obey(node: &mut Node, now: Time) -> u32 {
     let mut count = 0;
     loop {
         let (mut sample, mut hash, mut export, mut import) = (false, None, None, false);
+        let mut patch = false;
         match node.poll_request() {
             None => return count,
             Some(Request::Sample { .. }) => sample = true,
             Some(Request::Hash { tick }) => hash = Some(tick),
             Some(Request::Export { tick }) => export = Some(tick),
             Some(Request::Import { .. }) => import = true,
+            Some(Request::Patch(_)) => patch = true,
             Some(
                 Request::Begin(_)
                 | Request::Step { .. }
@@ -79,7 +92,6 @@ fn obey(node: &mut Node, now: Time) -> u32 {
                 | Request::Restore { .. }
                 | Request::Publish { .. }
                 | Request::PublishOwned { .. }
-                | Request::Patch(_)
                 | Request::Seen { .. },
             ) => {}
         }
@@ -95,6 +107,9 @@ fn obey(node: &mut Node, now: Time) -> u32 {
         if import {
             node.commit_import(now, None);
         }
+        if patch {
+            node.commit_patch(now, count % 50 != 49);
+        }
         count += 1;
     }
 }
@@ -102,16 +117,21 @@ fn obey(node: &mut Node, now: Time) -> u32 {
 #[test]
 fn no_word_of_a_host_breaks_a_client() {
     let (mut welcomed, mut most) = (0, 0);
-    for seed in 0..600 {
+    let mut followed = 0;
+    for seed in 0..1200 {
         let mut prng = Prng::new(seed);
         let game = GameInfo {
             game: "toy".to_owned(),
             build: "1".to_owned(),
             schema: Arc::new(Schema::new(Vec::new()).unwrap()),
-            mode: Mode::Lockstep,
+            mode: [Mode::Lockstep, Mode::StateSync][usize::try_from(seed / 3 % 2).unwrap()],
             tick_rate: TickRate::new([5, 60, 240][usize::try_from(seed % 3).unwrap()]).unwrap(),
             input_bytes: 4,
         };
+        let follows = game.mode == Mode::StateSync;
+        let state_sync = StateSyncConfig::default();
+        let settings = PublisherConfig::new(&state_sync, game.tick_rate);
+        let schema = Arc::clone(&game.schema);
         let role = if prng.below(2) == 0 {
             Role::Player
         } else {
@@ -142,14 +162,18 @@ fn no_word_of_a_host_breaks_a_client() {
             slot: if role == Role::Player { 1 } else { 255 },
             slots: 2,
             seed: 0,
-            gate: u8::try_from(prng.below(2)).unwrap(),
+            gate: u8::from(!follows && prng.below(2) == 0),
             desync_interval: wild32(&mut prng),
             images: wild32(&mut prng) % (IMAGES_MAX + 2),
             heal: true,
             resume: wild(&mut prng),
             from,
-            resumed: prng.below(8) == 0,
-            snapshot_ticks: 0,
+            resumed: !follows && prng.below(8) == 0,
+            snapshot_ticks: match (follows, prng.below(8)) {
+                (false, _) => 0,
+                (true, 0) => wild32(&mut prng),
+                (true, _) => state_sync.snapshot_ticks,
+            },
         };
         let mut bytes = Vec::new();
         handshake::write(kind::WELCOME, &welcome, &mut bytes);
@@ -193,6 +217,26 @@ fn no_word_of_a_host_breaks_a_client() {
             first_control += if control.is_some() { count } else { 0 };
             let mut bytes = Vec::new();
             header.encode(key, Seq::new(seq), &mut bytes);
+            if follows {
+                // Now and then a state that the client takes, at the tick that it was told; else
+                // noise.
+                let tick = header.tick.unwrap_or_default();
+                if prng.below(4) == 0 {
+                    bytes.extend((0..prng.below(20)).map(|_| prng.next_u32().to_le_bytes()[0]));
+                } else if tick.number() < JOIN_TICK_MAX {
+                    let mut publisher = Publisher::new(&schema, settings);
+                    publisher.publish(&Snapshot {
+                        tick: Tick::new(tick.number() / 3 * 3),
+                        kinds: Vec::new(),
+                    });
+                    Subscription::new(Viewer::default()).write(
+                        &mut publisher,
+                        Seq::new(seq),
+                        1000,
+                        &mut bytes,
+                    );
+                }
+            }
             node.handle_datagram(now, Path(0), &bytes);
             most = most.max(obey(&mut node, now));
             node.handle_timeout(now);
@@ -200,9 +244,11 @@ fn no_word_of_a_host_breaks_a_client() {
             while node.poll_transmit(now, &mut out).is_some() {}
             assert!(node.poll_timeout() >= Time::ZERO, "seed {seed}");
         }
+        followed += u32::from(node.received().next().is_some());
         let events = core::iter::from_fn(|| node.poll_event()).count();
         assert!(events <= EVENTS_MAX, "seed {seed}: {events} events");
     }
-    assert!(welcomed > 200, "only {welcomed} were let in");
+    assert!(followed > 50, "only {followed} ever took a state");
+    assert!(welcomed > 400, "only {welcomed} were let in");
     assert!(most < 20_000, "{most} requests for one datagram");
 }

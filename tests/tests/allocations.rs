@@ -5,14 +5,14 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use phalanx::netcode::id::Path;
+use phalanx::netcode::id::{NetId, Path};
 use phalanx::netcode::limits::DATAGRAM_BYTES_MAX;
 use phalanx::netcode::node::{Node, Request};
-use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig};
-use phalanx::netcode::state::StateHash;
+use phalanx::netcode::session::config::{GameInfo, Gate, HostConfig, JoinConfig};
+use phalanx::netcode::state::{KindRows, Snapshot, StateHash};
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
-use phalanx_tests::toy;
+use phalanx_tests::{toy, yard};
 
 /// Ticks in which buffers find their size.
 const WARM_UP_TICKS: u32 = 1500;
@@ -97,23 +97,29 @@ struct Session {
     counts: Vec<Counts>,
     hash: StateHash,
     samples: u64,
+    /// What the host publishes, in state-sync mode; a part of it changes all the time.
+    yard: Snapshot,
 }
 
 impl Session {
     fn new(gate: Gate, clients: u8, plays: bool, prediction_ticks: u32) -> Self {
+        Self::of(toy::game(), gate, clients, plays, prediction_ticks)
+    }
+
+    fn of(game: GameInfo, gate: Gate, clients: u8, plays: bool, prediction_ticks: u32) -> Self {
         let now = Time::from_millis(10_000);
         let host = HostConfig {
             gate,
             plays,
             prediction_ticks,
-            ..HostConfig::new(toy::game(), clients + u8::from(plays))
+            ..HostConfig::new(game.clone(), clients + u8::from(plays))
         };
         let mut nodes = vec![Node::host(host, now).expect("usable settings")];
         for client in 0..clients {
             let config = JoinConfig {
                 prediction_ticks,
                 secret: u128::from(client) + 1,
-                ..JoinConfig::new(toy::game(), &format!("client {client}"))
+                ..JoinConfig::new(game.clone(), &format!("client {client}"))
             };
             nodes.push(Node::join(config, Path(0), now).expect("usable settings"));
         }
@@ -131,6 +137,7 @@ impl Session {
             round: 0,
             hash: StateHash::default(),
             samples: 0,
+            yard: yard(),
         }
     }
 
@@ -179,6 +186,9 @@ impl Session {
                 None,
                 Input,
                 Hash(Tick),
+                Publish(Tick),
+                Owned(Tick),
+                Patch,
             }
             let answer = match node.poll_request() {
                 None => break,
@@ -191,20 +201,31 @@ impl Session {
                     | Request::Restore { .. }
                     | Request::Export { .. }
                     | Request::Import { .. }
-                    | Request::Publish { .. }
-                    | Request::PublishOwned { .. }
-                    | Request::Patch(_)
                     | Request::Seen { .. },
                 ) => Answer::None,
+                Some(Request::Publish { tick }) => Answer::Publish(tick),
+                Some(Request::PublishOwned { tick, .. }) => Answer::Owned(tick),
+                Some(Request::Patch(_)) => Answer::Patch,
             };
             match answer {
                 Answer::None => {}
                 Answer::Input => {
                     self.samples += 1;
                     let input = (self.samples / 40 * index as u64).to_le_bytes();
-                    node.submit_input(self.now, &input).expect("it asked");
+                    let bytes = usize::from(node.session().input_bytes);
+                    node.submit_input(self.now, &input[..bytes])
+                        .expect("it asked");
                 }
                 Answer::Hash(tick) => node.commit_hash(tick, Some(&self.hash)),
+                Answer::Publish(tick) => {
+                    stir(&mut self.yard, tick);
+                    node.commit_publish(&self.yard);
+                }
+                Answer::Owned(tick) => {
+                    self.yard.tick = tick;
+                    node.commit_owned(&self.yard);
+                }
+                Answer::Patch => node.commit_patch(self.now, true),
             }
         }
         while node.poll_confirmed().is_some() {}
@@ -242,6 +263,57 @@ fn counted(gate: Gate, clients: u8, plays: bool, prediction: u32) -> (Counts, Co
         assert_eq!(node.statistics().desyncs, 0);
     }
     (session.counts[0], session.counts[1])
+}
+
+/// A state of the yard with a hundred bodies.
+fn yard() -> Snapshot {
+    let kinds = yard::game().schema.kinds().len();
+    let mut snapshot = Snapshot {
+        tick: Tick::ZERO,
+        kinds: vec![KindRows::default(); kinds],
+    };
+    for id in 1..=100 {
+        snapshot.kinds[0].push(NetId::from_bits(id), |out| out.extend([0; 16]));
+    }
+    snapshot
+}
+
+/// Moves half of the bodies.
+fn stir(snapshot: &mut Snapshot, tick: Tick) {
+    snapshot.tick = tick;
+    for (index, row) in snapshot.kinds[0].bytes.chunks_mut(16).enumerate() {
+        if index % 2 == 0 {
+            let near = u16::try_from(tick.number() % 100).expect("small");
+            row[..4].copy_from_slice(&(f32::from(near) / 64.0).to_le_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_steady_tick_that_tells_the_state_allocates_nothing_to_send() {
+    for prediction in [0, 6] {
+        let mut session = Session::of(yard::game(), Gate::Paced, 6, false, prediction);
+        session.run(Tick::new(WARM_UP_TICKS));
+        session.counts.fill(Counts::default());
+        let told = |session: &Session| session.nodes[0].state_sync().expect("its mode");
+        let before = told(&session);
+        session.run(Tick::new(WARM_UP_TICKS + COUNTED_TICKS));
+        let after = told(&session);
+        let bytes = after.state_bytes - before.state_bytes;
+        assert!(bytes > 6 * 20 * 50, "only {bytes} bytes of state");
+        for (index, node) in session.nodes.iter().enumerate() {
+            let behind = WARM_UP_TICKS + COUNTED_TICKS - 60;
+            assert!(node.settled_tick() > Tick::new(behind), "it did not run");
+            let counts = session.counts[index];
+            assert_eq!(
+                (counts.sending, counts.rest),
+                (0, 0),
+                "node {index}: {counts:?}"
+            );
+        }
+        let host = session.counts[0];
+        assert_eq!((host.time, host.receiving), (0, 0), "{host:?}");
+    }
 }
 
 const WAIT: Gate = Gate::Wait {

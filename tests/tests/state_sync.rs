@@ -316,6 +316,39 @@ fn what_a_player_sees_is_told_within_bounds() {
     assert_eq!(statistics(&cluster, 0).views_cut, 1);
 }
 
+#[test]
+fn whoever_joins_a_large_world_gets_it_in_one_piece() {
+    let mut cluster = Cluster::new(host(4, 1), path(40_000, 10_000), 9);
+    cluster.join(player("early"));
+    plan(
+        &mut cluster,
+        Plan {
+            bodies: 3000,
+            ..CALM
+        },
+    );
+    cluster.run_us(3_000_000);
+    let late: Vec<Index> = (0..3).map(|_| cluster.join(player("late"))).collect();
+    let since = cluster.now();
+    let is_there = |c: &Cluster| {
+        late.iter()
+            .all(|&at| c.node(at).received().next().is_some())
+    };
+    assert!(
+        cluster.run_while_not(10_000_000, is_there),
+        "{}",
+        places(&cluster)
+    );
+    let took_us = cluster.now().micros_since(since);
+    assert!(took_us < 1_500_000, "{took_us} us");
+    for &index in &late {
+        let held = cluster.node(index).received().last().expect("a state");
+        assert!(held.snapshot.len() >= 3000, "{}", held.snapshot.len());
+        assert_eq!(statistics(&cluster, index).keyframes, 1);
+    }
+    finish(&mut cluster, &[1, 2, 3, 4]);
+}
+
 /// Seeds of a default run.
 const SEEDS: u64 = 20;
 /// Seeds that found something once.

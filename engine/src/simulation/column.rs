@@ -380,15 +380,13 @@ where
     fn publish(&mut self, moment: &Moment<'_>, out: &mut KindRows) {
         let published = &mut self.published;
         let (query, world) = (&mut self.ticks, moment.world);
-        let runs: Option<Vec<(u32, &[NetId])>> =
-            self.query.contiguous_iter(world).ok().map(|runs| {
-                runs.map(|(entities, ids, _values)| {
+        if let Ok(segments) = self.query.contiguous_iter(world) {
+            let runs = || {
+                segments.map(|(entities, ids, _values)| {
                     (moment.structure.table_start(world, entities[0]), ids)
                 })
-                .collect()
-            });
-        if let Some(runs) = runs {
-            let mut writing = published.begin(moment, runs.into_iter());
+            };
+            let mut writing = published.begin(moment, runs);
             if let Ok(segments) = query.contiguous_iter(world) {
                 for (_entities, _ids, values) in segments {
                     let ticks = values.changed_ticks_slice();

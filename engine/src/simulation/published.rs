@@ -85,17 +85,22 @@ impl Published {
         }
     }
 
-    /// Begins a publication of a kind in tables, whose runs of values, in the order of the query,
-    /// start at these places.
-    pub(super) fn begin<'a>(
+    /// Whether rows still lie where they lay last time.
+    fn knows(&self, structure: &Arc<Structure>) -> bool {
+        let known = self.structure.as_ref();
+        known.is_some_and(|known| Arc::ptr_eq(known, structure))
+    }
+
+    /// Begins a publication of a kind in tables. `runs` says at which places its runs of values
+    /// start, in the order of the query; it is not asked if that is known.
+    pub(super) fn begin<'a, R: Iterator<Item = (u32, &'a [NetId])>>(
         &mut self,
         moment: &Moment<'_>,
-        runs: impl Iterator<Item = (u32, &'a [NetId])>,
+        runs: impl FnOnce() -> R,
     ) -> Writing<'_> {
-        let known = self.structure.as_ref();
-        let is_known = known.is_some_and(|known| Arc::ptr_eq(known, moment.structure));
+        let is_known = self.knows(moment.structure);
         if !is_known {
-            self.arrange(moment.ranks, runs);
+            self.arrange(moment.ranks, runs());
             self.structure = Some(Arc::clone(moment.structure));
         }
         let since = moment.since.filter(|_| is_known);

@@ -12,6 +12,9 @@ pub(super) trait Coder {
     /// Whether values come from bytes: what the caller passes has no meaning then.
     const READS: bool;
 
+    /// Whether [`Coder::learn`] does anything.
+    const LEARNS: bool = false;
+
     /// A decision with the chance of flag context `context`.
     fn flag(&mut self, context: usize, bit: bool) -> bool;
 
@@ -21,8 +24,39 @@ pub(super) trait Coder {
     /// At most 16 bits, all values alike.
     fn raw(&mut self, value: u32, bits: u32) -> u32;
 
+    /// The fixed numbers.
+    fn tables(&self) -> &Tables;
+
+    /// A lesson for the tables; who writes or reads learns nothing.
+    #[inline]
+    fn learn(&mut self, _lesson: &Lesson) {}
+
     /// What was coded since the last note belongs to this field of this kind.
     fn note(&mut self, _kind: u16, _field: u16) {}
+}
+
+/// What one value teaches about guesses.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lesson {
+    /// A value with a past.
+    Course {
+        /// Course family and class of its bend.
+        family: usize,
+        bend: usize,
+        /// What the newest velocity alone would give; the change of velocity would add `change`.
+        /// `None` if only one velocity is known.
+        velocity: f32,
+        change: Option<f32>,
+        actual: f32,
+    },
+    /// A value with neighbours.
+    Neighbours {
+        /// Classes of their distances.
+        classes: [usize; 2],
+        /// Their residuals.
+        theirs: [f32; 2],
+        actual: f32,
+    },
 }
 
 /// At most 32 bits, all values alike.
@@ -71,6 +105,11 @@ impl Coder for Writer<'_, '_> {
     const READS: bool = false;
 
     #[inline]
+    fn tables(&self) -> &Tables {
+        self.tables
+    }
+
+    #[inline]
     fn flag(&mut self, context: usize, bit: bool) -> bool {
         self.coder.bit(bit, self.tables.flag(context));
         bit
@@ -105,6 +144,11 @@ pub(super) struct Reader<'a, 'b> {
 
 impl Coder for Reader<'_, '_> {
     const READS: bool = true;
+
+    #[inline]
+    fn tables(&self) -> &Tables {
+        self.tables
+    }
 
     #[inline]
     fn flag(&mut self, context: usize, _bit: bool) -> bool {

@@ -16,7 +16,7 @@ use super::plan::Plans;
 use super::project::Projection;
 use super::tables::Tables;
 use super::view::Reference;
-use super::walk::{self, Cursor, Seen, age_classes, changed_context, next_id};
+use super::walk::{self, BLOCK, Cursor, Seen, age_classes, changed_context, is_block, next_id};
 use super::{AGE_MAX, PART_REFERENCES_MAX, REFERENCES_MAX};
 
 const TOO_MANY_SHAPES: DecodeError =
@@ -127,6 +127,9 @@ impl Decoder {
         let mut cursor = Cursor::new(references, from);
         let mut last = None;
         let mut did_previous = false;
+        let mut did_block = false;
+        // Entities of the base before the cursor that stay as they are, and are not in `out` yet.
+        let mut kept = 0;
         let mut place = 0;
         // The id of a new entity sets a bit.
         let mut spawns_left = (bytes.len() + SLACK).saturating_mul(8);
@@ -140,6 +143,7 @@ impl Decoder {
                 None => reader.raw(0, 1) == 1,
             };
             if spawns {
+                keep(shapes, layout, out, &cursor, &mut kept, now)?;
                 let id = next_id(&mut reader, last, NetId::NONE)?;
                 if id < from || base.is_some_and(|base| id >= base) {
                     return Err(NOT_ASCENDING);
@@ -157,21 +161,30 @@ impl Decoder {
             let Some(id) = base else {
                 break None;
             };
+            if is_block(classes, place) {
+                let (view, at) = cursor.base().ok_or(NOT_ASCENDING)?;
+                did_block = reader.flag(flags::BLOCK + usize::from(did_block), false);
+                if !did_block {
+                    kept += BLOCK;
+                    cursor.skip(BLOCK);
+                    place += BLOCK;
+                    last = Some(view.id(at + BLOCK - 1));
+                    did_previous = false;
+                    continue;
+                }
+            }
             last = Some(id);
             let context = changed_context(classes, place, did_previous);
             place += 1;
-            let seen = cursor.take().ok_or(NOT_ASCENDING)?;
             did_previous = reader.flag(context, false);
             if !did_previous {
-                let (entity, hidden) = seen[0].ok_or(NOT_ASCENDING)?;
-                if hidden == 0 {
-                    out.push_entity(entity);
-                } else {
-                    now.take(layout, shapes, &entity, hidden);
-                    push(shapes, layout, out, id, entity.changed, now)?;
-                }
+                kept += 1;
+                cursor.skip(1);
                 continue;
             }
+            keep(shapes, layout, out, &cursor, &mut kept, now)?;
+            let seen = cursor.seen().ok_or(NOT_ASCENDING)?;
+            cursor.skip(1);
             if reader.flag(flags::GONE, false) {
                 continue;
             }
@@ -184,6 +197,7 @@ impl Decoder {
         {
             return Err(NOT_ASCENDING);
         }
+        keep(shapes, layout, out, &cursor, &mut kept, now)?;
         reader.coder.finish()?;
         Ok(Span { from, next })
     }
@@ -249,6 +263,36 @@ impl Decoder {
         }
         reader.coder.finish()
     }
+}
+
+/// Takes over the last `kept` entities of the base before the cursor.
+#[inline]
+fn keep(
+    shapes: &mut Shapes,
+    layout: &WireLayout,
+    out: &mut QuantizedSnapshot,
+    cursor: &Cursor<'_>,
+    kept: &mut usize,
+    now: &mut Projection,
+) -> Result<(), DecodeError> {
+    let count = core::mem::take(kept);
+    let Some((view, end)) = cursor.base().filter(|_| count > 0) else {
+        return Ok(());
+    };
+    if let Some((snapshot, first)) = view.run(end - count, count) {
+        out.push_run(snapshot, first, count);
+        return Ok(());
+    }
+    for at in end - count..end {
+        let (entity, hidden) = view.entity(at);
+        if hidden == 0 {
+            out.push_entity(entity);
+        } else {
+            now.take(layout, shapes, &entity, hidden);
+            push(shapes, layout, out, entity.id, entity.changed, now)?;
+        }
+    }
+    Ok(())
 }
 
 fn push(

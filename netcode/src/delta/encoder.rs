@@ -7,14 +7,16 @@ use crate::state::{EntityRef, Shapes, WireLayout};
 use crate::wire::range::{self, Mark};
 
 use super::coder::{Coder, Writer};
-use super::entity::{self, Memory, Row};
+use super::entity::{self, Memory};
 use super::model::{Ages, flags};
 use super::plan::Plans;
 use super::project::Projection;
 use super::tables::Tables;
 use super::tally::{Meter, STRUCTURE, Tally};
+use super::training::Lessons;
 use super::view::{Reference, View};
-use super::walk::{self, Cursor, Seen, age_classes, changed_context, next_id, next_id_bits};
+use super::walk::{self, Seen, next_id, next_id_bits};
+use super::whole::{Whole, WholeParts, take};
 use super::{AGE_MAX, PART_REFERENCES_MAX, REFERENCES_MAX};
 
 /// Bits that a body's end needs beside the id where the next one begins: the flag that it stops,
@@ -142,17 +144,18 @@ impl Encoder {
         room: usize,
         out: &mut Vec<u8>,
     ) -> bool {
-        let mut whole = Whole::begin(self, shapes, now, references, None, out);
+        let (parts, writer) = self.whole(out);
+        let mut whole = Whole::begin(parts, writer, shapes, now, references, None);
         let bits_max = room.saturating_mul(8);
         while whole.step() {
-            if whole.writer.coder.bits() > bits_max {
+            if whole.coder.coder.bits() > bits_max {
                 return false;
             }
         }
-        if whole.writer.coder.len() > room {
+        if whole.coder.coder.len() > room {
             return false;
         }
-        whole.writer.coder.finish();
+        whole.coder.coder.finish();
         self.commit_tally();
         true
     }
@@ -167,34 +170,81 @@ impl Encoder {
         room: usize,
         out: &mut Vec<u8>,
     ) -> WholeEnd {
-        let mut whole = Whole::begin(self, shapes, now, references, Some(from), out);
+        let (parts, writer) = self.whole(out);
+        let mut whole = Whole::begin(parts, writer, shapes, now, references, Some(from));
         let bits_max = room.saturating_mul(8);
         loop {
-            let mark = whole.writer.coder.mark();
+            let mark = whole.coder.coder.mark();
             let (last, next) = (whole.last, whole.next());
-            whole.writer.flag(flags::STOP, false);
+            whole.coder.flag(flags::STOP, false);
             let goes_on = whole.step();
             if !goes_on {
                 // The step before left room for more than this.
-                whole.writer.coder.finish();
+                whole.coder.coder.finish();
                 self.commit_tally();
                 return WholeEnd::Done;
             }
             let id_bits = whole
                 .next()
                 .map_or(0, |next| next_id_bits(whole.last, next));
-            if whole.writer.coder.bits() + id_bits + STOP_BITS > bits_max {
-                whole.writer.coder.restore(&mark);
+            if whole.coder.coder.bits() + id_bits + STOP_BITS > bits_max {
+                whole.coder.coder.restore(&mark);
                 let Some(next) = next.filter(|_| last.is_some()) else {
                     return WholeEnd::TooLarge(next.unwrap_or(from));
                 };
-                whole.writer.flag(flags::STOP, true);
-                next_id(&mut whole.writer, last, next).expect("ids ascend");
-                whole.writer.coder.finish();
+                whole.coder.flag(flags::STOP, true);
+                next_id(&mut whole.coder, last, next).expect("ids ascend");
+                whole.coder.coder.finish();
                 self.commit_tally();
                 return WholeEnd::Next(next);
             }
         }
+    }
+
+    /// What a whole body needs, and where it goes.
+    fn whole<'a, 'b>(&'a mut self, out: &'b mut Vec<u8>) -> (WholeParts<'a>, Writer<'a, 'b>) {
+        let mut writer = Writer {
+            tables: Tables::shared(),
+            coder: range::Encoder::new(out),
+            tally: self.meter.as_mut(),
+        };
+        if let Some(meter) = &mut writer.tally {
+            meter.begin(writer.coder.fine_bits());
+        }
+        let parts = WholeParts {
+            plans: &self.plans,
+            ages: &self.ages,
+            memory: &mut self.memory,
+            row: &mut self.now,
+            past: &mut self.past,
+            classes: &mut self.classes,
+        };
+        (parts, writer)
+    }
+
+    /// Writes nothing, and lets `lessons` learn from what a whole body of all of `now` would say.
+    pub(super) fn teach(
+        &mut self,
+        lessons: &mut Lessons,
+        shapes: &Shapes,
+        now: View<'_>,
+        references: &[Reference<'_>],
+    ) {
+        let mut ages = [0; REFERENCES_MAX];
+        for (age, reference) in ages.iter_mut().zip(references) {
+            *age = reference.age;
+        }
+        self.ages.set(&ages[..references.len().min(REFERENCES_MAX)]);
+        let parts = WholeParts {
+            plans: &self.plans,
+            ages: &self.ages,
+            memory: &mut self.memory,
+            row: &mut self.now,
+            past: &mut self.past,
+            classes: &mut self.classes,
+        };
+        let mut whole = Whole::begin(parts, lessons, shapes, now, references, None);
+        while whole.step() {}
     }
 
     fn commit_tally(&mut self) {
@@ -312,207 +362,4 @@ impl Encoder {
         out.extend_from_slice(&part.bytes);
         len
     }
-}
-
-/// A whole body that is being written.
-struct Whole<'a, 'b> {
-    layout: &'a WireLayout,
-    plans: &'a Plans,
-    ages: &'a Ages,
-    memory: &'a mut Memory,
-    row: &'a mut Projection,
-    past: &'a mut [Projection; REFERENCES_MAX],
-    classes: &'a [u8],
-    writer: Writer<'a, 'b>,
-    shapes: &'a Shapes,
-    now: View<'a>,
-    /// Place in `now`.
-    at: usize,
-    cursor: Cursor<'a>,
-    /// Number of the base's next entity, counted from the first of this body.
-    place: usize,
-    has_middle: bool,
-    did_previous: bool,
-    last: Option<NetId>,
-}
-
-impl<'a, 'b> Whole<'a, 'b> {
-    fn begin(
-        encoder: &'a mut Encoder,
-        shapes: &'a Shapes,
-        now: View<'a>,
-        references: &[Reference<'a>],
-        from: Option<NetId>,
-        out: &'b mut Vec<u8>,
-    ) -> Self {
-        let Encoder {
-            plans,
-            ages,
-            memory,
-            now: row,
-            past,
-            classes,
-            meter,
-            ..
-        } = encoder;
-        memory.clear(0);
-        let layout = &*plans.layout;
-        let start = from.unwrap_or(NetId::NONE);
-        age_classes(layout, shapes, references, start, past, classes);
-        let mut writer = Writer {
-            tables: Tables::shared(),
-            coder: range::Encoder::new(out),
-            tally: meter.as_mut(),
-        };
-        if let Some(meter) = &mut writer.tally {
-            meter.begin(writer.coder.fine_bits());
-        }
-        let at = now.place_of(start);
-        let has_middle = has_middle(now, at, references.first(), start);
-        writer.flag(flags::SPLIT, from.is_some());
-        if let Some(from) = from {
-            next_id(&mut writer, None, from).expect("an id is one");
-        }
-        writer.flag(flags::MIDDLE, has_middle);
-        Self {
-            layout,
-            plans,
-            ages,
-            memory,
-            row,
-            past,
-            classes,
-            writer,
-            shapes,
-            now,
-            at,
-            cursor: Cursor::new(references, start),
-            place: 0,
-            has_middle,
-            did_previous: false,
-            last: None,
-        }
-    }
-
-    /// The id of the next entity in either list.
-    fn next(&self) -> Option<NetId> {
-        let now = (self.at < self.now.len()).then(|| self.now.id(self.at));
-        match (now, self.cursor.id()) {
-            (Some(now), Some(base)) => Some(now.min(base)),
-            (now, base) => now.or(base),
-        }
-    }
-
-    /// Writes the next entity; false if that was the end.
-    #[inline]
-    fn step(&mut self) -> bool {
-        let now = (self.at < self.now.len()).then(|| self.now.id(self.at));
-        let Some(base) = self.cursor.id() else {
-            self.writer.raw(u32::from(now.is_some()), 1);
-            if now.is_some() {
-                self.spawn();
-            }
-            return now.is_some();
-        };
-        let spawns = now.is_some_and(|now| now < base);
-        if self.has_middle {
-            self.writer.flag(flags::SPAWN, spawns);
-        }
-        if spawns {
-            self.spawn();
-        } else {
-            self.base(now == Some(base));
-            self.last = Some(base);
-        }
-        true
-    }
-
-    /// Writes an entity that the base does not have.
-    fn spawn(&mut self) {
-        let (entity, hidden) = self.now.entity(self.at);
-        next_id(&mut self.writer, self.last, entity.id).expect("ids ascend");
-        self.writer.note(STRUCTURE.0, STRUCTURE.1);
-        take(self.layout, self.shapes, &entity, hidden, self.row);
-        entity::unknown(&mut self.writer, self.plans, self.memory, self.row)
-            .expect("values of a snapshot are within bounds");
-        self.memory.commit(self.row);
-        self.at += 1;
-        self.last = Some(entity.id);
-    }
-
-    /// Writes what became of an entity of the base.
-    #[inline]
-    fn base(&mut self, stays: bool) {
-        let context = changed_context(self.classes, self.place, self.did_previous);
-        self.place += 1;
-        let seen = self.cursor.take().expect("the base has an entity here");
-        let past = walk::past(self.layout, self.shapes, &seen, self.past)
-            .expect("the base has this entity");
-        if !stays {
-            self.writer.flag(context, true);
-            self.writer.flag(flags::GONE, true);
-            self.did_previous = true;
-            return;
-        }
-        let (entity, hidden) = self.now.entity(self.at);
-        self.at += 1;
-        let is_same = if hidden == 0 {
-            Row::of(self.shapes, &entity).same(&past.base)
-        } else {
-            self.row.take(self.layout, self.shapes, &entity, hidden);
-            self.row.row().same(&past.base)
-        };
-        self.did_previous = self.writer.flag(context, !is_same);
-        if is_same {
-            return;
-        }
-        self.writer.flag(flags::GONE, false);
-        self.writer.note(STRUCTURE.0, STRUCTURE.1);
-        if hidden == 0 {
-            self.row.copy_row(&Row::of(self.shapes, &entity));
-        }
-        entity::known(
-            &mut self.writer,
-            self.plans,
-            self.memory,
-            self.ages,
-            &past,
-            self.row,
-        )
-        .expect("values of a snapshot are within bounds");
-    }
-}
-
-/// The visible part of an entity.
-fn take(
-    layout: &WireLayout,
-    shapes: &Shapes,
-    entity: &EntityRef<'_>,
-    hidden: u64,
-    out: &mut Projection,
-) {
-    if hidden == 0 {
-        out.copy_row(&Row::of(shapes, entity));
-    } else {
-        out.take(layout, shapes, entity, hidden);
-    }
-}
-
-/// Whether entities appear before the base's last one.
-fn has_middle(now: View<'_>, mut at: usize, base: Option<&Reference<'_>>, from: NetId) -> bool {
-    let Some(base) = base.map(|base| base.view) else {
-        return false;
-    };
-    for place in base.place_of(from)..base.len() {
-        let id = base.id(place);
-        if at == now.len() {
-            return false;
-        }
-        let own = now.id(at);
-        if own < id {
-            return true;
-        }
-        at += usize::from(own == id);
-    }
-    false
 }

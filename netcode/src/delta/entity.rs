@@ -6,9 +6,12 @@ use crate::wire::bytes::DecodeError;
 
 use super::PART_REFERENCES_MAX;
 use super::coder::{Coder, number};
-use super::model::{self, Ages, OLDER, flags};
+use super::model::{self, Ages, Horizon, OLDER, flags};
+use super::near::Near;
 use super::plan::{Form, Group, KindPlan, Plans};
 use super::project::Projection;
+use super::rotation::{self, Turn};
+use super::tables::{NUMBER, POSITION, ROTATION, VECTOR};
 use super::tally::STRUCTURE;
 
 /// Values of one entity with its shape.
@@ -34,7 +37,9 @@ impl<'a> Row<'a> {
 
     #[inline]
     pub(super) fn same(&self, other: &Self) -> bool {
-        self.lanes == other.lanes && self.kinds == other.kinds && self.opaque == other.opaque
+        let same_opaque = self.opaque.len() == other.opaque.len()
+            && (self.opaque.is_empty() || self.opaque == other.opaque);
+        same_lanes(self.lanes, other.lanes) && same_kinds(self.kinds, other.kinds) && same_opaque
     }
 
     /// The lanes of a kind, which is likely number `place`.
@@ -72,6 +77,25 @@ impl Projection {
     }
 }
 
+/// Whether lanes are the same: they are few, so looking at them here costs less than a call.
+#[inline]
+fn same_lanes(one: &[i32], other: &[i32]) -> bool {
+    let mut differs = 0;
+    for (one, other) in one.iter().zip(other) {
+        differs |= one ^ other;
+    }
+    differs == 0 && one.len() == other.len()
+}
+
+/// Whether kinds are the same, which most of the time are even the same list.
+#[inline]
+fn same_kinds(one: &[u16], other: &[u16]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    core::ptr::eq(one, other) || one.iter().zip(other).all(|(one, other)| one == other)
+}
+
 /// What a body remembers from entity to entity.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
@@ -84,6 +108,8 @@ pub(super) struct Memory {
     kinds: Vec<u16>,
     /// Bytes of the body: opaque bytes cannot be more.
     opaque_max: usize,
+    /// Entities whose positions were coded lately.
+    near: Near,
     /// References of a part body's item before: how many (`None` is gone) and how old.
     pub(super) like: Like,
 }
@@ -95,18 +121,20 @@ impl Memory {
     /// A body begins.
     pub(super) fn clear(&mut self, opaque_max: usize) {
         self.has_newest = false;
+        self.near.clear();
         self.opaque_max = opaque_max;
         self.like = (Some(0), [0; PART_REFERENCES_MAX]);
     }
 
     /// What [`Memory::restore`] takes back to.
-    pub(super) fn mark(&self) -> Like {
-        self.like
+    pub(super) fn mark(&self) -> (Like, usize) {
+        (self.like, self.near.len())
     }
 
     /// Forgets an item that was not committed.
-    pub(super) fn restore(&mut self, mark: Like) {
-        self.like = mark;
+    pub(super) fn restore(&mut self, (like, near): (Like, usize)) {
+        self.like = like;
+        self.near.forget(near);
         self.is_new = false;
     }
 
@@ -136,14 +164,16 @@ pub(super) fn known<C: Coder>(
     now: &mut Projection,
 ) -> Result<(), DecodeError> {
     let base = &past.base;
-    if coder.flag(flags::SHAPE, !C::READS && now.kinds != base.kinds) {
+    if coder.flag(
+        flags::SHAPE,
+        !C::READS && !same_kinds(&now.kinds, base.kinds),
+    ) {
         shape(coder, plans, base.kinds, memory, now)?;
     } else if C::READS {
         take_shape(plans, base.kinds, now);
     }
     memory.is_new = false;
-    let mut surprise = 0;
-    let mut before = 0;
+    let mut mood = Mood::default();
     for place in 0..now.kinds.len() {
         let kind = now.kinds[place];
         let plan = plans.kind(kind);
@@ -161,14 +191,13 @@ pub(super) fn known<C: Coder>(
                 mask |= 1 << bit;
             }
         }
-        let refs = KindPast {
+        let past = KindPast {
             base,
             older,
-            mask,
-            ages,
+            horizon: ages.horizon(mask),
         };
         for group in &plan.groups {
-            before = refs.group(coder, plan, group, before, &mut surprise, lanes)?;
+            past.group(coder, plan, group, &mut mood, &mut memory.near, lanes)?;
             coder.note(kind, group.field);
         }
     }
@@ -198,7 +227,7 @@ fn unknown_after<C: Coder>(
 ) -> Result<(), DecodeError> {
     let like = memory.has_newest.then(|| newest.row());
     let kinds = like.map_or(&[][..], |like| like.kinds);
-    if coder.flag(flags::SHAPE, !C::READS && now.kinds != kinds) {
+    if coder.flag(flags::SHAPE, !C::READS && !same_kinds(&now.kinds, kinds)) {
         shape(coder, plans, kinds, memory, now)?;
     } else if C::READS {
         take_shape(plans, kinds, now);
@@ -377,31 +406,69 @@ struct KindPast<'a> {
     base: &'a [i32],
     /// The base's where there is none.
     older: [&'a [i32]; OLDER],
-    mask: usize,
-    ages: &'a Ages,
+    horizon: &'a Horizon,
 }
 
+/// What one entity has taught so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mood {
+    /// What the groups before did: 0 there was none, 1 all stayed, 2 some changed.
+    before: usize,
+    /// How wrong the guess of its position was.
+    position: Doubt,
+    has_position: bool,
+}
+
+/// Sizes of residuals, weighted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Doubt {
+    total: u32,
+    weight: u32,
+}
+
+impl Doubt {
+    #[inline]
+    fn add(&mut self, size: u32, weight: u32) {
+        self.total = self.total.saturating_add(size.saturating_mul(weight));
+        self.weight += weight;
+    }
+
+    #[inline]
+    fn surprise(&self) -> usize {
+        match self.total.checked_div(self.weight) {
+            None => 0,
+            Some(mean) => model::surprise(mean),
+        }
+    }
+}
+
+/// Weights of a neighbour's residuals, and of those of the same value.
+const OF_NEIGHBOURS: u32 = 2;
+const OF_PARTS: u32 = 4;
+
 impl KindPast<'_> {
-    /// Codes a group; `before` says what the groups before it did: 0 there was none, 1 all stayed,
-    /// 2 some changed.
+    /// Codes a group.
+    #[inline]
     fn group<C: Coder>(
         &self,
         coder: &mut C,
         plan: &KindPlan,
         group: &Group,
-        before: usize,
-        surprise: &mut u32,
+        mood: &mut Mood,
+        near: &mut Near,
         now: &mut [i32],
-    ) -> Result<usize, DecodeError> {
+    ) -> Result<(), DecodeError> {
         let range = group.lane..group.lane + group.len;
         let base = &self.base[range.clone()];
-        let moved = self.moved(&range);
-        let context = flags::GROUP + group.class * 12 + moved * 3 + before;
-        let differs = !C::READS && now[range.clone()] != *base;
+        let moved = self.moved(&range, base);
+        let context = flags::GROUP + group.class * 12 + moved * 3 + mood.before;
+        let differs = !C::READS && !same_lanes(&now[range.clone()], base);
         if !coder.flag(context, differs) {
             now[range].copy_from_slice(base);
-            return Ok(before.max(1));
+            mood.before = mood.before.max(1);
+            return Ok(());
         }
+        mood.before = 2;
         match group.form {
             Form::Symbol => {
                 for lane in range {
@@ -414,66 +481,168 @@ impl KindPast<'_> {
                         now[lane] = model::plain(coder, now[lane], plan)?;
                     }
                 }
+                Ok(())
             }
             Form::Course { course } => {
-                let family = usize::from(group.len == 1);
+                if group.is_position && !mood.has_position && course {
+                    mood.has_position = true;
+                    return self.position(coder, plan, group, mood, near, now);
+                }
+                let family = if group.len > 1 { VECTOR } else { NUMBER };
+                let mut doubt = Doubt::default();
                 for lane in range {
-                    self.scalar(coder, plan, lane, family, course, surprise, now)?;
-                }
-            }
-            Form::Rotation { .. } => {
-                let largest = group.lane;
-                let differs = !C::READS && now[largest] != self.base[largest];
-                if coder.flag(flags::LARGEST, differs) {
-                    for lane in range {
-                        now[lane] = model::plain(coder, now[lane], &plan.lanes[lane])?;
+                    let actual = i64::from(now[lane].wrapping_sub(self.base[lane]));
+                    let mut guess =
+                        model::course(coder, family, self.distances(lane), self.horizon, actual);
+                    if !course {
+                        guess.step = 0;
                     }
-                } else {
-                    now[largest] = self.base[largest];
-                    for lane in range.skip(1) {
-                        self.scalar(coder, plan, lane, 2, true, surprise, now)?;
-                    }
+                    let table = model::table(family, guess.scale, doubt.surprise());
+                    let rest = self.lane(coder, plan, lane, guess.step, table, now)?;
+                    doubt.add(rest.unsigned_abs(), OF_PARTS);
                 }
+                Ok(())
             }
+            Form::Rotation { bits } => self.rotation(coder, plan, group, bits, mood, now),
         }
-        Ok(2)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one step")]
-    fn scalar<C: Coder>(
+    /// Codes where an entity is.
+    #[inline]
+    fn position<C: Coder>(
+        &self,
+        coder: &mut C,
+        plan: &KindPlan,
+        group: &Group,
+        mood: &mut Mood,
+        near: &mut Near,
+        now: &mut [i32],
+    ) -> Result<(), DecodeError> {
+        let mut place = [0.0; 3];
+        for (place, lane) in place.iter_mut().zip(group.lane..group.lane + group.len) {
+            *place = self.base[lane] as f32;
+        }
+        let neighbours = near.find(coder, place, group.reach);
+        let mut doubt = Doubt::default();
+        if let Some(mean) = neighbours.mean {
+            doubt.add(mean, OF_NEIGHBOURS);
+        }
+        let mut residuals = [0; 3];
+        for (part, lane) in (group.lane..group.lane + group.len).enumerate() {
+            let actual = i64::from(now[lane].wrapping_sub(self.base[lane]));
+            let guess = model::course(coder, POSITION, self.distances(lane), self.horizon, actual);
+            let more = if part < 3 {
+                neighbours.step(coder, part, actual - guess.step)
+            } else {
+                0
+            };
+            let table = model::table(POSITION, guess.scale, doubt.surprise());
+            let rest = self.lane(coder, plan, lane, guess.step + more, table, now)?;
+            doubt.add(rest.unsigned_abs(), OF_PARTS);
+            if let Some(residual) = residuals.get_mut(part) {
+                let actual = i64::from(now[lane].wrapping_sub(self.base[lane]));
+                let limit = i64::from(group.residual_max);
+                *residual = i32::try_from((actual - guess.step).clamp(-limit, limit))
+                    .expect("within limits of an i32");
+            }
+        }
+        near.push(place, residuals);
+        mood.position = doubt;
+        Ok(())
+    }
+
+    /// Codes a rotation.
+    #[inline]
+    fn rotation<C: Coder>(
+        &self,
+        coder: &mut C,
+        plan: &KindPlan,
+        group: &Group,
+        bits: u32,
+        mood: &Mood,
+        now: &mut [i32],
+    ) -> Result<(), DecodeError> {
+        let range = group.lane..group.lane + group.len;
+        let older = self.older.map(|older| &older[range.clone()]);
+        let base = &self.base[range.clone()];
+        let actual = &now[range];
+        let turn = rotation::turn(coder, base, older, self.horizon, bits, actual);
+        let largest = self.largest(coder, &turn, rotation::largest_of(now[group.lane]));
+        now[group.lane] = i32::try_from(largest).unwrap_or(0);
+        let first = group.lane + 1;
+        let guesses = turn.lanes(largest, &plan.lanes[first]);
+        let mut doubt = Doubt::default();
+        for (part, guess) in guesses.into_iter().enumerate() {
+            let lane = first + part;
+            let table = if part == 0 {
+                model::table(ROTATION, turn.scale, mood.position.surprise())
+            } else {
+                model::table(ROTATION + 1, turn.scale, doubt.surprise())
+            };
+            let rest = model::residual(coder, table, now[lane].wrapping_sub(guess));
+            now[lane] = model::bounded(guess.wrapping_add(rest), &plan.lanes[lane])?;
+            doubt.add(rest.unsigned_abs(), 1);
+        }
+        Ok(())
+    }
+
+    /// Codes which part of a rotation is left out.
+    #[inline]
+    fn largest<C: Coder>(&self, coder: &mut C, turn: &Turn, largest: usize) -> usize {
+        let [first, second] = turn.largest;
+        if !coder.flag(flags::LARGEST + turn.context, largest != first) {
+            return first;
+        }
+        if !coder.flag(flags::SECOND, largest != second) {
+            return second;
+        }
+        let mut rest = (0..4).filter(|part| ![first, second].contains(part));
+        let low = rest.next().unwrap_or(0);
+        let high = rest.next().unwrap_or(0);
+        if coder.raw(u32::from(largest == high), 1) == 1 {
+            high
+        } else {
+            low
+        }
+    }
+
+    /// Codes a lane as what remains of it after a guess; returns that.
+    #[inline]
+    fn lane<C: Coder>(
         &self,
         coder: &mut C,
         plan: &KindPlan,
         lane: usize,
-        family: usize,
-        course: bool,
-        surprise: &mut u32,
+        step: i64,
+        table: usize,
         now: &mut [i32],
-    ) -> Result<(), DecodeError> {
-        let base = self.base[lane];
-        let older = self.older.map(|older| base.wrapping_sub(older[lane]));
+    ) -> Result<i32, DecodeError> {
         let bounds = &plan.lanes[lane];
-        let guess = model::course(base, &older, self.ages.weights(self.mask), bounds);
-        let value = if course { guess.value } else { base };
-        let table = model::table(family, guess.moved, *surprise);
-        let rest = model::residual(coder, table, now[lane].wrapping_sub(value));
-        now[lane] = model::bounded(value.wrapping_add(rest), bounds)?;
-        *surprise = (*surprise / 2).saturating_add(rest.unsigned_abs() / 2);
-        Ok(())
+        let guess = i64::from(self.base[lane])
+            .saturating_add(step)
+            .clamp(i64::from(bounds.min), i64::from(bounds.max));
+        let guess = i32::try_from(guess).unwrap_or(self.base[lane]);
+        let rest = model::residual(coder, table, now[lane].wrapping_sub(guess));
+        now[lane] = model::bounded(guess.wrapping_add(rest), bounds)?;
+        Ok(rest)
+    }
+
+    /// How far a lane went from the older references to the base.
+    #[inline]
+    fn distances(&self, lane: usize) -> [i32; OLDER] {
+        self.older
+            .map(|older| self.base[lane].wrapping_sub(older[lane]))
     }
 
     /// Whether a group moved lately: 0 in no reference, 1 long ago, 2 lately, 3 nobody knows.
-    fn moved(&self, range: &core::ops::Range<usize>) -> usize {
-        if self.mask == 0 {
-            return 3;
+    #[inline]
+    fn moved(&self, range: &core::ops::Range<usize>, base: &[i32]) -> usize {
+        if self.horizon.mask == 0 {
+            3
+        } else if !same_lanes(&self.older[0][range.clone()], base) {
+            2
+        } else {
+            usize::from(!same_lanes(&self.older[1][range.clone()], base))
         }
-        let base = &self.base[range.clone()];
-        let mut result = 0;
-        for (bit, older) in self.older.iter().enumerate().rev() {
-            if self.mask >> bit & 1 == 1 && older[range.clone()] != *base {
-                result = if bit == 0 { 2 } else { 1 };
-            }
-        }
-        result
     }
 }

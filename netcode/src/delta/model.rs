@@ -2,9 +2,9 @@
 
 use crate::wire::bytes::DecodeError;
 
-use super::coder::{Coder, raw_wide};
+use super::coder::{Coder, Lesson, raw_wide};
 use super::plan::{CLASSES, LanePlan};
-use super::tables::{SCALES, SURPRISES};
+use super::tables::{BENDS, SCALES, SURPRISES};
 
 /// Older references beside the base.
 pub(super) const OLDER: usize = super::REFERENCES_MAX - 1;
@@ -25,10 +25,12 @@ pub(super) mod flags {
     pub(in crate::delta) const OPAQUE: usize = SHAPE + 1;
     /// A group changed: + class x moved lately (4) x what was before it (3).
     pub(in crate::delta) const GROUP: usize = OPAQUE + 1;
-    /// A rotation's largest part changed.
+    /// A rotation's largest part is not the one guessed: + margin (8) x bend (4).
     pub(in crate::delta) const LARGEST: usize = GROUP + CLASSES * 12;
+    /// It is not the second one either.
+    pub(in crate::delta) const SECOND: usize = LARGEST + 32;
     /// A body does not hold all.
-    pub(in crate::delta) const SPLIT: usize = LARGEST + 1;
+    pub(in crate::delta) const SPLIT: usize = SECOND + 1;
     /// Entities appear between those of the base.
     pub(in crate::delta) const MIDDLE: usize = SPLIT + 1;
     /// An entity appears here.
@@ -43,76 +45,149 @@ pub(super) mod flags {
     pub(in crate::delta) const BACK: usize = NO_MORE + 1;
     /// An item has other references than the one before.
     pub(in crate::delta) const UNLIKE: usize = BACK + 1;
-    pub(in crate::delta) const END: usize = UNLIKE + 1;
+    /// Something changes in a block of quiet entities: + in the block before.
+    pub(in crate::delta) const BLOCK: usize = UNLIKE + 1;
+    pub(in crate::delta) const END: usize = BLOCK + 2;
 }
 
-const _: () = assert!(flags::END <= super::tables::FLAGS);
-
-/// Weights of the differences to older references, by which of them are there.
-#[derive(Clone, Debug, Default)]
+/// How far references reach into the future, by which of the older two an entity has.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ages {
     ages: [u32; super::REFERENCES_MAX],
     count: usize,
-    /// By the mask of older references that an entity has: in 65536ths.
-    weights: [[i64; OLDER]; 1 << OLDER],
+    horizons: [Horizon; 1 << OLDER],
+}
+
+/// What distances to older references say about now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Horizon {
+    /// Which older references there are: bit 0 the newer, bit 1 the older.
+    pub(super) mask: usize,
+    /// Age of the base over the time from the reference to the base, in 4096ths.
+    pub(super) reach: [i64; OLDER],
+    /// The same as floats.
+    pub(super) ratio: [f32; OLDER],
+    /// By how much of the difference of both velocities the mean velocity until now differs from the
+    /// newer one, if it goes on changing; in 256ths, and as a float.
+    pub(super) bend: i64,
+    pub(super) bend_ratio: f32,
 }
 
 impl Ages {
     /// Takes the ages of the references, the base's first.
     pub(super) fn set(&mut self, ages: &[u32]) {
+        let ages = &ages[..ages.len().min(super::REFERENCES_MAX)];
         if self.ages[..self.count] == *ages {
             return;
         }
+        *self = Self::default();
         self.count = ages.len();
         self.ages[..ages.len()].copy_from_slice(ages);
-        for mask in 1..1_usize << OLDER {
-            let mut weights = [0; OLDER];
-            let present = (0..ages.len().saturating_sub(1)).filter(|bit| mask >> bit & 1 == 1);
-            let count = i64::try_from(present.clone().count()).unwrap_or(1);
-            for older in present {
-                let gap = i64::from(ages[older + 1].saturating_sub(ages[0]).max(1));
-                weights[older] = i64::from(ages[0]) * 65536 / gap / count;
+        let base = i64::from(ages.first().copied().unwrap_or(0));
+        for mask in 0..1_usize << OLDER {
+            let horizon = &mut self.horizons[mask];
+            let mut gaps = [0; OLDER];
+            for (bit, &age) in ages.iter().skip(1).enumerate() {
+                if mask >> bit & 1 == 1 {
+                    horizon.mask |= 1 << bit;
+                    gaps[bit] = (i64::from(age) - base).max(1);
+                    horizon.reach[bit] = base * 4096 / gaps[bit];
+                    horizon.ratio[bit] = small_f32(horizon.reach[bit]) / 4096.0;
+                }
             }
-            self.weights[mask] = weights;
+            if horizon.mask == 3 {
+                horizon.bend = 256 * (base + gaps[0]) / (gaps[1] - gaps[0]).max(1);
+                horizon.bend_ratio = small_f32(horizon.bend) / 256.0;
+            }
         }
     }
 
     #[inline]
-    pub(super) fn weights(&self, mask: usize) -> &[i64; OLDER] {
-        &self.weights[mask % (1 << OLDER)]
+    pub(super) fn horizon(&self, mask: usize) -> &Horizon {
+        &self.horizons[mask % (1 << OLDER)]
     }
+}
+
+/// A number of at most 24 bits.
+fn small_f32(value: i64) -> f32 {
+    i32::try_from(value).map_or(0.0, |value| value as f32)
 }
 
 /// A guess of a lane, and how much it moves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Guess {
-    pub(super) value: i32,
-    /// Distance that it went since the references, as it would be now.
-    pub(super) moved: u32,
+    pub(super) step: i64,
+    /// Class of how much it moves.
+    pub(super) scale: usize,
 }
 
-/// The guess for a lane from its base value and its distances to the older references.
+/// The scale of values without a past.
+pub(super) const NO_PAST: usize = SCALES - 1;
+
+/// The class of a value that bends and moves so much.
 #[inline]
-pub(super) fn course(
-    base: i32,
-    older: &[i32; OLDER],
-    weights: &[i64; OLDER],
-    lane: &LanePlan,
+pub(super) fn scale(bend: u32, moved: u32) -> usize {
+    half_octaves(bend.saturating_add(moved / 8)).min(SCALES - 2)
+}
+
+#[inline]
+fn small(value: i64) -> u32 {
+    u32::try_from(value.unsigned_abs()).unwrap_or(u32::MAX)
+}
+
+/// How far a lane goes from its base, given the distances that it went from the older references to
+/// the base.
+#[inline]
+pub(super) fn course<C: Coder>(
+    coder: &mut C,
+    family: usize,
+    distances: [i32; OLDER],
+    horizon: &Horizon,
+    actual: i64,
 ) -> Guess {
-    let mut sum = 0;
-    let mut moved = 0_u64;
-    for (&distance, &weight) in older.iter().zip(weights) {
-        let part = i64::from(distance).wrapping_mul(weight);
-        sum += part;
-        moved += part.unsigned_abs();
+    if horizon.mask == 0 {
+        return Guess {
+            step: 0,
+            scale: NO_PAST,
+        };
     }
-    let step = (sum + 32768) >> 16;
-    let value = i64::from(base)
-        .saturating_add(step)
-        .clamp(i64::from(lane.min), i64::from(lane.max));
+    // In 16ths of a step.
+    let reach = |at: usize| (i64::from(distances[at]) * horizon.reach[at]) >> 8;
+    if horizon.mask != 3 {
+        let velocity = reach(horizon.mask >> 1);
+        let moved = small(velocity >> 4);
+        let bend = half_octaves(moved).min(BENDS - 1);
+        let weight = i64::from(coder.tables().course(family, bend).alone);
+        coder.learn(&Lesson::Course {
+            family,
+            bend,
+            velocity: velocity as f32 / 16.0,
+            change: None,
+            actual: actual as f32,
+        });
+        let step = (((velocity * weight) >> 12) + 8) >> 4;
+        return Guess {
+            step,
+            scale: scale(moved / 4, moved),
+        };
+    }
+    let (near, far) = (reach(0), reach(1));
+    let change = near - far;
+    let bent = small(change >> 4);
+    let bend = half_octaves(bent).min(BENDS - 1);
+    let weights = coder.tables().course(family, bend);
+    let full = (change * horizon.bend) >> 8;
+    coder.learn(&Lesson::Course {
+        family,
+        bend,
+        velocity: near as f32 / 16.0,
+        change: Some(full as f32 / 16.0),
+        actual: actual as f32,
+    });
+    let step = near * i64::from(weights.velocity) + full * i64::from(weights.bend);
     Guess {
-        value: i32::try_from(value).unwrap_or(base),
-        moved: u32::try_from(moved >> 15).unwrap_or(u32::MAX),
+        step: ((step >> 12) + 8) >> 4,
+        scale: scale(bent, small(far >> 4)),
     }
 }
 
@@ -126,11 +201,15 @@ pub(super) fn half_octaves(value: u32) -> usize {
     (2 * log + (value >> (log - 1) & 1)) as usize
 }
 
-/// The residual table of a family for a value that moved so much and surprises so much.
+/// The class of a typical size of residuals nearby; class 0 is for nothing to compare with.
 #[inline]
-pub(super) fn table(family: usize, moved: u32, surprise: u32) -> usize {
-    let scale = half_octaves(moved).min(SCALES - 1);
-    let surprise = ((u32::BITS - surprise.leading_zeros()) as usize).min(SURPRISES - 1);
+pub(super) fn surprise(mean: u32) -> usize {
+    1 + ((u32::BITS - mean.leading_zeros()) as usize).min(SURPRISES - 2)
+}
+
+/// The residual table of a family, scale and surprise.
+#[inline]
+pub(super) fn table(family: usize, scale: usize, surprise: usize) -> usize {
     (family * SCALES + scale) * SURPRISES + surprise
 }
 

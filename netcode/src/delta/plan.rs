@@ -22,7 +22,7 @@ pub(super) enum Form {
 }
 
 /// Lanes of one field that are coded together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Group {
     /// First lane, in the kind.
     pub(super) lane: usize,
@@ -32,10 +32,17 @@ pub(super) struct Group {
     pub(super) class: usize,
     pub(super) field: u16,
     pub(super) is_position: bool,
+    /// How far neighbours of a position may be, in steps of its lanes.
+    pub(super) reach: f32,
+    /// Residuals of neighbours count up to this size.
+    pub(super) residual_max: i32,
 }
 
+/// Entities so far from each other are neighbours, in the units of the game.
+const NEIGHBOURS_WITHIN: f64 = 1.25;
+
 /// How a kind's lanes are coded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct KindPlan {
     pub(super) lanes: Box<[LanePlan]>,
     pub(super) groups: Box<[Group]>,
@@ -136,13 +143,37 @@ fn group(kind: &KindLayout, lane: usize, info: &Lane) -> Group {
         LaneModel::Word => (Form::Symbol, 4),
         LaneModel::Id { .. } => (Form::Symbol, 5),
     };
+    let reach = if is_position {
+        (NEIGHBOURS_WITHIN * steps_per_unit(kind, lane)).clamp(1.0, 1e6)
+    } else {
+        1.0
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "at most a million")]
     Group {
+        reach: reach as f32,
+        residual_max: (reach / 4.0) as i32,
         lane,
         len: 1,
         form,
         class,
         field: info.field,
         is_position,
+    }
+}
+
+/// Steps of a position's lane per unit of the game.
+fn steps_per_unit(kind: &KindLayout, lane: usize) -> f64 {
+    let mut lanes: Vec<i32> = kind.lanes.iter().map(Lane::idle).collect();
+    let Some(zero) = kind.place(&lanes) else {
+        return 1.0;
+    };
+    lanes[lane] = lanes[lane].saturating_add(1);
+    match kind.place(&lanes) {
+        Some(one) if one != zero => {
+            let apart = zero.iter().zip(one).map(|(a, b)| (b - a) * (b - a));
+            1.0 / apart.sum::<f64>().sqrt()
+        }
+        _ => 1.0,
     }
 }
 

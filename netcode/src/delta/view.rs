@@ -81,6 +81,46 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The snapshot and the entity's number in it of `count` places from `place` on, if they lie
+    /// there one after the other and nothing of them is hidden.
+    #[inline]
+    pub(super) fn run(&self, place: usize, count: usize) -> Option<(&'a QuantizedSnapshot, usize)> {
+        let Some(entries) = self.entries else {
+            return (place + count <= self.snapshot.len()).then_some((self.snapshot, place));
+        };
+        let entries = entries.get(place..place + count)?;
+        let first = entries.first()?.index;
+        let is_run = (first..)
+            .zip(entries)
+            .all(|(index, entry)| entry.index == index && entry.hidden == 0);
+        is_run.then_some((self.snapshot, first as usize))
+    }
+
+    /// Which of `count` entities from `place` on differ from those of `other` from `other_place` on;
+    /// `None` where that cannot be told quickly. Both are of one table of shapes.
+    #[inline]
+    pub(super) fn differences(
+        &self,
+        place: usize,
+        other: &Self,
+        other_place: usize,
+        count: usize,
+    ) -> Option<u32> {
+        let (own, at) = self.run(place, count)?;
+        let (theirs, other_at) = other.run(other_place, count)?;
+        own.differences(at, theirs, other_at, count)
+    }
+
+    /// The place of `id`, which is likely `hint`; `None` if it is not there.
+    #[inline]
+    pub(super) fn seek(&self, id: NetId, hint: usize) -> Option<usize> {
+        if hint < self.len() && self.id(hint) == id {
+            return Some(hint);
+        }
+        let place = self.place_of(id);
+        (place < self.len() && self.id(place) == id).then_some(place)
+    }
+
     /// The first place whose id is not below `id`.
     #[must_use]
     pub fn place_of(&self, id: NetId) -> usize {
@@ -100,4 +140,31 @@ pub struct Reference<'a> {
     pub age: u32,
     /// What the receiver has of it.
     pub view: View<'a>,
+}
+
+/// Distances from the base to the second reference, best first: how fast things move now.
+const NEAR_GAPS: [u32; 3] = [1, 2, 3];
+/// Distances from the base to the third reference, best first: how that changes.
+const FAR_GAPS: [u32; 7] = [4, 5, 3, 6, 7, 8, 2];
+
+/// The ages of the references that predict best: the newest snapshot that is held, from age `newest`
+/// on, one just before it, and one some more before. `is_held` says whether the receiver is known to
+/// hold all of the snapshot of an age. Returns as many as there are.
+pub fn choose_ages(newest: u32, is_held: impl Fn(u32) -> bool) -> ([u32; 3], usize) {
+    let mut ages = [0; 3];
+    let Some(base) = (newest.max(1)..=super::AGE_MAX).find(|&age| is_held(age)) else {
+        return (ages, 0);
+    };
+    ages[0] = base;
+    let mut count = 1;
+    let held = |gap: u32| base + gap <= super::AGE_MAX && is_held(base + gap);
+    let near = NEAR_GAPS.into_iter().find(|&gap| held(gap));
+    let far = FAR_GAPS
+        .into_iter()
+        .find(|&gap| near.is_none_or(|near| near < gap) && held(gap));
+    for gap in [near, far].into_iter().flatten() {
+        ages[count] = base + gap;
+        count += 1;
+    }
+    (ages, count)
 }

@@ -14,56 +14,78 @@ use super::{AGE_MAX, PART_REFERENCES_MAX, REFERENCES_MAX};
 /// An entity's values and hidden kinds.
 pub(super) type Seen<'a> = (EntityRef<'a>, u64);
 
-/// Age of an entity that is the same in all references.
-const QUIET: u8 = 4;
-/// Age of an entity when there is but the base.
-const UNKNOWN: u8 = 5;
+/// Ages of an entity: it differs from the newer of the older references, it differs from the older
+/// one only, or from neither; or nobody knows.
+const LATELY: u8 = 0;
+const BEFORE: u8 = 1;
+const QUIET: u8 = 2;
+const UNKNOWN: u8 = 3;
 
-/// A place in each reference.
+/// Entities of the base that one flag may pass over when they are all quiet and stay so.
+pub(super) const BLOCK: usize = 16;
+
+/// A place in the base, and where the older references likely have the same entity.
 #[derive(Debug)]
 pub(super) struct Cursor<'a> {
-    views: [Option<(View<'a>, usize)>; REFERENCES_MAX],
-    /// Older references.
-    older: usize,
+    base: Option<View<'a>>,
+    older: [Option<View<'a>>; OLDER],
+    /// Place in the base.
+    place: usize,
+    /// Place in an older reference less that in the base.
+    shifts: [isize; OLDER],
 }
 
 impl<'a> Cursor<'a> {
-    /// At the first entities whose ids are not below `from`.
+    /// At the base's first entity whose id is not below `from`.
     pub(super) fn new(references: &[Reference<'a>], from: NetId) -> Self {
-        let mut views = [None; REFERENCES_MAX];
-        for (view, reference) in views.iter_mut().zip(references) {
-            *view = Some((reference.view, reference.view.place_of(from)));
+        let mut older = [None; OLDER];
+        for (older, reference) in older.iter_mut().zip(references.iter().skip(1)) {
+            *older = Some(reference.view);
         }
+        let base = references.first().map(|base| base.view);
         Self {
-            views,
-            older: references.len().min(REFERENCES_MAX).saturating_sub(1),
+            base,
+            older,
+            place: base.map_or(0, |base| base.place_of(from)),
+            shifts: [0; OLDER],
         }
+    }
+
+    /// The base, and the place of its next entity.
+    #[inline]
+    pub(super) fn base(&self) -> Option<(View<'a>, usize)> {
+        self.base.map(|base| (base, self.place))
     }
 
     /// The id of the base's next entity.
     #[inline]
     pub(super) fn id(&self) -> Option<NetId> {
-        let (view, place) = self.views[0]?;
-        (place < view.len()).then(|| view.id(place))
+        let base = self.base?;
+        (self.place < base.len()).then(|| base.id(self.place))
     }
 
-    /// The base's next entity and what the older references have of it; goes on behind it.
+    /// Passes over entities of the base.
     #[inline]
-    pub(super) fn take(&mut self) -> Option<[Option<Seen<'a>>; REFERENCES_MAX]> {
+    pub(super) fn skip(&mut self, count: usize) {
+        self.place += count;
+    }
+
+    /// What an older reference has of the base's next entity.
+    #[inline]
+    fn seek(&mut self, at: usize, id: NetId) -> Option<Seen<'a>> {
+        let view = self.older[at]?;
+        let hint = self.place.wrapping_add_signed(self.shifts[at]);
+        let place = view.seek(id, hint)?;
+        self.shifts[at] = place.wrapping_sub(self.place).cast_signed();
+        Some(view.entity(place))
+    }
+
+    /// The base's next entity and what the older references have of it.
+    #[inline]
+    pub(super) fn seen(&mut self) -> Option<[Option<Seen<'a>>; REFERENCES_MAX]> {
         let id = self.id()?;
-        let mut seen = [None; REFERENCES_MAX];
-        for (seen, view) in seen.iter_mut().zip(&mut self.views[..=self.older]) {
-            if let Some((view, place)) = view {
-                while *place < view.len() && view.id(*place) < id {
-                    *place += 1;
-                }
-                if *place < view.len() && view.id(*place) == id {
-                    *seen = Some(view.entity(*place));
-                    *place += 1;
-                }
-            }
-        }
-        Some(seen)
+        let base = self.base?.entity(self.place);
+        Some([Some(base), self.seek(0, id), self.seek(1, id)])
     }
 }
 
@@ -78,25 +100,87 @@ pub(super) fn age_classes(
 ) {
     classes.clear();
     let mut cursor = Cursor::new(references, from);
-    let older = cursor.older;
-    while let Some(seen) = cursor.take() {
-        let class = match past(layout, shapes, &seen, scratch) {
-            Some(past) if older > 0 => age_class(&past, older),
-            _ => UNKNOWN,
+    let Some((base, first)) = cursor.base() else {
+        return;
+    };
+    let older = references.len().min(REFERENCES_MAX) - 1;
+    let Some(oldest) = older.checked_sub(1) else {
+        classes.resize(base.len() - first, UNKNOWN);
+        return;
+    };
+    while cursor.place < base.len() {
+        let count = BLOCK.min(base.len() - cursor.place);
+        let differences = |at: usize| {
+            let hint = cursor.place.wrapping_add_signed(cursor.shifts[at]);
+            base.differences(cursor.place, &cursor.older[at]?, hint, count)
         };
-        classes.push(class);
+        if let Some(before) = differences(oldest) {
+            if before == 0 {
+                classes.resize(classes.len() + count, QUIET);
+                cursor.skip(count);
+                continue;
+            }
+            let lately = if oldest == 0 {
+                Some(before)
+            } else {
+                differences(0)
+            };
+            if let Some(lately) = lately {
+                classes.extend((0..count).map(|bit| {
+                    let is = |mask: u32| mask >> bit & 1 == 1;
+                    match (is(before), is(lately)) {
+                        (false, _) => QUIET,
+                        (true, true) => LATELY,
+                        (true, false) => BEFORE,
+                    }
+                }));
+                cursor.skip(count);
+                continue;
+            }
+        }
+        for _ in 0..count {
+            let (entity, hidden) = base.entity(cursor.place);
+            let is_quiet = hidden == 0
+                && cursor
+                    .seek(oldest, entity.id)
+                    .is_some_and(|(old, hidden)| hidden == 0 && old.same_value(&entity));
+            let class = if is_quiet {
+                QUIET
+            } else {
+                let past = cursor
+                    .seen()
+                    .and_then(|seen| past(layout, shapes, &seen, scratch));
+                past.map_or(UNKNOWN, |past| age_class(&past, older))
+            };
+            classes.push(class);
+            cursor.skip(1);
+        }
     }
 }
 
-/// The first older reference that differs from the base.
+/// Whether a block of quiet entities begins at entity number `place`, counted from the first of the
+/// body: it has a flag of its own.
+#[inline]
+pub(super) fn is_block(classes: &[u8], place: usize) -> bool {
+    place.is_multiple_of(BLOCK)
+        && classes
+            .get(place..place + BLOCK)
+            .is_some_and(|block| block.iter().all(|&class| class == QUIET))
+}
+
+/// Whether the entity changed lately.
 #[inline]
 fn age_class(past: &Past<'_>, older: usize) -> u8 {
     let differs = |row: &Option<Row<'_>>| row.is_none_or(|row| !row.same(&past.base));
-    if !differs(&past.older[older - 1]) {
-        return QUIET;
+    if differs(&past.older[older - 1]) {
+        if older == 1 || differs(&past.older[0]) {
+            LATELY
+        } else {
+            BEFORE
+        }
+    } else {
+        QUIET
     }
-    let first = past.older[..older - 1].iter().position(differs);
-    u8::try_from(first.unwrap_or(older - 1)).unwrap_or(UNKNOWN)
 }
 
 /// The context of whether entity number `place` of the base changed.

@@ -171,7 +171,7 @@ impl Client {
     }
 
     /// How values lie in what was received.
-    pub(super) fn wire_tables(&self) -> Option<(&WireLayout, &Shapes)> {
+    pub(super) fn wire_tables(&self) -> Option<(&Arc<WireLayout>, &Shapes)> {
         let receiver = &self.follower.as_ref()?.receiver;
         Some((receiver.layout(), receiver.shapes()))
     }

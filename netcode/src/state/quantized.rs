@@ -53,8 +53,18 @@ pub struct EntityRef<'a> {
 impl EntityRef<'_> {
     /// Whether both have the same kinds with the same values.
     #[must_use]
+    #[inline]
     pub fn same_value(&self, other: &EntityRef<'_>) -> bool {
-        self.shape == other.shape && self.lanes == other.lanes && self.opaque == other.opaque
+        // Rows are short: comparing them here costs less than a call.
+        let mut differs = 0;
+        for (own, theirs) in self.lanes.iter().zip(other.lanes) {
+            differs |= own ^ theirs;
+        }
+        self.shape == other.shape
+            && differs == 0
+            && self.lanes.len() == other.lanes.len()
+            && self.opaque.len() == other.opaque.len()
+            && (self.opaque.is_empty() || self.opaque == other.opaque)
     }
 }
 
@@ -203,6 +213,87 @@ impl QuantizedSnapshot {
             lanes_end: u32::try_from(self.lanes.len()).expect("a snapshot has fewer lanes"),
             opaque_end: u32::try_from(self.opaque.len()).expect("a snapshot has fewer bytes"),
         });
+    }
+
+    /// Which of `count` entities, at most 32, from number `at` on differ in value from those of
+    /// `other` from `other_at` on: bit `n` is the `n`-th. `None` if these are not the same entities
+    /// with the same shapes (of one table).
+    #[must_use]
+    pub fn differences(
+        &self,
+        at: usize,
+        other: &Self,
+        other_at: usize,
+        count: usize,
+    ) -> Option<u32> {
+        let own = self.heads.get(at..at + count)?;
+        let theirs = other.heads.get(other_at..other_at + count)?;
+        let mut differs = 0;
+        for (own, theirs) in own.iter().zip(theirs) {
+            differs |= own.id.bits() ^ theirs.id.bits();
+            differs |= u64::from(own.shape.0 ^ theirs.shape.0);
+        }
+        if differs != 0 || !(1..=32).contains(&count) {
+            return None;
+        }
+        // Lanes follow from the shapes.
+        let lanes = self.lanes_of(at).start..own[count - 1].lanes_end as usize;
+        let mut start = lanes.start;
+        let mut mine = &self.lanes[lanes];
+        let mut others = &other.lanes[other.lanes_of(other_at).start..][..mine.len()];
+        let mut mask = 0;
+        // Most of the time nothing differs, which one look at all of them tells.
+        let heads = if *mine == *others { &[][..] } else { own };
+        for (bit, head) in heads.iter().enumerate() {
+            let end = head.lanes_end as usize;
+            let (one, rest) = mine.split_at(end - start);
+            let (two, others_rest) = others.split_at(end - start);
+            (mine, others, start) = (rest, others_rest, end);
+            let mut differs = 0;
+            for (one, two) in one.iter().zip(two) {
+                differs |= one ^ two;
+            }
+            mask |= u32::from(differs != 0) << bit;
+        }
+        let opaque = self.opaque_of(at).start..own[count - 1].opaque_end as usize;
+        let others = other.opaque_of(other_at).start..theirs[count - 1].opaque_end as usize;
+        if !opaque.is_empty() || !others.is_empty() {
+            for bit in 0..count {
+                let (one, two) = (self.opaque_of(at + bit), other.opaque_of(other_at + bit));
+                mask |= u32::from(self.opaque[one] != other.opaque[two]) << bit;
+            }
+        }
+        Some(mask)
+    }
+
+    /// Adds copies of `count` entities of `other` from number `at` on.
+    ///
+    /// # Panics
+    /// If `other` has fewer, and as [`QuantizedSnapshot::push`].
+    pub fn push_run(&mut self, other: &Self, at: usize, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let heads = &other.heads[at..at + count];
+        assert!(
+            self.heads.last().is_none_or(|last| last.id < heads[0].id),
+            "entities come by NetId ascending"
+        );
+        let lanes = other.lanes_of(at).start..other.lanes_of(at + count - 1).end;
+        let opaque = other.opaque_of(at).start..other.opaque_of(at + count - 1).end;
+        let end = |len: usize| u32::try_from(len).expect("a snapshot has fewer lanes and bytes");
+        // Ends move by where the run begins here and there; the last one is within bounds.
+        let lanes_move = end(self.lanes.len()).wrapping_sub(end(lanes.start));
+        let opaque_move = end(self.opaque.len()).wrapping_sub(end(opaque.start));
+        self.lanes.extend_from_slice(&other.lanes[lanes]);
+        self.opaque.extend_from_slice(&other.opaque[opaque]);
+        end(self.lanes.len());
+        end(self.opaque.len());
+        self.heads.extend(heads.iter().map(|head| EntityHead {
+            lanes_end: head.lanes_end.wrapping_add(lanes_move),
+            opaque_end: head.opaque_end.wrapping_add(opaque_move),
+            ..*head
+        }));
     }
 
     /// Adds a copy of an entity.

@@ -1,0 +1,323 @@
+//! Whole bodies, entity by entity.
+
+use crate::id::NetId;
+use crate::state::{EntityRef, Shapes, WireLayout};
+
+use super::REFERENCES_MAX;
+use super::coder::Coder;
+use super::entity::{self, Memory, Row};
+use super::model::{Ages, flags};
+use super::plan::Plans;
+use super::project::Projection;
+use super::tally::STRUCTURE;
+use super::view::{Reference, View};
+use super::walk::{self, BLOCK, Cursor, age_classes, changed_context, is_block, next_id};
+
+/// What an encoder lends a body.
+#[derive(Debug)]
+pub(super) struct WholeParts<'a> {
+    pub(super) plans: &'a Plans,
+    pub(super) ages: &'a Ages,
+    pub(super) memory: &'a mut Memory,
+    pub(super) row: &'a mut Projection,
+    pub(super) past: &'a mut [Projection; REFERENCES_MAX],
+    pub(super) classes: &'a mut Vec<u8>,
+}
+
+/// A whole body that is being written, or learned from.
+pub(super) struct Whole<'a, C> {
+    layout: &'a WireLayout,
+    plans: &'a Plans,
+    ages: &'a Ages,
+    memory: &'a mut Memory,
+    row: &'a mut Projection,
+    past: &'a mut [Projection; REFERENCES_MAX],
+    classes: &'a [u8],
+    pub(super) coder: C,
+    shapes: &'a Shapes,
+    now: View<'a>,
+    /// Place in `now`.
+    at: usize,
+    cursor: Cursor<'a>,
+    /// Number of the base's next entity, counted from the first of this body.
+    place: usize,
+    has_middle: bool,
+    did_previous: bool,
+    /// Whether something changed in the last block of quiet entities.
+    did_block: bool,
+    /// Entities that were looked at ahead: they are in the base and now.
+    ahead: usize,
+    /// Which of them differ, the next one in bit 0.
+    differ: u32,
+    /// The entity before.
+    pub(super) last: Option<NetId>,
+}
+
+impl<'a, C: Coder> Whole<'a, C> {
+    pub(super) fn begin(
+        parts: WholeParts<'a>,
+        mut coder: C,
+        shapes: &'a Shapes,
+        now: View<'a>,
+        references: &[Reference<'a>],
+        from: Option<NetId>,
+    ) -> Self {
+        let WholeParts {
+            plans,
+            ages,
+            memory,
+            row,
+            past,
+            classes,
+        } = parts;
+        memory.clear(0);
+        let layout = &*plans.layout;
+        let start = from.unwrap_or(NetId::NONE);
+        age_classes(layout, shapes, references, start, past, classes);
+        let at = now.place_of(start);
+        let has_middle = has_middle(now, at, references.first(), start);
+        coder.flag(flags::SPLIT, from.is_some());
+        if let Some(from) = from {
+            next_id(&mut coder, None, from).expect("an id is one");
+        }
+        coder.flag(flags::MIDDLE, has_middle);
+        Self {
+            layout,
+            plans,
+            ages,
+            memory,
+            row,
+            past,
+            classes,
+            coder,
+            shapes,
+            now,
+            at,
+            cursor: Cursor::new(references, start),
+            place: 0,
+            has_middle,
+            did_previous: false,
+            did_block: false,
+            ahead: 0,
+            differ: 0,
+            last: None,
+        }
+    }
+
+    /// The id of the next entity in either list.
+    pub(super) fn next(&self) -> Option<NetId> {
+        let now = (self.at < self.now.len()).then(|| self.now.id(self.at));
+        match (now, self.cursor.id()) {
+            (Some(now), Some(base)) => Some(now.min(base)),
+            (now, base) => now.or(base),
+        }
+    }
+
+    /// Writes the next entity; false if that was the end.
+    #[inline]
+    pub(super) fn step(&mut self) -> bool {
+        if self.ahead == 0 && self.place.is_multiple_of(BLOCK) {
+            self.look_ahead();
+        }
+        if self.ahead > 0 {
+            self.step_ahead();
+            return true;
+        }
+        let now = (self.at < self.now.len()).then(|| self.now.id(self.at));
+        let Some(base) = self.cursor.id() else {
+            self.coder.raw(u32::from(now.is_some()), 1);
+            if now.is_some() {
+                self.spawn();
+            }
+            return now.is_some();
+        };
+        let spawns = now.is_some_and(|now| now < base);
+        if self.has_middle {
+            self.coder.flag(flags::SPAWN, spawns);
+        }
+        if spawns {
+            self.spawn();
+            return true;
+        }
+        if is_block(self.classes, self.place) {
+            let (view, place) = self.cursor.base().expect("the base has an entity here");
+            let stays = (0..BLOCK).all(|count| self.stays(count));
+            let did = usize::from(self.did_block);
+            self.did_block = self.coder.flag(flags::BLOCK + did, !stays);
+            if stays {
+                self.at += BLOCK;
+                self.place += BLOCK;
+                self.last = Some(view.id(place + BLOCK - 1));
+                self.cursor.skip(BLOCK);
+                self.did_previous = false;
+                return true;
+            }
+        }
+        self.base(now == Some(base));
+        self.last = Some(base);
+        true
+    }
+
+    /// Finds out which of the next entities change, if they are the same in the base and now.
+    #[inline]
+    fn look_ahead(&mut self) {
+        let Some((view, place)) = self.cursor.base() else {
+            return;
+        };
+        let count = BLOCK.min(view.len() - place);
+        if let Some(mask) = self.now.differences(self.at, &view, place, count) {
+            self.ahead = count;
+            self.differ = mask;
+        }
+    }
+
+    /// Writes an entity, or a block, that was looked at ahead.
+    #[inline]
+    fn step_ahead(&mut self) {
+        let (view, place) = self.cursor.base().expect("the base has an entity here");
+        if self.has_middle {
+            self.coder.flag(flags::SPAWN, false);
+        }
+        if is_block(self.classes, self.place) {
+            let did = usize::from(self.did_block);
+            self.did_block = self.coder.flag(flags::BLOCK + did, self.differ != 0);
+            if self.differ == 0 {
+                self.at += BLOCK;
+                self.place += BLOCK;
+                self.ahead = 0;
+                self.last = Some(view.id(place + BLOCK - 1));
+                self.cursor.skip(BLOCK);
+                self.did_previous = false;
+                return;
+            }
+        }
+        self.ahead -= 1;
+        let differs = self.differ & 1 == 1;
+        self.differ >>= 1;
+        self.last = Some(view.id(place));
+        if differs {
+            self.base(true);
+        } else {
+            let context = changed_context(self.classes, self.place, self.did_previous);
+            self.did_previous = self.coder.flag(context, false);
+            self.place += 1;
+            self.at += 1;
+            self.cursor.skip(1);
+        }
+    }
+
+    /// Whether the next but `count` entities are the same in the base and now.
+    fn stays(&mut self, count: usize) -> bool {
+        let Some((view, place)) = self.cursor.base() else {
+            return false;
+        };
+        if self.at + count >= self.now.len() || place + count >= view.len() {
+            return false;
+        }
+        let (base, hidden) = view.entity(place + count);
+        let (now, now_hidden) = self.now.entity(self.at + count);
+        if base.id != now.id {
+            return false;
+        }
+        if hidden == 0 && now_hidden == 0 {
+            return base.same_value(&now);
+        }
+        let layout = &*self.plans.layout;
+        self.row.take(layout, self.shapes, &now, now_hidden);
+        let old = &mut self.past[0];
+        old.take(layout, self.shapes, &base, hidden);
+        old.row().same(&self.row.row())
+    }
+
+    /// Writes an entity that the base does not have.
+    fn spawn(&mut self) {
+        let (entity, hidden) = self.now.entity(self.at);
+        next_id(&mut self.coder, self.last, entity.id).expect("ids ascend");
+        self.coder.note(STRUCTURE.0, STRUCTURE.1);
+        take(self.layout, self.shapes, &entity, hidden, self.row);
+        entity::unknown(&mut self.coder, self.plans, self.memory, self.row)
+            .expect("values of a snapshot are within bounds");
+        self.memory.commit(self.row);
+        self.at += 1;
+        self.last = Some(entity.id);
+    }
+
+    /// Writes what became of an entity of the base.
+    #[inline]
+    fn base(&mut self, stays: bool) {
+        let context = changed_context(self.classes, self.place, self.did_previous);
+        self.place += 1;
+        if !stays {
+            self.cursor.skip(1);
+            self.coder.flag(context, true);
+            self.coder.flag(flags::GONE, true);
+            self.did_previous = true;
+            return;
+        }
+        let (entity, hidden) = self.now.entity(self.at);
+        self.at += 1;
+        let (view, place) = self.cursor.base().expect("the base has an entity here");
+        let (base, base_hidden) = view.entity(place);
+        if hidden == 0 && base_hidden == 0 && base.same_value(&entity) {
+            self.cursor.skip(1);
+            self.did_previous = self.coder.flag(context, false);
+            return;
+        }
+        let seen = self.cursor.seen().expect("the base has an entity here");
+        self.cursor.skip(1);
+        let layout = &*self.plans.layout;
+        let past =
+            walk::past(layout, self.shapes, &seen, self.past).expect("the base has this entity");
+        take(layout, self.shapes, &entity, hidden, self.row);
+        let is_same = self.row.row().same(&past.base);
+        self.did_previous = self.coder.flag(context, !is_same);
+        if is_same {
+            return;
+        }
+        self.coder.flag(flags::GONE, false);
+        self.coder.note(STRUCTURE.0, STRUCTURE.1);
+        entity::known(
+            &mut self.coder,
+            self.plans,
+            self.memory,
+            self.ages,
+            &past,
+            self.row,
+        )
+        .expect("values of a snapshot are within bounds");
+    }
+}
+
+/// The visible part of an entity.
+pub(super) fn take(
+    layout: &WireLayout,
+    shapes: &Shapes,
+    entity: &EntityRef<'_>,
+    hidden: u64,
+    out: &mut Projection,
+) {
+    if hidden == 0 {
+        out.copy_row(&Row::of(shapes, entity));
+    } else {
+        out.take(layout, shapes, entity, hidden);
+    }
+}
+
+/// Whether entities appear before the base's last one.
+fn has_middle(now: View<'_>, mut at: usize, base: Option<&Reference<'_>>, from: NetId) -> bool {
+    let Some(base) = base.map(|base| base.view) else {
+        return false;
+    };
+    for place in base.place_of(from)..base.len() {
+        let id = base.id(place);
+        if at == now.len() {
+            return false;
+        }
+        let own = now.id(at);
+        if own < id {
+            return true;
+        }
+        at += usize::from(own == id);
+    }
+    false
+}
