@@ -67,10 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, x, y) in [("ada", 100, 0), ("bob", 0, -100)] {
         let mut link = UdpLink::bind(local)?;
         let path = link.connect(address)?;
-        let config = JoinConfig {
-            prediction_ticks: 12,
-            ..JoinConfig::new(info.clone(), name)
-        };
+        let config = JoinConfig::new(info.clone(), name);
         let stick = Stick { x, y };
         let mut guest = Session::join(&game, config, link, path, move |_, _: &World| stick)?;
         guests.push(thread::spawn(move || {

@@ -280,7 +280,10 @@ fn without_a_host_a_client_holds_and_then_gives_up() {
 #[test]
 fn a_client_that_predicts_nothing_shows_the_host_s_states() {
     let mut cluster = Cluster::new(host(1, 1), path(60_000, 20_000), 7);
-    let one = cluster.join(JoinConfig::new(yard::game(), "one"));
+    let one = cluster.join(JoinConfig {
+        prediction_ticks: 0,
+        ..JoinConfig::new(yard::game(), "one")
+    });
     reach(&mut cluster, &[one], 400);
     assert!(
         cluster.node(one).input_delay() >= 3,

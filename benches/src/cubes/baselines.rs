@@ -69,7 +69,7 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// [`fiedler`] over `scene`, each snapshot against the one `lag` before it.
+/// [`fiedler()`] over `scene`, each snapshot against the one `lag` before it.
 ///
 /// # Errors
 /// If the scene has no snapshot with a baseline, or one decodes to another.
@@ -86,7 +86,7 @@ pub fn fiedler(scene: &[Frame], lag: usize) -> Result<Run, RunError> {
     })
 }
 
-/// [`giesen`] over `scene`, each snapshot against the one `lag` before it.
+/// [`giesen()`] over `scene`, each snapshot against the one `lag` before it.
 ///
 /// # Errors
 /// If the scene has no snapshot with a baseline, or one decodes to another.

@@ -414,15 +414,21 @@ impl HostConfig {
 }
 
 impl JoinConfig {
-    /// A player's settings with the defaults of the field.
+    /// A player's settings with the defaults of the field. In state-sync mode a client predicts
+    /// up to 12 ticks, which cover a round trip of 200 ms at 60 ticks per second, and its own
+    /// input acts at once.
     #[must_use]
     pub fn new(game: GameInfo, name: &str) -> Self {
+        let (prediction_ticks, input_delay) = match game.mode {
+            Mode::Lockstep => (0, InputDelay::default()),
+            Mode::StateSync => (12, InputDelay::Adaptive { min: 0, max: 30 }),
+        };
         Self {
             game,
             name: name.to_owned(),
             role: Role::Player,
-            input_delay: InputDelay::default(),
-            prediction_ticks: 0,
+            input_delay,
+            prediction_ticks,
             catch_up_ticks: 8,
             join_us: 10_000_000,
             resume_us: 30_000_000,

@@ -15,7 +15,7 @@ use core::ops::Range;
 use crate::id::NetId;
 use crate::tick::Tick;
 
-/// Which kinds an entity has: a number in a [`Shapes`] table. Numbers are local to a node and never
+/// Which kinds an entity has: a number in a [`Shapes`](super::Shapes) table. Numbers are local to a node and never
 /// travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShapeId(pub u32);

@@ -35,7 +35,7 @@ const JUMP_US: i64 = 300_000;
 /// Waited for in addition, so that the next snapshot is here a little before it is needed.
 const SAFETY_US: i64 = 4_000;
 
-/// Shows the states that a client has received; see the [module](self).
+/// Shows the states that a client has received; see the module.
 #[derive(Debug)]
 pub struct View {
     rate: TickRate,

@@ -26,7 +26,7 @@ impl Seek for Counting<'_> {
 }
 
 #[test]
-fn mutated_files_neither_panic_nor_hang() {
+fn mutated_files_of_lockstep_neither_panic_nor_hang() {
     let files = [
         record(Plan {
             ticks: 20,
@@ -42,21 +42,33 @@ fn mutated_files_neither_panic_nor_hang() {
             ..SMALL
         })
         .0,
-        states::record_states(Plan {
-            ticks: 60,
-            keyframe_every: 30,
-            units: 3,
-            ..SMALL
-        })
-        .0,
     ];
-    let storm = std::env::var("PHALANX_STORM").ok();
-    let count = storm.and_then(|count| count.parse().ok()).unwrap_or(60_000);
+    storm(&files, 1_000_000);
+}
+
+#[test]
+fn mutated_files_of_state_sync_neither_panic_nor_hang() {
+    let file = states::record_states(Plan {
+        ticks: 60,
+        keyframe_every: 30,
+        units: 3,
+        ..SMALL
+    })
+    .0;
+    storm(&[file], 60_000);
+}
+
+/// Opens, verifies and seeks as many mutations of `files` as `PHALANX_STORM` says, else `default`.
+fn storm(files: &[Vec<u8>], default: u64) {
+    let count = std::env::var("PHALANX_STORM").ok();
+    let count = count
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(default);
     let mut played = 0;
     for seed in 0..count {
         let mut prng = Prng::with_stream(seed, 0xf11e);
         let mut below = |bound: usize| usize::try_from(prng.below(bound as u64)).unwrap();
-        let mut bytes = files[below(3)].clone();
+        let mut bytes = files[below(files.len())].clone();
         for _ in 0..=below(4) {
             if bytes.is_empty() {
                 break;
