@@ -7,6 +7,7 @@ use phalanx_netcode::wire::bytes::Reader;
 use crate::net_id::NetId;
 
 /// The values that a client claims for one entity; the world still has those before.
+#[derive(Debug)]
 pub struct ClaimedValues<'a> {
     slot: Slot,
     id: NetId,

@@ -293,10 +293,10 @@ impl Yard {
                 kinds[1].push(id, |out| out.extend(hits.to_le_bytes()));
             }
             if let Some(owner) = body.owner {
-                kinds[4].push(id, |out| out.push(owner));
+                kinds[5].push(id, |out| out.push(owner));
             }
             if let Some(decider) = body.decider {
-                kinds[5].push(id, |out| out.push(decider));
+                kinds[4].push(id, |out| out.push(decider));
             }
         }
         kinds[2].push(NetId::NONE, |out| out.extend(state.secret.to_le_bytes()));
@@ -366,7 +366,7 @@ impl Simulation for Yard {
     fn import(&mut self, snapshot: &Snapshot) -> Result<(), ImportError> {
         snapshot.validate(&self.schema)?;
         self.patches += 1;
-        let [bodies, marks, secret, weather, owners, deciders] = &snapshot.kinds[..] else {
+        let [bodies, marks, secret, weather, deciders, owners] = &snapshot.kinds[..] else {
             return Err(ImportError::KindCount {
                 found: snapshot.kinds.len(),
                 expected: 6,

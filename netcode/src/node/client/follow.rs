@@ -337,7 +337,7 @@ impl Client {
         let predicts = self.predicts(core);
         if predicts
             && let Some(base) = base
-            && core.timeline.simulated() > base
+            && core.timeline.simulated() >= base
         {
             core.todo.push_back(Todo::Restore(base));
             core.statistics.rollbacks += 1;

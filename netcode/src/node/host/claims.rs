@@ -162,3 +162,124 @@ impl Host {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::session::config::{GameInfo, HostConfig, Mode};
+    use crate::simulation::AUTHORITY_KIND;
+    use crate::state::{ExactType, FieldSchema, KindSchema, KindShape, Snapshot, Visibility};
+    use crate::tick::TickRate;
+    use crate::time::Time;
+
+    fn host() -> (Host, Core) {
+        let kind = |name: &str| KindSchema {
+            name: name.to_owned(),
+            version: 1,
+            shape: KindShape::Component,
+            visibility: Visibility::Client,
+            fields: vec![FieldSchema::new("0", ExactType::U8)],
+        };
+        let schema = Schema::new(vec![kind("Body"), kind(AUTHORITY_KIND)]).unwrap();
+        let game = GameInfo {
+            game: "test".to_owned(),
+            build: "1".to_owned(),
+            schema: Arc::new(schema),
+            mode: Mode::StateSync,
+            tick_rate: TickRate::DEFAULT,
+            input_bytes: 1,
+        };
+        Host::new(HostConfig::new(game, 4), Time::ZERO)
+    }
+
+    /// Entities 1 to 3 with who decides them.
+    fn publish(host: &mut Host, core: &Core, tick: u32, deciders: [Option<u8>; 3]) {
+        let mut state = Snapshot {
+            tick: Tick::new(tick),
+            kinds: vec![Default::default(); 2],
+        };
+        for (id, decider) in (1..).zip(deciders) {
+            let id = NetId::from_bits(id);
+            state.kinds[0].push(id, |out| out.push(7));
+            if let Some(slot) = decider {
+                state.kinds[1].push(id, |out| out.push(slot));
+            }
+        }
+        host.commit_publish(core, &state);
+    }
+
+    fn claim(host: &mut Host, core: &mut Core, slot: u8, id: u8) {
+        let audience = host.audience.as_mut().unwrap();
+        let claims = audience.read_claims(&[1, id, 1, 0, 9]).unwrap();
+        audience.take_claims(core, Slot(slot), claims);
+    }
+
+    fn pending(host: &mut Host) -> Vec<(u8, u64, Vec<u8>)> {
+        let mut all = Vec::new();
+        while let Some((slot, id, patch)) = host.next_claim(Tick::ZERO) {
+            let row = patch.kinds[0].rows.find(id).unwrap().to_vec();
+            all.push((slot.0, id.bits(), row));
+        }
+        all
+    }
+
+    #[test]
+    fn who_claims_what_it_does_not_decide_is_ignored_counted_and_reported_once() {
+        let (mut host, mut core) = host();
+        publish(&mut host, &core, 3, [Some(1), Some(2), None]);
+        claim(&mut host, &mut core, 1, 1);
+        for _ in 0..100 {
+            claim(&mut host, &mut core, 1, 2);
+            claim(&mut host, &mut core, 1, 3);
+            claim(&mut host, &mut core, 1, 77);
+        }
+        assert_eq!(pending(&mut host), [(1, 1, vec![9])]);
+        let statistics = host.audience.as_ref().unwrap().statistics;
+        assert_eq!(statistics.claims_foreign, 300);
+        let told: Vec<&Event> = core.events.iter().collect();
+        let refused = Event::ClaimRefused {
+            slot: Slot(1),
+            entity: NetId::from_bits(2),
+            is_foreign: true,
+        };
+        assert_eq!(told, [&refused]);
+    }
+
+    #[test]
+    fn a_claim_that_crosses_a_transfer_is_no_lie() {
+        let (mut host, mut core) = host();
+        publish(&mut host, &core, 3, [Some(1), None, None]);
+        publish(&mut host, &core, 6, [Some(2), None, None]);
+        claim(&mut host, &mut core, 1, 1);
+        claim(&mut host, &mut core, 2, 1);
+        assert_eq!(pending(&mut host), [(2, 1, vec![9])]);
+        let statistics = host.audience.as_ref().unwrap().statistics;
+        assert_eq!((statistics.claims_late, statistics.claims_foreign), (1, 0));
+        assert!(core.events.is_empty());
+    }
+
+    #[test]
+    fn a_flood_of_claims_is_bounded() {
+        let (mut host, mut core) = host();
+        publish(&mut host, &core, 3, [Some(1), None, None]);
+        (0..10_000).for_each(|_| claim(&mut host, &mut core, 1, 1));
+        assert_eq!(pending(&mut host).len(), CLAIMS_MAX * 4);
+    }
+
+    #[test]
+    fn what_the_rules_forbid_is_counted() {
+        let (mut host, mut core) = host();
+        publish(&mut host, &core, 3, [Some(1), None, None]);
+        for is_taken in [true, false] {
+            claim(&mut host, &mut core, 1, 1);
+            assert!(host.next_claim(Tick::ZERO).is_some());
+            host.commit_claim(&mut core, is_taken);
+            host.commit_claim(&mut core, is_taken);
+        }
+        let statistics = host.audience.as_ref().unwrap().statistics;
+        assert_eq!((statistics.claims, statistics.claims_forbidden), (1, 1));
+        assert_eq!(core.events.len(), 1);
+    }
+}
