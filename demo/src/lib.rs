@@ -2,9 +2,10 @@
 //!
 //! [`arena`] is the game: rules, inputs, bots. The rest plays it: [`options`] become
 //! [`options::Settings`], a [`session::Session`] runs one node over UDP with a [`play::Pilot`] at
-//! its controls, [`view`] draws the field for a terminal, and [`summary`] says how it went.
+//! its controls, an [`eye::Eye`] follows what a client of a state-sync session shows, [`view`] draws the field for a terminal, and [`summary`] says how it went.
 
 pub mod arena;
+pub mod eye;
 pub mod options;
 pub mod place;
 pub mod play;
@@ -13,4 +14,5 @@ pub mod session;
 pub mod show;
 pub mod summary;
 pub mod tokens;
+pub mod truth;
 pub mod view;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use phalanx::netcode::limits::{INPUT_DELAY_TICKS_MAX, PREDICTION_TICKS_MAX, SLOTS_MAX};
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::session::config::{Gate, InputDelay};
+use phalanx::netcode::session::config::{Gate, InputDelay, Mode as SessionMode};
 use phalanx::netcode::tick::Tick;
 use serde::Deserialize;
 
@@ -49,6 +49,16 @@ pub struct Options {
     /// How state stays equal [default: lockstep]
     #[arg(long)]
     pub mode: Option<Mode>,
+    /// State-sync: states per second that a session hosted here tells its clients [default: 20]
+    #[arg(long, value_name = "HZ")]
+    pub snapshots: Option<u32>,
+    /// State-sync: state per client of a session hosted here, at most, in kbit/s [default: 400]
+    #[arg(long, value_name = "KBIT")]
+    pub budget: Option<u32>,
+    /// State-sync: how far a hero sees in a session hosted here, in metres; 0 is everything
+    /// [default: 50]
+    #[arg(long, value_name = "METRES")]
+    pub view: Option<u32>,
     /// Units of the game; must be the same for all [default: 3000]
     #[arg(long, value_name = "N")]
     pub units: Option<u32>,
@@ -58,7 +68,8 @@ pub struct Options {
     /// Ticks between an input and its effect, or "auto" [default: auto]
     #[arg(long, value_name = "N|auto")]
     pub delay: Option<Delay>,
-    /// Ticks to run ahead on guessed inputs [default: 0]
+    /// Ticks to run ahead on guessed inputs; in state-sync mode, for the own hero
+    /// [default: 0, state-sync: 12]
     #[arg(long, value_name = "N")]
     pub predict: Option<u32>,
     /// Seconds to wait for an answer, and of silence until a link is lost [default: 10]
@@ -79,6 +90,8 @@ pub enum Mode {
     /// Everyone simulates, inputs travel
     #[default]
     Lockstep,
+    /// The host simulates, states travel
+    StateSync,
 }
 
 impl Mode {
@@ -87,6 +100,16 @@ impl Mode {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Lockstep => "lockstep",
+            Self::StateSync => "state-sync",
+        }
+    }
+
+    /// The mode as the protocol knows it.
+    #[must_use]
+    pub const fn of_session(self) -> SessionMode {
+        match self {
+            Self::Lockstep => SessionMode::Lockstep,
+            Self::StateSync => SessionMode::StateSync,
         }
     }
 }
@@ -162,6 +185,8 @@ pub struct Settings {
     pub json: bool,
     /// How state stays equal.
     pub mode: Mode,
+    /// What a host in state-sync mode tells its clients.
+    pub broadcast: Broadcast,
     /// Units of the game.
     pub units: u32,
     /// When the next tick runs.
@@ -180,6 +205,47 @@ pub struct Settings {
     pub headless: bool,
 }
 
+/// What a host in state-sync mode tells its clients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Broadcast {
+    /// Ticks between two snapshots.
+    pub snapshot_ticks: u32,
+    /// Bytes of state per second and client, at most.
+    pub budget_bytes_per_second: u32,
+    /// How far a hero sees, in metres; everything without.
+    pub view_m: Option<f32>,
+}
+
+/// Ticks per second.
+const TICKS_HZ: u32 = 60;
+
+impl Broadcast {
+    /// What these options say.
+    fn of(options: &Options) -> Result<Self> {
+        let hz = options.snapshots.unwrap_or(20);
+        ensure!(
+            (1..=TICKS_HZ).contains(&hz) && TICKS_HZ.is_multiple_of(hz),
+            "--snapshots must divide {TICKS_HZ} evenly (60, 30, 20, 15, 12, 10 and so on), \
+             it is {hz}"
+        );
+        let kbit = options.budget.unwrap_or(400);
+        ensure!(
+            (8..=100_000).contains(&kbit),
+            "--budget must lie in 8 to 100000 kbit/s, it is {kbit}"
+        );
+        let view = options.view.unwrap_or(50);
+        ensure!(
+            view <= 1000,
+            "--view must lie in 0 to 1000 metres, it is {view}"
+        );
+        Ok(Self {
+            snapshot_ticks: TICKS_HZ / hz,
+            budget_bytes_per_second: kbit * 125,
+            view_m: (view > 0).then(|| f32::from(u16::try_from(view).unwrap_or(u16::MAX))),
+        })
+    }
+}
+
 impl Options {
     /// These options, and those of `other` where these say nothing.
     #[must_use]
@@ -194,6 +260,9 @@ impl Options {
             record: self.record.or(other.record),
             json: self.json || other.json,
             mode: self.mode.or(other.mode),
+            snapshots: self.snapshots.or(other.snapshots),
+            budget: self.budget.or(other.budget),
+            view: self.view.or(other.view),
             units: self.units.or(other.units),
             gate: self.gate.or(other.gate),
             delay: self.delay.or(other.delay),
@@ -221,7 +290,13 @@ impl Options {
             units <= UNITS_MAX,
             "--units must lie in 0 to {UNITS_MAX}, it is {units}"
         );
-        let predict = self.predict.unwrap_or(0);
+        let mode = self.mode.unwrap_or_default();
+        self.check_mode(mode)?;
+        let broadcast = Broadcast::of(&self)?;
+        let predict = self.predict.unwrap_or(match mode {
+            Mode::Lockstep => 0,
+            Mode::StateSync => 12,
+        });
         ensure!(
             predict <= PREDICTION_TICKS_MAX,
             "--predict must lie in 0 to {PREDICTION_TICKS_MAX}, it is {predict}"
@@ -252,7 +327,8 @@ impl Options {
             players,
             record: self.record,
             json: self.json,
-            mode: self.mode.unwrap_or_default(),
+            mode,
+            broadcast,
             units,
             gate: match self.gate.unwrap_or_default() {
                 GateOption::Paced => Gate::Paced,
@@ -267,6 +343,29 @@ impl Options {
             insecure: self.insecure,
             headless: self.headless,
         })
+    }
+}
+
+impl Options {
+    /// Checks that nothing is said that means nothing in this mode.
+    fn check_mode(&self, mode: Mode) -> Result<()> {
+        match mode {
+            Mode::Lockstep => {
+                let given = [
+                    ("--snapshots", self.snapshots.is_some()),
+                    ("--budget", self.budget.is_some()),
+                    ("--view", self.view.is_some()),
+                ];
+                for (name, is_given) in given {
+                    ensure!(!is_given, "{name} needs --mode state-sync");
+                }
+            }
+            Mode::StateSync => ensure!(
+                self.gate != Some(GateOption::Wait),
+                "--gate wait needs --mode lockstep: a host that tells the state waits for nobody"
+            ),
+        }
+        Ok(())
     }
 }
 
@@ -401,6 +500,21 @@ mod tests {
     }
 
     #[test]
+    fn state_sync_has_options_of_its_own() {
+        let text = "mode = \"state-sync\"\nsnapshots = 30\nbudget = 64\nview = 40";
+        let (file, _) = parse_file(text).unwrap();
+        let settings = file.resolve().unwrap();
+        assert_eq!(settings.mode, Mode::StateSync);
+        let expected = Broadcast {
+            snapshot_ticks: 2,
+            budget_bytes_per_second: 8000,
+            view_m: Some(40.0),
+        };
+        assert_eq!(settings.broadcast, expected);
+        assert!(settings.predict > 0, "the own hero reacts at once");
+    }
+
+    #[test]
     fn unknown_keys_and_values_out_of_limits_are_refused() {
         for text in [
             "playrs = 3",
@@ -411,7 +525,7 @@ mod tests {
         ] {
             assert!(parse_file(text).is_err(), "{text}");
         }
-        let bad: [fn(&mut Options); 7] = [
+        let bad: [fn(&mut Options); 13] = [
             |options| options.players = Some(0),
             |options| options.players = Some(65),
             |options| options.ticks = Some(0),
@@ -419,9 +533,19 @@ mod tests {
             |options| options.predict = Some(17),
             |options| options.delay = Some(Delay::Ticks(65)),
             |options| options.units = Some(UNITS_MAX + 1),
+            |options| options.snapshots = Some(0),
+            |options| options.snapshots = Some(25),
+            |options| options.budget = Some(7),
+            |options| options.view = Some(1001),
+            |options| options.gate = Some(GateOption::Wait),
+            // Said for another mode than it is for.
+            |options| (options.mode, options.view) = (None, Some(20)),
         ];
         for (number, spoil) in bad.iter().enumerate() {
-            let mut options = Options::default();
+            let mut options = Options {
+                mode: Some(Mode::StateSync),
+                ..Options::default()
+            };
             spoil(&mut options);
             assert!(options.resolve().is_err(), "{number}");
         }

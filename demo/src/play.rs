@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use phalanx::math::Vec2;
 use phalanx::netcode::driver::Player;
+use phalanx::netcode::input::InputFrame;
 use phalanx::netcode::node::SessionInfo;
 use phalanx::prelude::*;
 
 use crate::arena::{ALL_SQUADS, Bot, Buttons, Command, Verb};
+use crate::truth::Truth;
 
 /// The game's side of a driver: makes simulations and gives inputs.
 #[derive(Debug)]
@@ -16,6 +18,12 @@ pub struct Pilot {
     game: Game,
     hands: Hands,
     bot: Option<Bot>,
+    /// Whether another node decides the state.
+    is_guest: bool,
+    /// The newest tick for which an input was given.
+    sampled: Tick,
+    /// Where to note who is where, tick by tick.
+    truth: Option<Truth>,
 }
 
 /// What moves a player's hero.
@@ -37,7 +45,28 @@ impl Pilot {
             game,
             hands,
             bot: None,
+            is_guest: false,
+            sampled: Tick::ZERO,
+            truth: None,
         }
+    }
+
+    /// The same, for a client of a state-sync session.
+    #[must_use]
+    pub const fn of_guest(mut self) -> Self {
+        self.is_guest = true;
+        self
+    }
+
+    /// Notes who is where in every tick that runs from now on.
+    pub fn note_into(&mut self, truth: Truth) {
+        self.truth = Some(truth);
+    }
+
+    /// The newest tick for which an input was given.
+    #[must_use]
+    pub const fn sampled(&self) -> Tick {
+        self.sampled
     }
 }
 
@@ -49,16 +78,27 @@ impl Player for Pilot {
             (&Hands::Bot(seed), Some(slot)) => Some(Bot::new(seed, slot)),
             (Hands::Bot(_) | Hands::None | Hands::Keyboard(_), _) => None,
         };
-        self.game.simulation(session.seed, session.slots)
+        let mut simulation = self.game.simulation(session.seed, session.slots);
+        if self.is_guest {
+            simulation.set_side(session.slot.map_or(Side::Spectating, Side::Predicting));
+        }
+        simulation
     }
 
-    fn sample(&mut self, _tick: Tick, _simulation: &EcsSimulation, input: &mut [u8]) {
+    fn sample(&mut self, tick: Tick, _simulation: &EcsSimulation, input: &mut [u8]) {
+        self.sampled = tick;
         let command = match (&mut self.bot, &self.hands) {
             (Some(bot), _) => bot.next_command(),
             (None, Hands::Keyboard(keyboard)) => keyboard.command(),
             (None, Hands::None | Hands::Bot(_)) => Command::default(),
         };
         input.copy_from_slice(&self.game.encode_input(&command));
+    }
+
+    fn stepped(&mut self, simulation: &EcsSimulation, _frame: &InputFrame) {
+        if let Some(truth) = &self.truth {
+            truth.note_all(simulation);
+        }
     }
 }
 

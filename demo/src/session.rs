@@ -21,21 +21,24 @@ use phalanx::netcode::link::CloseReason;
 use phalanx::netcode::link::udp::UdpStatistics;
 use phalanx::netcode::node::{DesyncReport, DisconnectReason, Event, Node};
 use phalanx::netcode::session::config::{
-    GameInfo, HostConfig, JoinConfig, Mode as SessionMode, Role, Start,
+    GameInfo, HostConfig, JoinConfig, Role, Start, StateSyncConfig,
 };
 use phalanx::netcode::session::handshake::ByeReason;
 use phalanx::netcode::session::roster::Member;
+use phalanx::netcode::statesync::Interest;
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
-use phalanx::{EcsSimulation, Game};
+use phalanx::{EcsSimulation, Game, ShownWorld};
 
 pub use board::{Board, Status};
 pub use link::{Destination, GameLink, Network, open_link};
 pub use outcome::{End, HEADER_BYTES, Outcome, Traffic};
 
 use crate::arena::{self, standings};
-use crate::options::Settings;
+use crate::eye::Eye;
+use crate::options::{Mode, Settings};
 use crate::play::{Hands, Pilot};
+use crate::truth::Truth;
 use crate::view::{self, Canvas};
 
 /// Longest sleep between two looks at the link, in microseconds.
@@ -58,6 +61,8 @@ pub struct Session {
     path: Option<Path>,
     leave_at: Option<Tick>,
     record: Option<PathBuf>,
+    /// What a client in state-sync mode shows.
+    eye: Option<Eye>,
     /// Whether to draw the field for the board.
     draws: Option<Canvas>,
     log: Log,
@@ -112,12 +117,20 @@ impl Session {
             prediction_ticks: settings.predict,
             start: Start::Players(settings.players),
             last_tick: settings.ticks,
+            state_sync: StateSyncConfig {
+                snapshot_ticks: settings.broadcast.snapshot_ticks,
+                budget_bytes_per_second: settings.broadcast.budget_bytes_per_second,
+                ..StateSyncConfig::default()
+            },
             silence_us: silence_us(settings),
             resume_us: u64::try_from(settings.keep.as_micros()).unwrap_or(u64::MAX),
             secret: secret()?,
             ..HostConfig::new(info.clone(), settings.players)
         };
-        let node = Node::host(config, Time::ZERO)?;
+        let mut node = Node::host(config, Time::ZERO)?;
+        if let Some(publisher) = node.publisher_mut() {
+            publisher.set_interest(settings.broadcast.view_m.map(Interest::within));
+        }
         Self::new(node, info, Pilot::new(game, hands), settings, link)
     }
 
@@ -147,7 +160,13 @@ impl Session {
         };
         let path = link::connect(&mut link, to)?;
         let node = Node::join(config, path, Time::ZERO)?;
-        let mut session = Self::new(node, info, Pilot::new(game, hands), settings, link)?;
+        let eye = (settings.mode == Mode::StateSync).then(|| Eye::new(&game));
+        let mut pilot = Pilot::new(game, hands);
+        if eye.is_some() {
+            pilot = pilot.of_guest();
+        }
+        let mut session = Self::new(node, info, pilot, settings, link)?;
+        session.eye = eye;
         session.host = Some(to.clone());
         session.path = Some(path);
         session.leave_at = settings.ticks;
@@ -180,9 +199,24 @@ impl Session {
             path: None,
             leave_at: None,
             record: settings.record.clone(),
+            eye: None,
             draws: None,
             log: Log::default(),
         })
+    }
+
+    /// The same, in one process with its host or its clients: the host notes who is where in
+    /// `truth`, and clients compare with it what they show. Without effect in lockstep.
+    #[must_use]
+    pub fn in_view_of(mut self, truth: &Truth) -> Self {
+        let is_host = self.driver.node().is_host();
+        if is_host && self.driver.node().state_sync().is_some() {
+            self.driver.player_mut().note_into(truth.clone());
+        }
+        if let Some(eye) = self.eye.take() {
+            self.eye = Some(eye.judged_by(truth.clone()));
+        }
+        self
     }
 
     /// The same, which draws the field for its board.
@@ -204,6 +238,10 @@ impl Session {
                 self.take(event);
             }
             self.count_traffic();
+            if let Some(eye) = &mut self.eye {
+                let sampled = self.driver.player().sampled();
+                eye.follow(now, &mut self.driver, sampled);
+            }
             if stopped_at.is_none() && (board.is_stopped() || self.has_enough()) {
                 stopped_at = Some(Instant::now());
                 self.stop();
@@ -422,30 +460,19 @@ impl Session {
         for member in node.roster().members() {
             self.log.remember(member);
         }
-        let statistics = *node.statistics();
         let rtt_us = self.rtt_us();
         // Links are gone by the end.
         self.log.rtt_us = rtt_us.or(self.log.rtt_us);
-        let mut line = format!(
-            "tick {}  players {}  rtt {}  delay {}  stalls {}  replaced {}  rollbacks {}  desyncs {}",
-            node.tick(),
-            node.roster().players(),
-            rtt_us.map_or_else(|| "-".to_owned(), |us| format!("{} ms", us / 1000)),
-            node.input_delay(),
-            statistics.stalls,
-            statistics.inputs_replaced,
-            statistics.rollbacks,
-            statistics.desyncs,
-        );
-        if let (Some(host), true) = (self.host_address(), node.roster().members().is_empty()) {
-            line = format!("asking {host} to join");
-        }
+        let line = self.status_line(rtt_us);
         let view = match (self.draws, self.driver.simulation()) {
             (Some(canvas), Some(simulation)) => {
-                view::draw(simulation.world(), canvas, &self.log.names)
+                let shown = self.eye.as_ref().and_then(|eye| eye.shown(&self.driver));
+                let shown = shown.unwrap_or_else(|| ShownWorld::new(simulation, None));
+                view::draw(shown, simulation.world(), canvas, &self.log.names)
             }
             (None, _) | (_, None) => String::new(),
         };
+        let node = self.driver.node();
         let figures = board::figures(node, rtt_us, &self.link.inner().statistics());
         let mut status = board.status();
         status.tick = node.tick().number();
@@ -453,6 +480,48 @@ impl Session {
         status.view = view;
         status.figures = figures;
         status.news.append(&mut self.log.news);
+    }
+
+    fn status_line(&self, rtt_us: Option<u64>) -> String {
+        let node = self.driver.node();
+        if let (Some(host), true) = (self.host_address(), node.roster().members().is_empty()) {
+            return format!("asking {host} to join");
+        }
+        let statistics = node.statistics();
+        let head = format!(
+            "tick {}  players {}  rtt {}  delay {}  stalls {}  replaced {}",
+            node.tick(),
+            node.roster().players(),
+            rtt_us.map_or_else(|| "-".to_owned(), |us| format!("{} ms", us / 1000)),
+            node.input_delay(),
+            statistics.stalls,
+            statistics.inputs_replaced,
+        );
+        let Some(sync) = node.state_sync() else {
+            let (rollbacks, desyncs) = (statistics.rollbacks, statistics.desyncs);
+            return format!("{head}  rollbacks {rollbacks}  desyncs {desyncs}");
+        };
+        let traffic = &self.log.traffic;
+        let bytes = if node.is_host() {
+            traffic.bytes_sent
+        } else {
+            traffic.bytes_received
+        };
+        // 8 bits, 60 ticks per second.
+        let kbit_s = (bytes * 480)
+            .checked_div(traffic.link_ticks * 1000)
+            .unwrap_or(0);
+        if node.is_host() {
+            format!(
+                "{head}  {kbit_s} kbit/s per client  snapshots {}",
+                sync.snapshots
+            )
+        } else {
+            format!(
+                "{head}  {kbit_s} kbit/s down  corrections {}",
+                sync.corrections
+            )
+        }
     }
 
     fn outcome(mut self) -> Outcome {
@@ -467,15 +536,24 @@ impl Session {
             let _ = fs::remove_file(file);
         }
         let rtt_us = self.rtt_us().or(self.log.rtt_us);
-        let state_hash = self.driver.state_hash();
+        let own_hash = self.driver.state_hash();
         let node = self.driver.node();
+        let sync = node.state_sync();
+        let authority = sync.and_then(|sync| sync.authority);
+        // A client holds a part of the state, in steps: its own hash says nothing.
+        let is_whole = self.eye.is_none();
         let world = self.driver.simulation().map(EcsSimulation::world);
         Outcome {
             end: self.log.end.unwrap_or(End::Left),
             slot: node.session().slot,
             players: self.log.players,
-            tick: node.tick(),
-            state_hash,
+            tick: authority.map_or(node.tick(), |(tick, _)| tick),
+            took_part: world.is_some(),
+            state_hash: authority
+                .map(|(_, hash)| hash)
+                .or(own_hash.filter(|_| is_whole)),
+            sync,
+            shown: self.eye.map(|eye| eye.errors().clone()),
             statistics: *node.statistics(),
             desyncs: self.log.desyncs,
             rtt_us,
@@ -523,9 +601,7 @@ fn game_of(settings: &Settings) -> Result<(Game, GameInfo)> {
         game: game.id().to_owned(),
         build: arena::build_name(settings.units),
         schema: Arc::clone(game.schema()),
-        mode: match settings.mode {
-            crate::options::Mode::Lockstep => SessionMode::Lockstep,
-        },
+        mode: settings.mode.of_session(),
         tick_rate: game.tick_rate(),
         input_bytes: game.input_bytes(),
     };

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use phalanx::netcode::node::StateSyncStatistics;
 use phalanx::netcode::replay::VerifyReport;
 use phalanx::netcode::tick::Tick;
 use serde_json::{Value, json};
 
-use crate::options::Settings;
+use crate::options::{Mode, Settings};
 use crate::session::{End, Outcome, Traffic};
+use crate::truth::ShownErrors;
 use crate::view::{STANDINGS_HEAD, standing_line};
 
 /// What there is to say about a run of one or more nodes.
@@ -103,6 +105,16 @@ impl Summary {
         if failures.is_empty() && !self.hashes_equal() {
             failures.push("the nodes ended in different states".to_owned());
         }
+        if failures.is_empty() && self.converged() == Some(false) {
+            failures.push("what a client holds differs from the host's state".to_owned());
+        }
+        let has_played = self
+            .nodes
+            .first()
+            .is_some_and(|node| node.tick > Tick::ZERO);
+        if has_played && self.settings.record.is_some() && self.replay.is_none() {
+            failures.push("the session was not recorded".to_owned());
+        }
         if let Some(Replay {
             verified: Err(error),
             ..
@@ -124,6 +136,89 @@ impl Summary {
             .all(|node| node.tick != first.tick || node.state_hash == first.state_hash)
     }
 
+    /// Whether what every client of this process holds equals what its host wants it to hold; `None`
+    /// in lockstep and where no client got that far. A client that left before the end goes by the
+    /// states that it compared until then.
+    #[must_use]
+    pub fn converged(&self) -> Option<bool> {
+        let nodes = self.nodes.iter();
+        let known = nodes.filter_map(|node| {
+            let sync = node.sync.filter(|_| node.tick > Tick::ZERO)?;
+            match node.end {
+                End::Finished => Some(sync.converged.unwrap_or(false)),
+                End::Left | End::HostStopped | End::Failed(_) => sync
+                    .converged
+                    .or((sync.hashes > 0).then_some(sync.hashes_wrong == 0)),
+            }
+        });
+        known.reduce(|all, node| all && node)
+    }
+
+    /// The figures of state-sync mode.
+    fn sync_json(&self, per_client: &PerClient) -> Value {
+        let errors = self.shown_errors();
+        let metres = |value: Option<f64>| value.map(|metres| (metres * 1000.0).round() / 1000.0);
+        let guests = || self.nodes.iter().filter(|node| node.shown.is_some());
+        let sum = |of: fn(&StateSyncStatistics) -> u64| -> Option<u64> {
+            guests().map(|node| node.sync.as_ref().map(of)).sum()
+        };
+        let of_guests = |value: Option<u64>| value.filter(|_| guests().next().is_some());
+        json!({
+            "converged": self.converged(),
+            "kbit_s_down": (per_client.kbit_s_down() * 100.0).round() / 100.0,
+            "predictions": of_guests(sum(|sync| sync.predictions)),
+            "corrections": of_guests(sum(|sync| sync.corrections)),
+            "keyframes": of_guests(sum(|sync| sync.keyframes)),
+            "shown_error_mean": metres(errors.mean()),
+            "shown_error_p99": metres(errors.percentile(99)),
+            "shown_error_max": metres(errors.max()),
+            "snapshot_hz": f64::from(60 / self.settings.broadcast.snapshot_ticks),
+        })
+    }
+
+    /// How far off what the clients of this process showed was.
+    fn shown_errors(&self) -> ShownErrors {
+        let mut all = ShownErrors::default();
+        for node in &self.nodes {
+            if let Some(errors) = &node.shown {
+                all.merge(errors);
+            }
+        }
+        all
+    }
+
+    /// The figures of state-sync mode, for people.
+    fn sync_text(&self, per_client: &PerClient) -> String {
+        let mut text = String::new();
+        let guests = || self.nodes.iter().filter(|node| node.shown.is_some());
+        let sum = |of: fn(&StateSyncStatistics) -> u64| -> u64 {
+            guests().map(|node| node.sync.as_ref().map_or(0, of)).sum()
+        };
+        let _ = write!(text, "{:.1} kbit/s per client", per_client.kbit_s_down());
+        if guests().next().is_some() {
+            let _ = write!(
+                text,
+                ", corrections {} of {} predictions",
+                sum(|sync| sync.corrections),
+                sum(|sync| sync.predictions)
+            );
+        }
+        let errors = self.shown_errors();
+        if let (Some(mean), Some(p99)) = (errors.mean(), errors.percentile(99)) {
+            let _ = write!(
+                text,
+                "\nshown places are off by {mean:.3} m on average, {p99:.3} m at the 99th percentile"
+            );
+        }
+        text.push('\n');
+        match (self.converged(), guests().count()) {
+            (Some(true), 1..) => text.push_str("clients hold what the host wants them to\n"),
+            (Some(false), _) => text.push_str("clients DO NOT hold what the host wants them to\n"),
+            (None | Some(true), _) => {}
+        }
+        text
+    }
+
     fn nodes_with_state(&self) -> impl Iterator<Item = &Outcome> {
         self.nodes.iter().filter(|node| node.state_hash.is_some())
     }
@@ -132,7 +227,8 @@ impl Summary {
     fn desyncs(&self) -> u64 {
         let seen = |node: &Outcome| {
             let reports = u64::try_from(node.desyncs.len()).unwrap_or(u64::MAX);
-            node.statistics.desyncs.max(reports)
+            let wrong = node.sync.map_or(0, |sync| sync.hashes_wrong);
+            node.statistics.desyncs.max(reports).max(wrong)
         };
         self.nodes.iter().map(seen).max().unwrap_or(0)
     }
@@ -178,7 +274,7 @@ impl Summary {
             .checked_div(u64::try_from(rtts.len()).unwrap_or(0));
         #[expect(clippy::cast_precision_loss, reason = "a round trip in microseconds")]
         let rtt_ms = rtt_us.map(|us| rounded(us as f64 / 1000.0));
-        json!({
+        let mut figures = json!({
             "mode": self.settings.mode.name(),
             "ticks": first.map_or(0, |node| node.tick.number()),
             "players": first.map_or(0, |node| node.players),
@@ -198,7 +294,14 @@ impl Summary {
             "replay_file": self.replay.as_ref().map(|replay| replay.file.display().to_string()),
             "replay_verified": self.replay.as_ref().map(|replay| replay.verified.is_ok()),
             "ok": self.failures().is_empty(),
-        })
+        });
+        if self.settings.mode == Mode::StateSync
+            && let (Value::Object(all), Value::Object(more)) =
+                (&mut figures, self.sync_json(&traffic))
+        {
+            all.extend(more);
+        }
+        figures
     }
 
     /// Why no tick has run.
@@ -268,6 +371,9 @@ impl Summary {
             self.total(|node| node.statistics.rollbacks),
             self.desyncs(),
         );
+        if settings.mode == Mode::StateSync {
+            text.push_str(&self.sync_text(&traffic));
+        }
         if let Some(hash) = first.state_hash {
             let nodes = self.nodes_with_state().count();
             let _ = match (nodes, self.hashes_equal()) {
@@ -313,7 +419,7 @@ impl Summary {
         let mut stdout = io::stdout().lock();
         if self.settings.json {
             writeln!(stdout, "{}", self.json())?;
-        } else if self.nodes.iter().any(|node| node.state_hash.is_some()) {
+        } else if self.nodes.iter().any(|node| node.took_part) {
             stdout.write_all(self.text().as_bytes())?;
         }
         stdout.flush()?;
@@ -343,6 +449,11 @@ struct PerClient {
 }
 
 impl PerClient {
+    /// What a client receives, in kbit/s: 60 ticks per second of 8-bit bytes.
+    fn kbit_s_down(&self) -> f64 {
+        self.down * 60.0 * 8.0 / 1000.0
+    }
+
     fn of(traffic: &Traffic, at_host: bool) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
         let per_tick = |count: u64| count as f64 / traffic.link_ticks.max(1) as f64;

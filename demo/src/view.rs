@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use phalanx::ShownWorld;
 use phalanx::prelude::*;
 
 use crate::arena::{ControlPoint, Downed, FIELD_M, Hero, Position, Standing, Unit, standings};
@@ -60,10 +61,11 @@ impl Mark {
     }
 }
 
-/// Draws the field and, below it, a line per player. `names` are by slot.
+/// Draws the field as it is shown and, below it, a line per player as `world` has it. `names` are
+/// by slot.
 #[must_use]
-pub fn draw(world: &World, canvas: Canvas, names: &[String]) -> String {
-    let mut text = draw_field(world, canvas);
+pub fn draw(shown: ShownWorld<'_>, world: &World, canvas: Canvas, names: &[String]) -> String {
+    let mut text = draw_field(shown, canvas);
     for standing in standings(world) {
         text.push_str(&standing_line(&standing, names, canvas.colours));
         text.push('\n');
@@ -100,8 +102,8 @@ pub fn standing_line(standing: &Standing, names: &[String], colours: bool) -> St
 /// What the columns of [`standing_line`] are.
 pub const STANDINGS_HEAD: &str = "   player        score points  units  kills losses hero";
 
-fn draw_field(world: &World, canvas: Canvas) -> String {
-    let marks = marks(world, canvas);
+fn draw_field(shown: ShownWorld<'_>, canvas: Canvas) -> String {
+    let marks = marks(shown, canvas);
     let edge = format!("+{}+\n", "-".repeat(canvas.columns));
     let mut text = edge.clone();
     for row in marks.chunks(canvas.columns) {
@@ -116,29 +118,25 @@ fn draw_field(world: &World, canvas: Canvas) -> String {
     text
 }
 
-fn marks(world: &World, canvas: Canvas) -> Vec<Mark> {
+fn marks(shown: ShownWorld<'_>, canvas: Canvas) -> Vec<Mark> {
     let mut marks = vec![Mark::Nothing; canvas.columns * canvas.rows];
-    let index = world.resource::<NetIndex>();
     // How many more units of the marked slot than of others are here.
     let mut lead = vec![0_u32; marks.len()];
-    for (_, entity) in index.iter() {
-        let Some(position) = world.get::<Position>(entity) else {
-            continue;
-        };
+    for (id, position) in shown.iter::<Position>() {
         let column = cell(position.0.x, canvas.columns);
         let row = cell(position.0.y, canvas.rows);
         let place = row * canvas.columns + column;
-        if let Some(unit) = world.get::<Unit>(entity) {
+        if let Some(unit) = shown.get::<Unit>(id) {
             match marks[place] {
                 Mark::Units(slot) if slot == unit.slot => lead[place] += 1,
                 Mark::Units(_) if lead[place] > 0 => lead[place] -= 1,
                 Mark::Nothing | Mark::Units(_) => marks[place] = Mark::Units(unit.slot),
                 Mark::Point(_) | Mark::Hero(_) => {}
             }
-        } else if let Some(point) = world.get::<ControlPoint>(entity) {
+        } else if let Some(point) = shown.get::<ControlPoint>(id) {
             marks[place] = marks[place].max(Mark::Point(point.holder));
-        } else if let Some(hero) = world.get::<Hero>(entity)
-            && world.get::<Downed>(entity).is_none()
+        } else if let Some(hero) = shown.get::<Hero>(id)
+            && shown.get::<Downed>(id).is_none()
         {
             marks[place] = marks[place].max(Mark::Hero(hero.slot));
         }
@@ -181,7 +179,12 @@ mod tests {
     fn the_field_shows_every_army_and_all_points() {
         let game = arena::game(300).unwrap();
         let simulation = game.simulation(1, 3);
-        let text = draw(simulation.world(), Canvas::new(false), &[]);
+        let text = draw(
+            ShownWorld::new(&simulation, None),
+            simulation.world(),
+            Canvas::new(false),
+            &[],
+        );
         let field: Vec<&str> = text.lines().take(22).collect();
         assert!(field.iter().all(|line| line.chars().count() == 62));
         for letter in ['a', 'b', 'c', '+'] {
@@ -192,7 +195,12 @@ mod tests {
         }
         assert_eq!(text.lines().count(), 22 + 3);
         assert!(!text.contains('\x1b'));
-        let coloured = draw(simulation.world(), Canvas::new(true), &[]);
+        let coloured = draw(
+            ShownWorld::new(&simulation, None),
+            simulation.world(),
+            Canvas::new(true),
+            &[],
+        );
         assert!(coloured.contains("\x1b[31m"));
     }
 
@@ -201,7 +209,12 @@ mod tests {
         let game = arena::game(3).unwrap();
         let simulation = game.simulation(1, 1);
         let names = ["\x1b[2Jevil\n".to_owned()];
-        let text = draw(simulation.world(), Canvas::new(false), &names);
+        let text = draw(
+            ShownWorld::new(&simulation, None),
+            simulation.world(),
+            Canvas::new(false),
+            &names,
+        );
         assert!(!text.contains('\x1b') && text.contains("[2Jevil"));
     }
 }

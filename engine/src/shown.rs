@@ -69,7 +69,8 @@ impl fmt::Debug for ShownWorld<'_> {
 
 impl<'a> ShownWorld<'a> {
     /// What `simulation` shows; on a client of state-sync, with what its node was told of `others`.
-    /// A [`Session`](crate::Session) does this by itself.
+    /// Without, a spectating simulation, as of a replay, shows all that it has. A
+    /// [`Session`](crate::Session) does this by itself.
     #[must_use]
     pub fn new(simulation: &'a EcsSimulation, others: Option<(&'a View, Tables<'a>)>) -> Self {
         Self { simulation, others }
@@ -103,14 +104,15 @@ impl<'a> ShownWorld<'a> {
                 let owner = self.simulation.world().get::<Owner>(entity);
                 id.is_predicted() || owner.is_some_and(|owner| owner.0 == own)
             }
-            Side::Spectating => false,
+            // As of a replay: what it holds is all there is.
+            Side::Spectating => self.others.is_none(),
         }
     }
 
     /// Whether this client predicts `id`, so that it reacts to its player at once.
     #[must_use]
     pub fn is_predicted(&self, id: NetId) -> bool {
-        !self.side().is_authority() && self.present(id).is_some()
+        self.side().predicting().is_some() && self.present(id).is_some()
     }
 
     /// All entities that are shown. Those that are not this client's own go by id ascending.

@@ -114,9 +114,10 @@ pub const REPLAY_CHUNK_TICKS_MAX: u32 = 1024;
 /// a snapshot it has room for 16 B of bookkeeping per entity.
 pub const REPLAY_KEYFRAME_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 16 * ENTITIES_MAX;
 
-/// Entities in all snapshots of one run of states in a replay, but its first. Each decodes in some
-/// 40 ns at most, so this is what a seek may cost. The writer begins another run.
-pub const REPLAY_RUN_ENTITIES_MAX: usize = 1 << 20;
+/// What the states of one run in a replay, but its first, may cost to decode before one more
+/// follows: their bytes, and an eighth of their entities. A byte decodes in some 80 ns at most, so
+/// a seek takes some 50 ms. The writer begins another run.
+pub const REPLAY_RUN_COST_MAX: usize = 1 << 19;
 
 /// Bytes of a replay's index: some two million chunks. The writer refuses to go on beyond.
 pub const REPLAY_INDEX_BYTES_MAX: usize = 16 << 20;

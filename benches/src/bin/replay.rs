@@ -1,13 +1,15 @@
 //! What a replay costs: bytes, time on the tick's thread, seeks and verification.
 //!
 //! ```text
-//! cargo run --release -p phalanx-benches --bin replay [-- MINUTES [UNITS]]
+//! cargo run --release -p phalanx-benches --bin replay [-- [states] MINUTES [UNITS]]
 //! ```
 //!
 //! Plays a match of 8 players at 60 Hz (an hour of it unless MINUTES says otherwise) in a game on
 //! the engine, whose inputs of 8 bytes change with p = 0.1; records it through the writer thread
 //! into a file, then seeks to random ticks and verifies it. The inputs come in two sorts: `noise`
-//! changes all 8 bytes to random ones, the worst case; `sticks` changes what players change.
+//! changes all 8 bytes to random ones, the worst case; `sticks` changes what players change. With
+//! `states` the same match (with `sticks`) is recorded as in state-sync mode: 20 snapshots per second,
+//! each coded against those before, here on the thread that plays.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -19,7 +21,8 @@ use std::time::{Duration, Instant};
 use phalanx::netcode::id::SessionId;
 use phalanx::netcode::link::replay_file::ReplayFile;
 use phalanx::netcode::prng::Prng;
-use phalanx::netcode::replay::{Header, Mode, Player, Reader};
+use phalanx::netcode::replay::{Header, Mode, Player, Reader, Writer};
+use phalanx::netcode::state::Snapshot;
 use phalanx::prelude::*;
 
 const SLOTS: u8 = 8;
@@ -28,10 +31,10 @@ const HASH_TICKS: u32 = 10;
 const SEEKS: u32 = 100;
 
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq)]
-struct Position(Vec2);
+struct Position(#[networked(range(0..=1024), per_unit = 64, position)] Vec2);
 
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq)]
-struct Velocity(Vec2);
+struct Velocity(#[networked(range(-16..=16), per_unit = 256)] Vec2);
 
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq)]
 struct Unit {
@@ -120,12 +123,16 @@ impl Inputs8 {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let states = arguments.next_if(|word| word == "states").is_some();
     let minutes: u32 = arguments.next().map_or(Ok(60), |text| text.parse())?;
     let units: u32 = arguments.next().map_or(Ok(1000), |text| text.parse())?;
     let game = game(units)?;
     let ticks = minutes * 60 * u32::from(game.tick_rate().hz());
     println!("{minutes} minutes, {ticks} ticks, {SLOTS} players, {units} units");
+    if states {
+        return run_states(&game, ticks);
+    }
     for inputs in [Inputs8::Sticks, Inputs8::Noise] {
         println!("\ninputs: {inputs:?}");
         run(&game, ticks, inputs)?;
@@ -141,6 +148,88 @@ fn run(game: &Game, ticks: u32, inputs: Inputs8) -> Result<(), Box<dyn Error>> {
     played
 }
 
+/// Ticks between two snapshots.
+const SNAPSHOT_TICKS: u32 = 3;
+
+fn run_states(game: &Game, ticks: u32) -> Result<(), Box<dyn Error>> {
+    let path = std::env::temp_dir().join(format!("phalanx-bench-{}.phx", std::process::id()));
+    let recorded = record_states(game, ticks, &path);
+    let played = recorded.and_then(|()| play(game, ticks, &path));
+    std::fs::remove_file(&path)?;
+    played
+}
+
+fn record_states(game: &Game, ticks: u32, path: &std::path::Path) -> Result<(), Box<dyn Error>> {
+    let mut simulation = game.simulation(7, SLOTS);
+    let header = header(game, Mode::StateSync, simulation.tick());
+    let mut writer = Writer::new(File::create(path)?, &header)?;
+    let (mut state, mut copy) = (Snapshot::default(), Snapshot::default());
+    simulation.publish(&mut state);
+    writer.state(&state, true)?;
+
+    let mut prng = Prng::new(3);
+    let mut values = [[0_u8; 8]; SLOTS as usize];
+    let mut frame = InputFrame::empty(simulation.tick(), SLOTS, game.input_bytes());
+    let (mut costs, mut copies) = (Vec::new(), Vec::new());
+    for tick in 1..=ticks {
+        frame.set_tick(frame.tick().next());
+        for (slot, value) in (0..SLOTS).zip(&mut values) {
+            if prng.chance_per_million(100_000) {
+                Inputs8::Sticks.change(&mut prng, value);
+            }
+            frame.set(Slot(slot), value);
+        }
+        simulation.step(&frame, StepKind::First);
+        if !tick.is_multiple_of(SNAPSHOT_TICKS) {
+            continue;
+        }
+        simulation.publish(&mut state);
+        let start = Instant::now();
+        copy.clone_from(&state);
+        copies.push(start.elapsed());
+        let start = Instant::now();
+        writer.state(&copy, tick % 3600 == 0)?;
+        costs.push(start.elapsed());
+    }
+    let (_file, summary) = writer.finish()?;
+    let info = Reader::open(BufReader::new(File::open(path)?))?.info()?;
+    println!("file                {:>10} B", summary.bytes);
+    println!(
+        "  states            {:>10} B ({}, {:.0} B each)",
+        info.states.bytes,
+        summary.states,
+        bytes_each(info.states.bytes, summary.states),
+    );
+    println!("  hashes            {:>10} B", info.hashes.bytes);
+    println!(
+        "  keyframes         {:>10} B ({})",
+        info.keyframes.bytes, info.keyframes.chunks
+    );
+    show("copy, per state", &mut copies);
+    show("code and write", &mut costs);
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure to print")]
+fn bytes_each(bytes: u64, count: u32) -> f64 {
+    bytes as f64 / f64::from(count.max(1))
+}
+
+fn header(game: &Game, mode: Mode, start: Tick) -> Header {
+    Header {
+        game: game.id().to_owned(),
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        mode,
+        tick_rate: game.tick_rate(),
+        input_bytes: game.input_bytes(),
+        seed: 7,
+        session: SessionId(1),
+        schema: game.schema().clone(),
+        roster: vec![String::from("bot"); usize::from(SLOTS)],
+        start,
+    }
+}
+
 fn record(
     game: &Game,
     ticks: u32,
@@ -148,18 +237,7 @@ fn record(
     path: &std::path::Path,
 ) -> Result<(), Box<dyn Error>> {
     let mut simulation = game.simulation(7, SLOTS);
-    let header = Header {
-        game: game.id().to_owned(),
-        build: env!("CARGO_PKG_VERSION").to_owned(),
-        mode: Mode::Lockstep,
-        tick_rate: game.tick_rate(),
-        input_bytes: game.input_bytes(),
-        seed: 7,
-        session: SessionId(1),
-        schema: game.schema().clone(),
-        roster: vec![String::from("bot"); usize::from(SLOTS)],
-        start: simulation.tick(),
-    };
+    let header = header(game, Mode::Lockstep, simulation.tick());
     let mut file = ReplayFile::create(path, &header)?;
     file.keyframe(simulation.snapshot());
 
@@ -245,8 +323,9 @@ fn play(game: &Game, ticks: u32, path: &std::path::Path) -> Result<(), Box<dyn E
     let report = player.verify(|_, _| ())?;
     let took = start.elapsed();
     println!(
-        "verify              {:>10.2} s ({} hashes, {} keyframes)",
+        "verify              {:>10.2} s ({} states, {} hashes, {} keyframes)",
         took.as_secs_f64(),
+        report.states,
         report.hashes,
         report.keyframes,
     );

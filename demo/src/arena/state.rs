@@ -5,15 +5,19 @@ use phalanx::prelude::*;
 /// Squads of an army. Squads 0 and 1 fight at arm's length, 2 and 3 shoot.
 pub const SQUADS: usize = 4;
 
-/// Where something is, in metres.
+/// Steps per metre in which state-sync clients get a [`Position`].
+pub(super) const STEPS_PER_M: f32 = 128.0;
+
+/// Where something is, in metres. Clients get it in steps of 1/128 m.
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
 pub struct Position(
-    #[networked(range(0..=200), per_unit = 512, position, interpolate = "linear")] pub Vec2,
+    #[networked(range(0..=200), per_unit = 128, position, interpolate = "linear")] pub Vec2,
 );
 
-/// Metres per tick.
+/// Metres per tick; the host's affair in state-sync mode: clients see where things are.
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
-pub struct Velocity(#[networked(range(-1..=1), per_unit = 2048)] pub Vec2);
+#[networked(visibility = HostOnly)]
+pub struct Velocity(pub Vec2);
 
 /// A member of an army.
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +34,9 @@ pub struct Unit {
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health(#[networked(range(0..=1000), predict = "last")] pub u16);
 
-/// What a unit or hero fights with.
+/// What a unit or hero fights with; the host's affair in state-sync mode.
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[networked(visibility = HostOnly)]
 pub struct Weapon {
     /// Ticks until it may hit again.
     #[networked(range(0..=31))]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use phalanx::ShownWorld;
 use phalanx::netcode::replay::Mode;
 use phalanx::netcode::simulation::Simulation as _;
 use phalanx::netcode::tick::Tick;
@@ -164,7 +165,9 @@ fn play(file: &Path, speed: f64, from: Option<Tick>) -> Result<()> {
             let mut stdout = io::stdout().lock();
             let home = if terminal { "\x1b[H" } else { "" };
             let erase = if terminal { "\x1b[J" } else { "" };
-            let field = view::draw(player.simulation().world(), canvas, &names);
+            let simulation = player.simulation();
+            let shown = ShownWorld::new(simulation, None);
+            let field = view::draw(shown, simulation.world(), canvas, &names);
             writeln!(
                 stdout,
                 "{home}{field}tick {} of {last}{erase}",

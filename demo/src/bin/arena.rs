@@ -19,12 +19,13 @@ use phalanx_demo::session::{
 use phalanx_demo::show::{self, Display};
 use phalanx_demo::summary::{self, Summary};
 use phalanx_demo::tokens;
+use phalanx_demo::truth::Truth;
 
 const PROGRAM: &str = "arena";
 
-/// A top-down skirmish of thousands of units in lockstep. Without a command, it plays a session of
-/// bots on this machine, each on a node of its own, records it and verifies the replay: 1200 ticks
-/// over a network of 50 ms round trip and 2 % loss, unless options say otherwise.
+/// A top-down skirmish of thousands of units, in lockstep or in state-sync mode. Without a command,
+/// it plays a session of bots on this machine, each on a node of its own, records it and verifies the
+/// replay: 1200 ticks over a network of 50 ms round trip and 2 % loss, unless options say otherwise.
 #[derive(Parser, Debug)]
 #[command(name = PROGRAM, version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -217,7 +218,9 @@ fn play_here(options: Options) -> Result<ExitCode> {
         record: Some(file),
         ..settings.clone()
     };
+    let truth = Truth::default();
     let host = Session::host(&hosted, "bot 1", Hands::Bot(settings.seed), link)?;
+    let host = host.in_view_of(&truth);
     let mut sessions = Vec::new();
     for (number, to) in (1..).zip(&destinations) {
         let link = open_link(loopback, &settings, 0, Network::Incoming, number)?;
@@ -228,7 +231,8 @@ fn play_here(options: Options) -> Result<ExitCode> {
             ..settings.clone()
         };
         let hands = Hands::Bot(settings.seed);
-        sessions.push(Session::join(&endless, &name, hands, link, to)?);
+        let session = Session::join(&endless, &name, hands, link, to)?;
+        sessions.push(session.in_view_of(&truth));
     }
 
     let host = show::spawn(display.prepare(host), Arc::clone(&board))?;

@@ -1,11 +1,12 @@
 //! What one node went through.
 
 use phalanx::netcode::id::Slot;
-use phalanx::netcode::node::DesyncReport;
+use phalanx::netcode::node::{DesyncReport, StateSyncStatistics};
 use phalanx::netcode::session::statistics::NodeStatistics;
 use phalanx::netcode::tick::Tick;
 
 use crate::arena::Standing;
+use crate::truth::ShownErrors;
 
 /// Bytes of IPv4 and UDP headers around every datagram.
 pub const HEADER_BYTES: u64 = 28;
@@ -34,8 +35,14 @@ pub struct Outcome {
     pub players: usize,
     /// The last tick.
     pub tick: Tick,
-    /// The state's hash at the last tick.
+    /// Whether it ever had a state.
+    pub took_part: bool,
+    /// The state's hash at the last tick; in state-sync mode the host's, which it tells everyone.
     pub state_hash: Option<u64>,
+    /// Counters of state-sync mode.
+    pub sync: Option<StateSyncStatistics>,
+    /// How far off what a client in that mode showed was.
+    pub shown: Option<ShownErrors>,
     /// The node's counters.
     pub statistics: NodeStatistics,
     /// Differences that were found.

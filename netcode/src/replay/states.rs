@@ -12,8 +12,7 @@ use super::format::ChunkKind;
 use crate::delta::{self, Decoder, Encoder, Reference, Tally, View, WholeEnd};
 use crate::id::NetId;
 use crate::limits::{
-    REPLAY_CHUNK_TICKS_MAX, REPLAY_KEYFRAME_BYTES_MAX, REPLAY_RUN_ENTITIES_MAX,
-    STATE_HELD_BYTES_MAX,
+    REPLAY_CHUNK_TICKS_MAX, REPLAY_KEYFRAME_BYTES_MAX, REPLAY_RUN_COST_MAX, STATE_HELD_BYTES_MAX,
 };
 use crate::state::{
     KindRows, Patch, QuantizedSnapshot, Quantizer, Schema, Shapes, Snapshot, WireLayout,
@@ -43,8 +42,8 @@ struct Window {
     usable: usize,
     /// Memory for the next one.
     spare: QuantizedSnapshot,
-    /// Entities of the run's snapshots but its first.
-    entities: usize,
+    /// What decoding the run's snapshots costs, but for its first.
+    cost: usize,
 }
 
 impl Window {
@@ -55,7 +54,7 @@ impl Window {
     /// A run begins: nothing before it is a reference.
     fn begin_run(&mut self) {
         self.usable = 0;
-        self.entities = 0;
+        self.cost = 0;
     }
 
     /// The references of the next snapshot.
@@ -70,14 +69,16 @@ impl Window {
             .collect()
     }
 
-    /// Whether a snapshot of so many entities may follow in the present run.
-    fn has_room(&self, entities: usize) -> bool {
-        self.entities.saturating_add(entities) <= REPLAY_RUN_ENTITIES_MAX
+    /// Whether another snapshot may follow in the present run.
+    const fn has_room(&self) -> bool {
+        self.cost <= REPLAY_RUN_COST_MAX
     }
 
-    fn push(&mut self, snapshot: QuantizedSnapshot) {
+    /// Adds a snapshot whose body has so many bytes.
+    fn push(&mut self, snapshot: QuantizedSnapshot, bytes: usize) {
         if self.usable > 0 {
-            self.entities += snapshot.len();
+            let cost = bytes.saturating_add(snapshot.len() / 8);
+            self.cost = self.cost.saturating_add(cost);
         }
         self.snapshots.push_back(snapshot);
         self.usable = (self.usable + 1).min(WINDOW);
@@ -219,7 +220,7 @@ impl StateRun {
     pub(super) fn begins_run(&self, next: &QuantizedSnapshot) -> bool {
         self.window.newest().is_none()
             || next.tick.since(self.run_first) >= self.run_ticks
-            || !self.window.has_room(next.len())
+            || !self.window.has_room()
     }
 
     /// Adds a snapshot. The first of a run needs no other.
@@ -258,7 +259,7 @@ impl StateRun {
         chunk.last = tick;
         chunk.count += 1;
         put_counted(&mut chunk.bodies, &body);
-        self.window.push(snapshot);
+        self.window.push(snapshot, body.len());
         Ok(())
     }
 
@@ -415,6 +416,9 @@ impl StateDecoder {
 
     /// Decodes the next snapshot of the run.
     pub(super) fn decode(&mut self, tick: Tick, body: &[u8]) -> Result<(), DecodeError> {
+        if !self.window.has_room() {
+            return Err(DecodeError::Invalid("a run of states is too long"));
+        }
         let mut snapshot = core::mem::take(&mut self.window.spare);
         let references = self.window.references();
         let span =
@@ -426,9 +430,6 @@ impl StateDecoder {
         if snapshot.memory() > STATE_HELD_BYTES_MAX {
             return Err(DecodeError::Invalid("a state is too large"));
         }
-        if !references.is_empty() && !self.window.has_room(snapshot.len()) {
-            return Err(DecodeError::Invalid("a run of states is too long"));
-        }
         if let Some(encoder) = &mut self.inspector {
             let now = View::all(&snapshot);
             let mut out = Vec::new();
@@ -436,7 +437,7 @@ impl StateDecoder {
             encoder.encode_whole(&self.shapes, now, &references, NetId::NONE, room, &mut out);
         }
         drop(references);
-        self.window.push(snapshot);
+        self.window.push(snapshot, body.len());
         Ok(())
     }
 }

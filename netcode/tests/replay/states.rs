@@ -2,7 +2,7 @@
 
 use super::*;
 use phalanx_netcode::input::InputFrame;
-use phalanx_netcode::limits::REPLAY_RUN_ENTITIES_MAX;
+use phalanx_netcode::limits::REPLAY_RUN_COST_MAX;
 use phalanx_netcode::state::{QuantizedSnapshot, Quantizer, Shapes, WireLayout};
 
 /// Ticks between two states.
@@ -133,7 +133,7 @@ fn runs_end_before_a_seek_costs_too_much() {
     let mut state = Snapshot::default();
     let mut toy = toy;
     toy.publish(&mut state);
-    for tick in 0..30 {
+    for tick in 0..120 {
         state.tick = Tick::new(tick);
         writer.state(&state, false).unwrap();
     }
@@ -142,12 +142,11 @@ fn runs_end_before_a_seek_costs_too_much() {
         .iter()
         .filter(|chunk| chunk.1 == 0x10)
         .count();
-    // The resources are an entity too; the first state of a run is free.
-    let per_run = 1 + REPLAY_RUN_ENTITIES_MAX / 40_001;
-    assert_eq!(runs, 30_usize.div_ceil(per_run));
-    assert!(runs > 1);
+    // Nothing changes: a state costs an eighth of its entities and hardly a byte.
+    let least = 120 / (2 + REPLAY_RUN_COST_MAX / (40_000 / 8));
+    assert!((least..=least + 2).contains(&runs) && runs > 1, "{runs}");
     let report = verify(&bytes).unwrap();
-    assert_eq!(report.states, 30);
+    assert_eq!(report.states, 120);
 }
 
 #[test]

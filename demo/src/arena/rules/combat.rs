@@ -139,14 +139,16 @@ pub(super) fn fall(
 pub(super) fn rise(
     side: Res<Side>,
     tick: Res<CurrentTick>,
-    mut heroes: Ordered<(&NetId, &Hero, &Downed, &mut Health, &mut Velocity)>,
+    mut heroes: Ordered<(&NetId, &Hero, &Downed, &mut Health, Option<&mut Velocity>)>,
     mut commands: NetCommands,
 ) {
-    for (&id, hero, downed, mut health, mut velocity) in heroes.iter_mut() {
+    for (&id, hero, downed, mut health, velocity) in heroes.iter_mut() {
         if !side.computes(hero.slot) {
             continue;
         }
-        velocity.0 = Vec2::ZERO;
+        if let Some(mut velocity) = velocity {
+            velocity.0 = Vec2::ZERO;
+        }
         if downed.until <= tick.0 {
             health.0 = HERO_HEALTH;
             commands.remove::<Downed>(id);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use phalanx::prelude::*;
 
 use super::{base_of, on_field, slots_of};
+use crate::arena::state::STEPS_PER_M;
 use crate::arena::{Armies, Command, Downed, Health, Hero, Position, SquadOrder, Velocity, Weapon};
 
 /// Health of a hero at its best.
@@ -59,17 +60,22 @@ pub(super) fn give_orders(inputs: Res<Inputs<Command>>, mut armies: ResMut<Armie
 pub(super) fn steer_heroes(
     side: Res<Side>,
     inputs: Res<Inputs<Command>>,
-    mut heroes: Query<(&Hero, &mut Position, &mut Velocity), Without<Downed>>,
+    mut heroes: Query<(&Hero, &mut Position, Option<&mut Velocity>), Without<Downed>>,
 ) {
-    for (hero, mut position, mut velocity) in &mut heroes {
+    for (hero, mut position, velocity) in &mut heroes {
         if !side.computes(hero.slot) {
             continue;
         }
         let way = inputs
             .get(hero.slot)
             .map_or(Vec2::ZERO, |command| command.way());
-        velocity.0 = way * HERO_SPEED;
-        position.0 = on_field(position.0 + velocity.0);
+        let way = way * HERO_SPEED;
+        // A client is not told velocities.
+        if let Some(mut velocity) = velocity {
+            velocity.0 = way;
+        }
+        // On the steps of its wire form, a hero goes the same way on the host and on its client.
+        position.0 = (on_field(position.0 + way) * STEPS_PER_M).round() / STEPS_PER_M;
     }
 }
 
