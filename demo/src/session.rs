@@ -345,6 +345,13 @@ impl Session {
                 log.news.push(format!("{}: {reason}", quoted(&member.name)));
             }
             Event::Started => log.news.push("the match begins".to_owned()),
+            Event::ClaimRefused { slot, entity, .. } => {
+                let id = entity.bits();
+                log.news.push(format!(
+                    "ignored what slot {} says of entity {id:#x}",
+                    slot.0
+                ));
+            }
             Event::Healed { tick } => {
                 log.news
                     .push(format!("took over the host's state of tick {tick}"));

@@ -14,6 +14,7 @@ use phalanx_netcode::limits::{INPUT_BYTES_MAX, NAME_BYTES_MAX};
 use phalanx_netcode::state::{Exact, KindSchema, Networked, Schema, SchemaError, Visibility};
 use phalanx_netcode::tick::TickRate;
 
+use crate::claims::ClaimedValues;
 use crate::events::EventSource;
 use crate::input::{self, Inputs, SlotPresence};
 use crate::net_id::NetIdAllocator;
@@ -44,11 +45,15 @@ pub(crate) struct GameInner {
     pub(crate) tick_systems: Vec<SystemSource>,
     pub(crate) derive_systems: Vec<SystemSource>,
     pub(crate) setups: Vec<Setup>,
+    pub(crate) claim_rules: Vec<ClaimRule>,
     pub(crate) events: Vec<EventSource>,
     pub(crate) rewinds: Vec<RewindSource>,
 }
 
 type Setup = Box<dyn Fn(&mut World, &SessionSetup) + Send + Sync>;
+
+/// Whether a client may say this of an entity that it decides.
+pub(crate) type ClaimRule = Box<dyn Fn(&World, &ClaimedValues<'_>) -> bool + Send + Sync>;
 
 /// The input type, with its name erased.
 struct InputType {
@@ -159,6 +164,7 @@ impl Game {
             tick_systems: Vec::new(),
             derive_systems: Vec::new(),
             setups: Vec::new(),
+            claim_rules: Vec::new(),
             events: Vec::new(),
             rewinds: Vec::new(),
             error: None,
@@ -266,6 +272,7 @@ pub struct GameBuilder {
     tick_systems: Vec<SystemSource>,
     derive_systems: Vec<SystemSource>,
     setups: Vec<Setup>,
+    claim_rules: Vec<ClaimRule>,
     events: Vec<EventSource>,
     rewinds: Vec<RewindSource>,
     /// The first mistake; `build` returns it.
@@ -384,6 +391,17 @@ impl GameBuilder {
         self
     }
 
+    /// Adds a rule for what clients say of entities that they decide ([`Authority`]). The host
+    /// asks it between two ticks, with the world as it is before; where it says no, the claim is
+    /// ignored, counted and reported. Without rules every value passes that the schema allows.
+    pub fn validate_claims(
+        mut self,
+        rule: impl Fn(&World, &ClaimedValues<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.claim_rules.push(Box::new(rule));
+        self
+    }
+
     /// Checks the parts and puts them together.
     ///
     /// # Errors
@@ -440,6 +458,7 @@ impl GameBuilder {
             tick_systems: self.tick_systems,
             derive_systems: self.derive_systems,
             setups: self.setups,
+            claim_rules: self.claim_rules,
             events: self.events,
             rewinds: self.rewinds,
         };

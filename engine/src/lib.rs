@@ -74,6 +74,7 @@ extern crate self as phalanx;
 #[cfg(feature = "bevy_app")]
 pub mod app;
 mod checker;
+mod claims;
 mod events;
 mod game;
 mod input;
@@ -98,6 +99,7 @@ pub use phalanx_netcode as netcode;
 pub use phalanx_netcode::state::{Exact, Networked};
 
 pub use checker::{CheckError, CheckReport, CheckStep, Checker};
+pub use claims::ClaimedValues;
 pub use events::TickEvents;
 pub use game::{Game, GameBuilder, GameError, SessionSetup};
 pub use input::{CurrentTick, Inputs, SlotPresence, Stepping};

@@ -28,24 +28,25 @@ use bevy_ecs::resource::Resource;
 use bevy_ecs::schedule::Schedule;
 use bevy_ecs::world::World;
 use phalanx_netcode::hash::ValueHasher;
-use phalanx_netcode::id::{self, Slot};
+use phalanx_netcode::id::{self, NetId as RawNetId, Slot};
 use phalanx_netcode::input::InputFrame;
-use phalanx_netcode::simulation::{Simulation, StepKind};
+use phalanx_netcode::simulation::{ClaimRefused, Simulation, StepKind};
 use phalanx_netcode::state::{
     ImportError, KindHasher, KindRows, KindSchema, KindShape, Networked, Patch, Schema, Snapshot,
     StateHash, Visibility, kind_salt,
 };
 use phalanx_netcode::tick::Tick;
 
+use crate::claims::ClaimedValues;
 use crate::events::TickEvents;
-use crate::game::{Game, RESERVED_PREFIX, SessionSetup};
+use crate::game::{ClaimRule, Game, RESERVED_PREFIX, SessionSetup};
 use crate::input::{CurrentTick, SlotPresence, Stepping};
 use crate::net_id::{NetId, NetIdAllocator, NetIndex};
 use crate::rewind::SeenTicks;
 use crate::rng::TickRng;
 use crate::schedule::{self, DeriveSchedule, TickSchedule};
 use crate::shown::{self, Corrections, Smoothing};
-use crate::side::{Owner, Side};
+use crate::side::{Authority, Owner, Side};
 use crate::spawn::{SpawnCounts, first_predicted_id};
 
 use column::Column;
@@ -136,6 +137,7 @@ pub struct EcsSimulation {
     kinds: Vec<Option<Box<dyn Kind>>>,
     structure: StructureReader,
     owners: QueryState<(Entity, &'static NetId, &'static Owner)>,
+    deciders: QueryState<(Entity, &'static NetId, &'static Authority)>,
     /// Bevy's tick of the last publication, as long as change detection has seen every change
     /// since.
     published: Option<ChangeTick>,
@@ -220,6 +222,7 @@ impl EcsSimulation {
         let filters = world.remove_resource::<DefaultQueryFilters>();
         let structure = StructureReader::new(&mut world);
         let owners = QueryState::new(&mut world);
+        let deciders = QueryState::new(&mut world);
         let kinds = inner
             .kinds
             .iter()
@@ -250,6 +253,7 @@ impl EcsSimulation {
             kinds,
             structure,
             owners,
+            deciders,
             published: None,
             ranks: Ranks::default(),
             spare: Arc::default(),
@@ -681,11 +685,48 @@ impl Simulation for EcsSimulation {
         Ok(())
     }
 
+    /// Costs what the patch has. No entity goes.
+    fn overwrite(&mut self, patch: &Patch) -> Result<(), ImportError> {
+        let schema = self.game.schema();
+        let kinds = &mut self.kinds;
+        self.patcher.read(&self.world, patch, schema, kinds)?;
+        self.patcher.write(&mut self.world, patch, schema, kinds);
+        self.derive_schedule.run(&mut self.world);
+        Ok(())
+    }
+
+    /// Costs what the slot decides.
+    fn publish_decided(&mut self, slot: Slot, out: &mut Snapshot) {
+        let mut decided: Vec<(NetId, Entity)> = self
+            .deciders
+            .iter(&self.world)
+            .filter(|(_, id, authority)| authority.0 == slot && !id.is_predicted())
+            .map(|(entity, &id, _authority)| (id, entity))
+            .collect();
+        decided.sort_unstable();
+        self.publish_entities(&decided, out);
+    }
+
+    /// The game's rules see the claim before it is taken over:
+    /// [`GameBuilder::validate_claims`](crate::GameBuilder::validate_claims).
+    fn claim(&mut self, slot: Slot, id: RawNetId, patch: &Patch) -> Result<(), ClaimRefused> {
+        let id = NetId::from(id);
+        let game = self.game.inner();
+        let entity = self.world.resource::<NetIndex>().get(id);
+        let is_own = entity
+            .and_then(|entity| self.world.get::<Authority>(entity))
+            .is_some_and(|authority| authority.0 == slot);
+        let claim = ClaimedValues::new(slot, id, self.game.schema(), patch);
+        let passes = |rule: &ClaimRule| rule(&self.world, &claim);
+        if !is_own || !game.claim_rules.iter().all(passes) {
+            return Err(ClaimRefused);
+        }
+        self.overwrite(patch).map_err(|_unfit| ClaimRefused)
+    }
+
     /// Costs what the slot has. Entities that this client spawned in advance are not among them:
     /// the authority does not know them.
     fn publish_owned(&mut self, slot: Slot, out: &mut Snapshot) {
-        out.tick = self.tick;
-        out.kinds.resize_with(self.kinds.len(), KindRows::default);
         let mut owned: Vec<(NetId, Entity)> = self
             .owners
             .iter(&self.world)
@@ -693,6 +734,21 @@ impl Simulation for EcsSimulation {
             .map(|(entity, &id, _owner)| (id, entity))
             .collect();
         owned.sort_unstable();
+        self.publish_entities(&owned, out);
+    }
+
+    /// [`Rewind`](crate::Rewind) goes back as far.
+    fn seen(&mut self, slot: Slot, behind_ticks: u32) {
+        let mut seen = self.world.resource_mut::<SeenTicks>();
+        seen.set(slot, behind_ticks);
+    }
+}
+
+impl EcsSimulation {
+    /// Writes what clients may see of `entities`, which go by id ascending.
+    fn publish_entities(&self, entities: &[(NetId, Entity)], out: &mut Snapshot) {
+        out.tick = self.tick;
+        out.kinds.resize_with(self.kinds.len(), KindRows::default);
         let schemas = self.game.schema().kinds();
         let kinds = self.kinds.iter().zip(schemas).zip(&mut out.kinds);
         for ((kind, schema), rows) in kinds {
@@ -701,18 +757,12 @@ impl Simulation for EcsSimulation {
                 continue;
             }
             match kind {
-                Some(kind) => kind.publish_some(&self.world, &owned, rows),
-                None => owned
+                Some(kind) => kind.publish_some(&self.world, entities, rows),
+                None => entities
                     .iter()
                     .for_each(|(id, _entity)| rows.push(id.raw(), |_bytes| {})),
             }
         }
-    }
-
-    /// [`Rewind`](crate::Rewind) goes back as far.
-    fn seen(&mut self, slot: Slot, behind_ticks: u32) {
-        let mut seen = self.world.resource_mut::<SeenTicks>();
-        seen.set(slot, behind_ticks);
     }
 }
 

@@ -319,6 +319,25 @@ impl<P: Player> Driver<P> {
                     }
                     self.node.commit_patch(now, is_patched);
                 }
+                Request::PublishDecided { tick, slot } => {
+                    if let Some(simulation) = &mut self.simulation {
+                        simulation.publish_decided(slot, &mut self.published);
+                        debug_assert_eq!(self.published.tick, tick, "the current state");
+                        self.node.commit_decided(&self.published);
+                    }
+                }
+                Request::Overwrite(patch) => {
+                    if let Some(simulation) = &mut self.simulation {
+                        // Rows that this simulation itself gave out; without them it only shows
+                        // the host's word for a while.
+                        let _fits = simulation.overwrite(patch);
+                    }
+                }
+                Request::Claim { slot, id, patch } => {
+                    let simulation = self.simulation.as_mut();
+                    let taken = simulation.is_some_and(|it| it.claim(slot, id, patch).is_ok());
+                    self.node.commit_claim(taken);
+                }
                 Request::Seen { slot, behind_ticks } => {
                     if let Some(simulation) = &mut self.simulation {
                         simulation.seen(slot, behind_ticks);

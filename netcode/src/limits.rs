@@ -174,3 +174,9 @@ const _: () = {
 /// Slots times input size of a session, in bytes, so that one whole input frame always fits one
 /// datagram. A session with more is refused when it is opened, and so is a welcome to one.
 pub const INPUT_FRAME_BYTES_MAX: usize = 576;
+
+/// Bytes that a datagram of a client has for what it says of the entities that it decides.
+pub const CLAIM_BYTES_MAX: usize = 400;
+
+/// Entities of which a client may claim something in one datagram.
+pub const CLAIMS_MAX: usize = 64;

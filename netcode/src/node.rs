@@ -367,6 +367,20 @@ impl Node {
         }
     }
 
+    /// Answers [`Request::PublishDecided`] with the entities that this node's slot decides.
+    pub fn commit_decided(&mut self, snapshot: &Snapshot) {
+        if let Role::Client(client) = &mut self.role {
+            client.commit_decided(snapshot);
+        }
+    }
+
+    /// Answers [`Request::Claim`]: whether the simulation has taken it over.
+    pub fn commit_claim(&mut self, is_taken: bool) {
+        if let Role::Host(host) = &mut self.role {
+            host.commit_claim(&mut self.core, is_taken);
+        }
+    }
+
     /// Answers [`Request::Patch`]. If the patch could not be taken over, the state is lost: the
     /// client asks the host for all of it.
     pub fn commit_patch(&mut self, now: Time, is_patched: bool) {
@@ -445,7 +459,26 @@ impl Node {
     /// The next request. Obey it before the next call.
     pub fn poll_request(&mut self) -> Option<Request<'_>> {
         let own = self.own_slot();
+        // What need not be written back needs no request.
+        while let (Some(&Todo::Overwrite(tick)), Role::Client(client)) =
+            (self.core.todo.front(), &mut self.role)
+            && client.look_back(tick).is_none()
+        {
+            self.core.todo.pop_front();
+        }
         Some(match self.core.todo.pop_front()? {
+            Todo::PublishDecided(tick, slot) => Request::PublishDecided { tick, slot },
+            Todo::Overwrite(tick) => match &mut self.role {
+                Role::Client(client) => Request::Overwrite(client.look_back(tick)?),
+                Role::Host(_) => return None,
+            },
+            Todo::Claim(tick) => match &mut self.role {
+                Role::Host(host) => {
+                    let (slot, id, patch) = host.next_claim(tick)?;
+                    Request::Claim { slot, id, patch }
+                }
+                Role::Client(_) => return None,
+            },
             Todo::Begin => Request::Begin(&self.core.info),
             Todo::Sample(tick) => Request::Sample { tick },
             Todo::Step(tick, kind) => Request::Step {

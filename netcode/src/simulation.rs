@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::id::Slot;
+use crate::id::{NetId, Slot};
 use crate::input::InputFrame;
 use crate::state::{ImportError, Patch, Schema, Snapshot, StateHash, Visibility};
 use crate::tick::Tick;
@@ -81,20 +81,7 @@ pub trait Simulation {
     fn publish_owned(&mut self, slot: Slot, out: &mut Snapshot) {
         self.publish(out);
         let schema = Arc::clone(self.schema());
-        let owners = schema
-            .kinds()
-            .iter()
-            .position(|kind| kind.name == OWNER_KIND);
-        let owners = owners.and_then(|index| out.kinds.get(index)).cloned();
-        for rows in &mut out.kinds {
-            let all = core::mem::take(rows);
-            for (id, row) in all.rows() {
-                let owner = owners.as_ref().and_then(|owners| owners.find(id)?.first());
-                if owner == Some(&slot.0) {
-                    rows.push(id, |out| out.extend_from_slice(row));
-                }
-            }
-        }
+        keep_entities_of(slot, OWNER_KIND, &schema, out);
     }
 
     /// Takes over what the authority says has changed; the state is that of `patch.tick` then.
@@ -110,6 +97,34 @@ pub trait Simulation {
         self.import(&snapshot)
     }
 
+    /// As [`Simulation::publish_owned`], but the entities that `slot` decides: those whose
+    /// [`AUTHORITY_KIND`] says so. On the client in that slot, after each tick.
+    fn publish_decided(&mut self, slot: Slot, out: &mut Snapshot) {
+        self.publish(out);
+        let schema = Arc::clone(self.schema());
+        keep_entities_of(slot, AUTHORITY_KIND, &schema, out);
+    }
+
+    /// Overwrites rows of entities that are there, in the present tick: on a client, what it
+    /// decides itself and the host's word must not turn back.
+    ///
+    /// # Errors
+    /// If the patch does not fit the schema; the current state is then unchanged.
+    fn overwrite(&mut self, patch: &Patch) -> Result<(), ImportError> {
+        self.patch(patch)
+    }
+
+    /// The client in `slot`, which decides the entity `id`, says what `patch` has of it: rows of
+    /// kinds that the entity has, of that entity alone. On the host, between two ticks. The state
+    /// takes it over, or stays as it was.
+    ///
+    /// # Errors
+    /// If the game's rules forbid it.
+    fn claim(&mut self, slot: Slot, id: NetId, patch: &Patch) -> Result<(), ClaimRefused> {
+        let _ = (slot, id);
+        self.overwrite(patch).map_err(|_unfit| ClaimRefused)
+    }
+
     /// Takes notice that the player of `slot` sees others as they were `behind_ticks` ago when its
     /// inputs act: for queries that the host answers for what that player saw.
     fn seen(&mut self, slot: Slot, behind_ticks: u32) {
@@ -117,13 +132,35 @@ pub trait Simulation {
     }
 }
 
+/// The game's rules forbid what a client says of an entity that it decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the game's rules forbid what the client says of its entity")]
+pub struct ClaimRefused;
+
+/// Drops all rows but those of entities whose kind `name` has `slot` in the first byte.
+fn keep_entities_of(slot: Slot, name: &str, schema: &Schema, out: &mut Snapshot) {
+    let kind = schema.kinds().iter().position(|kind| kind.name == name);
+    let slots = kind.and_then(|index| out.kinds.get(index)).cloned();
+    for rows in &mut out.kinds {
+        let all = core::mem::take(rows);
+        for (id, row) in all.rows() {
+            let of = slots.as_ref().and_then(|slots| slots.find(id)?.first());
+            if of == Some(&slot.0) {
+                rows.push(id, |out| out.extend_from_slice(row));
+            }
+        }
+    }
+}
+
+/// Name of the kind that says which slot decides an entity, in the first byte of its rows.
+pub const AUTHORITY_KIND: &str = "phalanx.authority";
+
 /// Name of the kind that says which slot an entity belongs to, in the first byte of its rows.
 pub const OWNER_KIND: &str = "phalanx.owner";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::NetId;
     use crate::state::{
         ExactType, FieldSchema, KindSchema, KindShape, QuantizedSnapshot, Quantizer, Shapes,
         WireForm, WireLayout,

@@ -10,6 +10,7 @@
 //! ```
 
 mod budget;
+mod claims;
 mod head;
 mod interest;
 mod publisher;
@@ -20,6 +21,8 @@ mod rows;
 mod subscription;
 mod view;
 
+pub(crate) use claims::authority_kind;
+pub use claims::{Claim, Claims, authority_of, claimable_kinds, read_claims};
 pub use interest::{Interest, ROOM_KIND, Viewer, VisibilityRule};
 pub use publisher::{Publisher, PublisherConfig, PublisherStatistics};
 pub use receiver::{ReadError, ReadReport, Receiver};

@@ -228,9 +228,11 @@ fn tick_datagrams_with_each_section() {
         control: control.control,
         messages: messages.messages,
         missing: 0,
+        claims: None,
     };
     let missing = TickHeader {
         missing: 1 << 7 | 1,
+        claims: None,
         ..acked
     };
     check_tick(&missing, 5, "8e 05 04 40 81 01 ba 7c");

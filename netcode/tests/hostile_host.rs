@@ -92,6 +92,9 @@ fn obey(node: &mut Node, now: Time) -> u32 {
                 | Request::Restore { .. }
                 | Request::Publish { .. }
                 | Request::PublishOwned { .. }
+                | Request::PublishDecided { .. }
+                | Request::Overwrite(_)
+                | Request::Claim { .. }
                 | Request::Seen { .. },
             ) => {}
         }
@@ -213,6 +216,7 @@ fn no_word_of_a_host_breaks_a_client() {
                 control,
                 messages: None,
                 missing: 0,
+                claims: None,
             };
             first_control += if control.is_some() { count } else { 0 };
             let mut bytes = Vec::new();

@@ -12,9 +12,11 @@ use phalanx::netcode::input::InputFrame;
 use phalanx::netcode::node::SessionInfo;
 use phalanx::netcode::prng::Prng;
 use phalanx::netcode::session::config::{GameInfo, Mode};
-use phalanx::netcode::simulation::{OWNER_KIND, Simulation, StepKind};
+use phalanx::netcode::simulation::{
+    AUTHORITY_KIND, ClaimRefused, OWNER_KIND, Simulation, StepKind,
+};
 use phalanx::netcode::state::{
-    ExactType, FieldSchema, ImportError, KindSchema, KindShape, Schema, Snapshot, StateHash,
+    ExactType, FieldSchema, ImportError, KindSchema, KindShape, Patch, Schema, Snapshot, StateHash,
     Visibility, WireForm,
 };
 use phalanx::netcode::tick::{Tick, TickRate};
@@ -82,6 +84,12 @@ pub fn game() -> GameInfo {
             Visibility::Client,
             vec![FieldSchema::new("slot", ExactType::U8)],
         ),
+        kind(
+            AUTHORITY_KIND,
+            KindShape::Component,
+            Visibility::Client,
+            vec![FieldSchema::new("slot", ExactType::U8)],
+        ),
     ]);
     GameInfo {
         game: "yard".to_owned(),
@@ -102,6 +110,8 @@ pub struct Body {
     pub speed: [i32; 2],
     /// Whose it is.
     pub owner: Option<u8>,
+    /// Whose client decides it, if not the host.
+    pub decider: Option<u8>,
     /// A component that comes and goes.
     pub hits: Option<u16>,
 }
@@ -115,6 +125,9 @@ pub struct Plan {
     pub is_lively: bool,
     /// Ticks between two gusts that push all heroes, which no client can foresee; 0 for none.
     pub gust_ticks: u32,
+    /// Ticks after which another one decides the first body: the host, slot 0, slot 1, and again;
+    /// 0 for the host at all times.
+    pub term_ticks: u32,
 }
 
 impl Default for Plan {
@@ -123,6 +136,7 @@ impl Default for Plan {
             bodies: 12,
             is_lively: true,
             gust_ticks: 0,
+            term_ticks: 0,
         }
     }
 }
@@ -141,6 +155,8 @@ pub struct Yard {
     pub patches: u64,
     /// What others see, as told last: by slot.
     pub seen: BTreeMap<u8, u32>,
+    /// Claims that came to the simulation, by slot.
+    pub claims: BTreeMap<u8, u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -185,6 +201,7 @@ impl Yard {
             steps: [0; 2],
             patches: 0,
             seen: BTreeMap::new(),
+            claims: BTreeMap::new(),
         }
     }
 
@@ -210,7 +227,16 @@ impl Yard {
     fn live(&mut self) {
         let mut prng = Prng::new(self.state.secret ^ u64::from(self.state.tick.number()));
         let state = &mut self.state;
-        for body in state.bodies.values_mut().filter(|it| it.owner.is_none()) {
+        let (number, term) = (state.tick.number(), self.plan.term_ticks);
+        if term > 0
+            && number.is_multiple_of(term)
+            && let Some(first) = state.bodies.get_mut(&100)
+        {
+            first.decider = [None, Some(0), Some(1)][(number / term % 3) as usize];
+            first.speed = [0; 2];
+        }
+        let is_here = |it: &&mut Body| it.owner.is_none() && it.decider.is_none();
+        for body in state.bodies.values_mut().filter(is_here) {
             if prng.below(40) == 0 {
                 body.speed = random_speed(&mut prng);
             }
@@ -250,7 +276,7 @@ impl Yard {
     fn snapshot(&self, state: &State) -> Snapshot {
         let mut snapshot = Snapshot {
             tick: state.tick,
-            kinds: vec![Default::default(); 5],
+            kinds: vec![Default::default(); 6],
         };
         let kinds = &mut snapshot.kinds;
         for (&id, body) in &state.bodies {
@@ -267,7 +293,10 @@ impl Yard {
                 kinds[1].push(id, |out| out.extend(hits.to_le_bytes()));
             }
             if let Some(owner) = body.owner {
-                kinds[4].push(id, |out| out.push(owner));
+                kinds[5].push(id, |out| out.push(owner));
+            }
+            if let Some(decider) = body.decider {
+                kinds[4].push(id, |out| out.push(decider));
             }
         }
         kinds[2].push(NetId::NONE, |out| out.extend(state.secret.to_le_bytes()));
@@ -292,6 +321,11 @@ impl Simulation for Yard {
         self.state.tick = frame.tick();
         self.steps[usize::from(kind == StepKind::Again)] += 1;
         for body in self.state.bodies.values_mut() {
+            if body.decider.is_some() && body.decider == self.predicts {
+                // What the host could not know: it counts the steps of its client.
+                body.at = [wrapped(body.at[0] + 1), body.at[1]];
+                continue;
+            }
             let Some(owner) = body.owner else { continue };
             if self.predicts.is_some_and(|slot| slot != owner) {
                 continue;
@@ -332,10 +366,10 @@ impl Simulation for Yard {
     fn import(&mut self, snapshot: &Snapshot) -> Result<(), ImportError> {
         snapshot.validate(&self.schema)?;
         self.patches += 1;
-        let [bodies, marks, secret, weather, owners] = &snapshot.kinds[..] else {
+        let [bodies, marks, secret, weather, deciders, owners] = &snapshot.kinds[..] else {
             return Err(ImportError::KindCount {
                 found: snapshot.kinds.len(),
-                expected: 5,
+                expected: 6,
             });
         };
         let word = |bytes: &[u8]| i32::from_le_bytes(bytes.try_into().expect("validated"));
@@ -349,6 +383,7 @@ impl Simulation for Yard {
                 at: [step(&row[..4]), step(&row[4..8])],
                 speed: [word(&row[8..12]), word(&row[12..16])],
                 owner: owners.find(id).map(|row| row[0]),
+                decider: deciders.find(id).map(|row| row[0]),
                 hits: marks
                     .find(id)
                     .map(|row| u16::from_le_bytes([row[0], row[1]])),
@@ -363,6 +398,15 @@ impl Simulation for Yard {
         }
         self.state = state;
         Ok(())
+    }
+
+    fn claim(&mut self, slot: Slot, id: NetId, patch: &Patch) -> Result<(), ClaimRefused> {
+        *self.claims.entry(slot.0).or_default() += 1;
+        let body = self.state.bodies.get(&id.bits());
+        if body.is_none_or(|body| body.decider != Some(slot.0)) {
+            return Err(ClaimRefused);
+        }
+        self.overwrite(patch).map_err(|_unfit| ClaimRefused)
     }
 
     fn seen(&mut self, slot: Slot, behind_ticks: u32) {
@@ -398,6 +442,11 @@ fn fly(body: &mut Body) {
     }
 }
 
+/// Goes round within the edges.
+fn wrapped(at: i32) -> i32 {
+    if at > EDGE { -EDGE } else { at }
+}
+
 fn to_float(steps: i32) -> f32 {
     let steps = i16::try_from(steps).expect("within the edges");
     f32::from(steps) / 64.0
@@ -424,6 +473,8 @@ pub struct Pusher {
     pub pushed: BTreeMap<Tick, u8>,
     /// The hero of the own slot, as it was after a tick ran for the first time.
     pub shown: BTreeMap<Tick, Body>,
+    /// The first body, after each tick that ran for the first time.
+    pub first: BTreeMap<Tick, Body>,
     /// On the host: the newest worlds, by tick.
     pub worlds: BTreeMap<Tick, BTreeMap<u64, Body>>,
     slot: Option<u8>,
@@ -462,6 +513,9 @@ impl Player for Pusher {
         if let Some(hero) = self.slot.and_then(|slot| yard.hero(slot)) {
             self.shown.insert(frame.tick(), hero.clone());
         }
+        if let Some(first) = yard.bodies().get(&100) {
+            self.first.insert(frame.tick(), first.clone());
+        }
         if self.is_host {
             self.worlds.insert(frame.tick(), yard.bodies().clone());
             if self.worlds.len() > WORLDS_MAX {
@@ -480,6 +534,7 @@ impl Seeded for Pusher {
             turns_per_million: 50_000,
             pushed: BTreeMap::new(),
             shown: BTreeMap::new(),
+            first: BTreeMap::new(),
             worlds: BTreeMap::new(),
             slot: None,
             is_host: false,

@@ -201,6 +201,9 @@ impl Session {
                     | Request::Restore { .. }
                     | Request::Export { .. }
                     | Request::Import { .. }
+                    | Request::PublishDecided { .. }
+                    | Request::Overwrite(_)
+                    | Request::Claim { .. }
                     | Request::Seen { .. },
                 ) => Answer::None,
                 Some(Request::Publish { tick }) => Answer::Publish(tick),

@@ -134,6 +134,7 @@ const CALM: Plan = Plan {
     bodies: 6,
     is_lively: false,
     gust_ticks: 0,
+    term_ticks: 0,
 };
 
 #[test]
@@ -405,6 +406,7 @@ impl Trial {
                 bodies,
                 is_lively: prng.below(4) != 0,
                 gust_ticks: below(&mut prng, 200),
+                term_ticks: 0,
             },
         );
         Self {

@@ -251,6 +251,9 @@ impl Network {
                 | Request::Publish { .. }
                 | Request::PublishOwned { .. }
                 | Request::Patch(_)
+                | Request::PublishDecided { .. }
+                | Request::Overwrite(_)
+                | Request::Claim { .. }
                 | Request::Seen { .. } => {}
             }
         }

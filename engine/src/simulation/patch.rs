@@ -135,6 +135,17 @@ impl Patcher {
         kinds: &mut [Option<Box<dyn Kind>>],
     ) {
         self.despawn(world, patch);
+        self.write(world, patch, schema, kinds);
+    }
+
+    /// As [`Patcher::apply`], but no entity goes, not even one that was spawned in advance.
+    pub(super) fn write(
+        &mut self,
+        world: &mut World,
+        patch: &Patch,
+        schema: &Schema,
+        kinds: &mut [Option<Box<dyn Kind>>],
+    ) {
         self.spawn(world);
         self.insert_missing(world, patch, schema, kinds);
         for (kind, rows) in kinds.iter_mut().zip(&patch.kinds) {

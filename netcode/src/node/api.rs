@@ -1,6 +1,6 @@
 //! What a node asks of its driver, and what it tells the game.
 
-use crate::id::{MemberId, SessionId, Slot, Term};
+use crate::id::{MemberId, NetId, SessionId, Slot, Term};
 use crate::input::InputFrame;
 use crate::session::close::CloseReason;
 use crate::session::config::ResumeToken;
@@ -108,6 +108,27 @@ pub enum Request<'a> {
         /// Ticks, at most the session's `rewind_ticks_max`.
         behind_ticks: u32,
     },
+    /// State-sync: publish the entities that `slot` decides in the current state; answer with
+    /// [`Node::commit_decided`](crate::node::Node::commit_decided).
+    PublishDecided {
+        /// The current tick.
+        tick: Tick,
+        /// Who decides.
+        slot: Slot,
+    },
+    /// State-sync: overwrite these rows in the current state, by
+    /// [`Simulation::overwrite`](crate::simulation::Simulation::overwrite).
+    Overwrite(&'a Patch),
+    /// State-sync: a client claims this of an entity that it decides; answer with
+    /// [`Node::commit_claim`](crate::node::Node::commit_claim).
+    Claim {
+        /// Who claims.
+        slot: Slot,
+        /// The entity.
+        id: NetId,
+        /// Its rows.
+        patch: &'a Patch,
+    },
 }
 
 /// What happened. A game may ignore all of it.
@@ -164,6 +185,16 @@ pub enum Event {
     InputReplaced {
         /// The tick on which it should have acted.
         tick: Tick,
+    },
+    /// A client said something of an entity, and this host ignored it. At most once per slot and
+    /// second; the statistics count all.
+    ClaimRefused {
+        /// Whose client.
+        slot: Slot,
+        /// The entity.
+        entity: NetId,
+        /// Whether the client does not decide the entity; else the game's rules forbid the values.
+        is_foreign: bool,
     },
     /// A message of the game.
     Message {

@@ -7,13 +7,14 @@ use crate::lockstep::Shape;
 use crate::node::core::Core;
 use crate::node::desync::fold;
 use crate::node::guest::Guest;
+use crate::node::host::claims::Claimed;
 use crate::node::state_sync::StateSyncStatistics;
 use crate::session::config::{HostConfig, StateSyncConfig};
 use crate::session::control::{Control, Purpose};
 use crate::session::peer::{Outcome, Peer};
 use crate::state::Snapshot;
 use crate::statesync::{Publisher, PublisherConfig, Subscription, Viewer};
-use crate::tick::Tick;
+use crate::tick::{Seq, Tick};
 use crate::time::Time;
 
 /// Ticks of a run of replaced inputs that one control message reports.
@@ -39,6 +40,7 @@ pub(super) struct Audience {
     /// The last tick of the session with the hash of the host's state, once it has run.
     last: Option<(Tick, u64)>,
     pub(super) statistics: StateSyncStatistics,
+    pub(super) claimed: Claimed,
 }
 
 /// What one guest is told.
@@ -47,6 +49,8 @@ pub(super) struct Listener {
     subscription: Subscription,
     /// Late inputs that it was not told of: the first tick, and a mask from there.
     replaced: Option<(Tick, u64)>,
+    /// The newest datagram from it with claims.
+    claimed: Option<Seq>,
     reset_at: Option<Time>,
     /// When it was told of the last tick; then, when it may get that state as a whole.
     final_at: Option<Time>,
@@ -63,6 +67,7 @@ impl Audience {
             published: None,
             last: None,
             statistics: StateSyncStatistics::default(),
+            claimed: Claimed::new(&game.schema),
         }
     }
 
@@ -216,6 +221,7 @@ impl Listener {
                 rooms: Vec::new(),
             }),
             replaced: None,
+            claimed: None,
             reset_at: None,
             final_at: None,
         }
@@ -229,6 +235,15 @@ impl Listener {
                 Outcome::Lost => self.subscription.on_lost(seq),
             }
         }
+    }
+
+    /// Whether no later datagram than `seq` with claims was here before: the newest wins.
+    pub(super) fn is_newest_claim(&mut self, seq: Seq) -> bool {
+        let is_newest = self.claimed.is_none_or(|newest| newest < seq);
+        if is_newest {
+            self.claimed = Some(seq);
+        }
+        is_newest
     }
 
     /// The whole state that it was sent has arrived.

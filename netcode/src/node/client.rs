@@ -3,6 +3,7 @@
 //! [`join`] gets it in, [`pace`] runs its ticks, [`state`] takes and gives states. In state-sync
 //! mode [`follow`] takes the host's states instead, and [`predict`] runs ahead of them.
 
+mod decide;
 mod follow;
 mod join;
 mod pace;
@@ -271,6 +272,9 @@ impl Client {
             return Err(DropReason::Unexpected);
         }
         let datagram = self.peer.open(now, bytes)?;
+        if datagram.claims.is_some() {
+            return Err(DropReason::Unexpected);
+        }
         if self.follower.is_some() {
             self.read_state(core, now, &datagram)?;
         } else if let Some(reference) = datagram.tick {
@@ -310,6 +314,9 @@ impl Client {
                 .map_err(|_fault| DropReason::BadSection)?;
         }
         self.peer.accept(now, &datagram);
+        if let (Some(ack), Some(follower)) = (datagram.acked, &mut self.follower) {
+            follower.decided.claims.on_ack(ack);
+        }
         if let Some(ack) = datagram.acked
             && self.exchange.on_ack(ack, &core.submitted).is_err()
         {
@@ -598,6 +605,13 @@ impl Client {
             own: None,
         };
         let exchange = &mut self.exchange;
+        if let Some(follower) = &mut self.follower
+            && slot.is_some()
+        {
+            let seq = self.peer.next_seq();
+            let claims = &mut follower.decided.claims;
+            claims.write(seq, &mut self.peer.claims_due);
+        }
         let mut is_forgotten = false;
         self.peer.pack(
             now,

@@ -39,6 +39,9 @@ pub(super) enum Todo {
     PublishOwned(Tick, Slot),
     Patch,
     Seen(Slot, u32),
+    PublishDecided(Tick, Slot),
+    Overwrite(Tick),
+    Claim(Tick),
 }
 
 /// The game's progress.

@@ -5,6 +5,7 @@
 
 mod admission;
 mod broadcast;
+pub(super) mod claims;
 mod departure;
 mod pace;
 
@@ -286,6 +287,11 @@ impl Host {
         let paced = self.is_paced();
         let guest = self.guests.get_mut(&path).ok_or(DropReason::UnknownPath)?;
         let datagram = guest.peer.open(now, bytes)?;
+        let claims = match (datagram.claims, &self.audience, guest.peer.slot) {
+            (None, ..) => Vec::new(),
+            (Some(section), Some(audience), Some(_)) => audience.read_claims(section)?,
+            (Some(_), ..) => return Err(DropReason::Unexpected),
+        };
         let mut grown = None;
         if let (Some(slot), Some(tick)) = (guest.peer.slot, datagram.tick)
             && guest.exchange.expects(slot)
@@ -333,6 +339,12 @@ impl Host {
         guest.peer.accept(now, &datagram);
         if let Some(listener) = &mut guest.listener {
             listener.hear(&mut guest.peer);
+            if let (Some(audience), Some(slot)) = (&mut self.audience, guest.peer.slot)
+                && !claims.is_empty()
+                && listener.is_newest_claim(datagram.seq)
+            {
+                audience.take_claims(core, slot, claims);
+            }
         }
         if let Some(ack) = datagram.acked
             && guest.exchange.on_ack(ack, &core.known).is_err()

@@ -31,6 +31,17 @@ pub struct StateSyncStatistics {
     pub hashes_wrong: u64,
     /// Of a host: viewing delays that were cut to `rewind_ticks_max`.
     pub views_cut: u64,
+    /// Of a host: claims of clients about entities that they decide, taken over.
+    pub claims: u64,
+    /// Of a host: claims about entities that the client does not decide. Ignored.
+    pub claims_foreign: u64,
+    /// Of a host: claims about entities that were the client's until lately, or have other kinds by
+    /// now, or that were too many at once. Ignored.
+    pub claims_late: u64,
+    /// Of a host: claims that the game's rules forbid. Ignored.
+    pub claims_forbidden: u64,
+    /// Of a client: entities that it decides and that are too large to tell, once per tick.
+    pub claims_unsent: u64,
     /// The newest snapshot that was published, or that anything is known of.
     pub newest: Option<Tick>,
     /// Of a client: the newest snapshot that it holds as a whole.

@@ -16,6 +16,8 @@ const SENT_MAX: usize = 256;
 const SEEN: u32 = 64;
 /// Bytes before the input batch without control, message and missing sections, at most.
 const HEADER_BYTES_MAX: usize = 54;
+/// Bytes of the count before claims.
+const CLAIMS_HEAD_BYTES: usize = 2;
 /// Bytes of the section that tells what is missing, at most.
 const MISSING_BYTES_MAX: usize = 10;
 /// Numbers by which a datagram may come behind later ones before it counts as lost.
@@ -73,6 +75,8 @@ pub struct Accepted<'a> {
     pub control: Option<&'a [u8]>,
     /// A packet of the game's messages.
     pub messages: Option<&'a [u8]>,
+    /// What a client says of the entities that it decides.
+    pub claims: Option<&'a [u8]>,
     /// The input batch.
     pub batch: &'a [u8],
     /// Bytes of the whole datagram.
@@ -113,6 +117,9 @@ pub struct Peer {
     pub statistics: PeerStatistics,
     /// A state hash to send with the next datagram.
     pub hash_due: Option<HashSection>,
+    /// Claims to send with the next datagram, at most
+    /// [`CLAIM_BYTES_MAX`](crate::limits::CLAIM_BYTES_MAX); none if empty.
+    pub claims_due: Vec<u8>,
     /// Whether to tell the peer which of its datagrams are missing, not only the newest that
     /// arrived.
     pub tells_missing: bool,
@@ -165,6 +172,7 @@ impl Peer {
             messages: Messages::new(MessagesConfig::default()),
             statistics: PeerStatistics::default(),
             hash_due: None,
+            claims_due: Vec::new(),
             tells_missing: false,
             hears_missing: false,
             faults: 0,
@@ -253,12 +261,19 @@ impl Peer {
             acked,
             control: header.control,
             messages: header.messages,
+            claims: header.claims,
             batch,
             bytes: bytes.len(),
             seq,
             missing: header.missing,
             spelled: header.tick,
         })
+    }
+
+    /// The number of the next datagram that is packed.
+    #[must_use]
+    pub const fn next_seq(&self) -> Seq {
+        self.next_seq
     }
 
     /// Takes in a datagram whose content was fine: windows, acks and clocks advance.
@@ -351,6 +366,10 @@ impl Peer {
             0
         };
         let mut room = DATAGRAM_BYTES_MAX - HEADER_BYTES_MAX - missing_max - control_end;
+        let mut claims = core::mem::take(&mut self.claims_due);
+        if !claims.is_empty() {
+            room = room.saturating_sub(claims.len() + CLAIMS_HEAD_BYTES);
+        }
         batch(seq, room, &mut scratch);
         let (control, inputs) = scratch.split_at(control_end);
         room = room.saturating_sub(inputs.len());
@@ -363,8 +382,11 @@ impl Peer {
             control: (!control.is_empty()).then_some(control),
             messages: messages.as_deref(),
             missing: self.missing(),
+            claims: (!claims.is_empty()).then_some(&claims),
         }
         .encode(self.key, seq, out);
+        claims.clear();
+        self.claims_due = claims;
         out.extend_from_slice(inputs);
         let parts = [
             (self.body_out(), inputs.len()),

@@ -221,6 +221,11 @@ impl Publisher {
         (slot.tick == tick).then_some(&slot.snapshot)
     }
 
+    /// The snapshots that are kept, newest first.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &QuantizedSnapshot> {
+        self.ring.newest_first()
+    }
+
     /// Bytes that the ring takes: at most [`STATE_RING_SNAPSHOTS`](crate::limits::STATE_RING_SNAPSHOTS) snapshots, of the size that
     /// [`QuantizedSnapshot::memory`] says.
     #[must_use]

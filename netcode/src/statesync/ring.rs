@@ -29,6 +29,10 @@ impl Ring {
         self.slots.back()
     }
 
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &QuantizedSnapshot> {
+        self.slots.iter().rev().map(|slot| &*slot.snapshot)
+    }
+
     pub(super) fn get(&self, number: u32) -> Option<&Arc<QuantizedSnapshot>> {
         self.slot(number).map(|slot| &slot.snapshot)
     }

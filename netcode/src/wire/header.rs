@@ -50,8 +50,8 @@ mod flag {
     pub(super) const MESSAGES: u8 = 0x20;
     /// Which datagrams before the acked one are missing.
     pub(super) const MISSING: u8 = 0x40;
-    /// Bits without a meaning; they must be 0.
-    pub(super) const RESERVED: u8 = 0x80;
+    /// What a client says of the entities that it decides.
+    pub(super) const CLAIMS: u8 = 0x80;
 }
 
 /// Binds a datagram to its session, term and part of the sequence.
@@ -130,6 +130,9 @@ pub struct TickHeader<'a> {
     /// The numbers before `ack` that did not arrive: bit `i` stands for `ack - 1 - i`. A sender
     /// leaves out those that it told long enough ago. Written only if one is missing.
     pub missing: u64,
+    /// What a client says of the entities that it decides, for
+    /// [`read_claims`](crate::statesync::read_claims).
+    pub claims: Option<&'a [u8]>,
 }
 
 /// Bytes before the sections and the batch of a plain datagram.
@@ -150,6 +153,7 @@ impl TickHeader<'_> {
         set(self.control.is_some(), flag::CONTROL);
         set(self.messages.is_some(), flag::MESSAGES);
         set(self.missing != 0, flag::MISSING);
+        set(self.claims.is_some(), flag::CLAIMS);
         if flags == 0 {
             out.extend_from_slice(&[kind::PLAIN | tag, seq_low, ack_low]);
             return;
@@ -178,6 +182,9 @@ impl TickHeader<'_> {
         }
         if self.missing != 0 {
             put_varint(out, self.missing);
+        }
+        if let Some(claims) = self.claims {
+            put_counted(out, claims);
         }
     }
 }
@@ -227,8 +234,8 @@ impl<'a> Prefix<'a> {
         let mut header = TickHeader::default();
         let mut reader = Reader::new(self.rest);
         let flags = if self.extended { reader.u8()? } else { 0 };
-        if self.extended && flags == 0 || flags & flag::RESERVED != 0 {
-            return Err(DecodeError::Invalid("section flags are empty or reserved"));
+        if self.extended && flags == 0 {
+            return Err(DecodeError::Invalid("section flags are empty"));
         }
         if flags & flag::NO_ACK == 0 {
             let newest = newest_sent.ok_or(DecodeError::Invalid("an ack of nothing"))?;
@@ -272,6 +279,9 @@ impl<'a> Prefix<'a> {
                 return Err(DecodeError::Invalid("nothing is missing"));
             }
         }
+        if flags & flag::CLAIMS != 0 {
+            header.claims = Some(reader.counted(crate::limits::CLAIM_BYTES_MAX)?);
+        }
         Ok((header, reader.rest()))
     }
 }
@@ -312,7 +322,7 @@ mod tests {
 
     #[test]
     fn sections_survive_the_wire_in_every_combination() {
-        for choice in 0..128_u8 {
+        for choice in 0..=255_u8 {
             let has = |bit: u8| choice & bit != 0;
             let header = TickHeader {
                 ack: has(1).then_some(Seq::new(40)),
@@ -331,6 +341,7 @@ mod tests {
                 control: has(16).then_some(&[1, 2, 3]),
                 messages: has(32).then_some(&[4]),
                 missing: if has(64) && has(1) { 1 << 63 | 1 } else { 0 },
+                claims: has(128).then_some(&[7, 8]),
             };
             let mut bytes = Vec::new();
             header.encode(key(), Seq::new(9), &mut bytes);
@@ -380,6 +391,9 @@ mod tests {
             read(&[kind::EXTENDED, 0, 0, 0x42, 5]).is_err(),
             "nothing is acked"
         );
-        assert!(read(&[kind::EXTENDED, 0, 9, 0xc0, 5]).is_err(), "reserved");
+        assert!(
+            read(&[kind::EXTENDED, 0, 9, 0xc0, 5, 2, 1]).is_err(),
+            "claims that end too early"
+        );
     }
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Client;
+use super::decide::Decided;
 use crate::limits::INPUT_HISTORY_TICKS_MAX;
 use crate::node::api::{DisconnectReason, Event};
 use crate::node::core::{Core, Todo};
@@ -48,7 +49,7 @@ pub(super) struct Follower {
     /// Ticks that may run ahead of the newest state.
     pub(super) reach: u32,
     /// The newest states that the simulation took over, oldest first.
-    held: VecDeque<Received>,
+    pub(super) held: VecDeque<Received>,
     /// What the driver shall take over next, or takes over now.
     pub(super) patch: Patch,
     /// Whether `patch` waits for the driver.
@@ -65,6 +66,8 @@ pub(super) struct Follower {
     pub(super) predicted: Vec<Snapshot>,
     /// The newest snapshot whose prediction was judged.
     pub(super) judged: Option<Tick>,
+    /// What this client decides.
+    pub(super) decided: Decided,
     reset_at: Option<Time>,
     /// Hash of what shall be held at a tick, by the host's word, until that is complete here.
     promised: Option<HashSection>,
@@ -89,6 +92,7 @@ impl Follower {
             ran: Tick::ZERO,
             predicted: vec![Snapshot::default(); PREDICTED_MAX],
             judged: None,
+            decided: Decided::new(schema),
             reset_at: None,
             promised: None,
             last: None,
@@ -328,11 +332,12 @@ impl Client {
         };
         let is_as_promised = follower.is_as_promised();
         follower.is_patching = true;
+        follower.find_decided(self.peer.slot);
         self.judge(tick);
         let predicts = self.predicts(core);
         if predicts
             && let Some(base) = base
-            && core.timeline.simulated() > base
+            && core.timeline.simulated() >= base
         {
             core.todo.push_back(Todo::Restore(base));
             core.statistics.rollbacks += 1;
@@ -345,9 +350,21 @@ impl Client {
         let upto = core.timeline.simulated();
         core.timeline.follow(settled.min(tick), tick);
         self.needs_state = false;
+        // The image that was just captured is the host's word alone: its next patch fits that.
+        self.keep_decided(core, tick);
         self.predict_up_to(core, upto);
+        let reached = core.timeline.simulated();
+        if reached > tick {
+            self.keep_decided(core, reached);
+        }
         if !is_as_promised {
             self.ask_for_all(now);
+        }
+    }
+
+    fn keep_decided(&self, core: &mut Core, tick: Tick) {
+        if let Some(follower) = self.follower.as_ref().filter(|_| self.predicts(core)) {
+            follower.keep_decided(core, tick);
         }
     }
 
