@@ -9,37 +9,36 @@
 //! depends on them.
 
 mod column;
+mod import;
 mod kind;
 mod patch;
 mod published;
 mod resource;
+mod source;
 mod structure;
 
-use core::any::Any;
 use core::fmt;
 use std::sync::Arc;
 
 use bevy_ecs::change_detection::Tick as ChangeTick;
-use bevy_ecs::component::{Component, Mutable};
 use bevy_ecs::entity::Entity;
-use bevy_ecs::entity_disabling::{DefaultQueryFilters, Disabled};
+use bevy_ecs::entity_disabling::DefaultQueryFilters;
 use bevy_ecs::query::QueryState;
-use bevy_ecs::resource::Resource;
 use bevy_ecs::schedule::Schedule;
 use bevy_ecs::world::World;
 use phalanx_netcode::hash::ValueHasher;
-use phalanx_netcode::id::{self, NetId as RawNetId, Slot};
+use phalanx_netcode::id::{NetId as RawNetId, Slot};
 use phalanx_netcode::input::InputFrame;
 use phalanx_netcode::simulation::{ClaimRefused, Simulation, StepKind};
 use phalanx_netcode::state::{
-    ImportError, KindHasher, KindRows, KindSchema, KindShape, Networked, Patch, Schema, Snapshot,
-    StateHash, Visibility, kind_salt,
+    ImportError, KindHasher, KindRows, KindSchema, Patch, Schema, Snapshot, StateHash, Visibility,
+    kind_salt,
 };
 use phalanx_netcode::tick::Tick;
 
 use crate::claims::ClaimedValues;
 use crate::events::TickEvents;
-use crate::game::{ClaimRule, Game, RESERVED_PREFIX, SessionSetup};
+use crate::game::{ClaimRule, Game, SessionSetup};
 use crate::input::{CurrentTick, SlotPresence, Stepping};
 use crate::net_id::{NetId, NetIdAllocator, NetIndex};
 use crate::rewind::SeenTicks;
@@ -49,83 +48,17 @@ use crate::shown::{self, Corrections, Smoothing};
 use crate::side::{Authority, Owner, Side};
 use crate::spawn::{SpawnCounts, first_predicted_id};
 
-use column::Column;
-use kind::{ExactCodec, Kind, MarkerCodec, Saved};
+use import::pairs;
+use kind::{Kind, Saved};
 use patch::Patcher;
 use published::{Moment, Ranks};
-use resource::Single;
-use structure::{Places, Structure, StructureReader};
+pub(crate) use source::KindSource;
+use structure::{Structure, StructureReader};
 
 /// Name of the kind that says which entities exist.
 const ENTITY: &str = "phalanx.entity";
 /// Name of the kind that says which entities are disabled.
 const DISABLED: &str = "phalanx.disabled";
-
-/// A registered kind, before it has a world.
-pub(crate) struct KindSource {
-    pub(crate) schema: KindSchema,
-    make: fn(&KindSchema, &mut World) -> Option<Box<dyn Kind>>,
-}
-
-impl KindSource {
-    pub(crate) fn component<T>() -> Self
-    where
-        T: Component<Mutability = Mutable> + Networked + Clone,
-    {
-        Self {
-            schema: KindSchema::of::<T>(KindShape::Component),
-            make: |schema, world| {
-                (schema.visibility != Visibility::Local).then(|| {
-                    let column = Column::<T, ExactCodec>::new(schema, world);
-                    Box::new(column) as Box<dyn Kind>
-                })
-            },
-        }
-    }
-
-    pub(crate) fn resource<T>() -> Self
-    where
-        T: Resource<Mutability = Mutable> + Networked + Clone,
-    {
-        Self {
-            schema: KindSchema::of::<T>(KindShape::Resource),
-            make: |schema, _world| {
-                (schema.visibility != Visibility::Local).then(|| {
-                    Box::new(Single::<T>::new(&schema.name, schema.salt())) as Box<dyn Kind>
-                })
-            },
-        }
-    }
-
-    /// Which entities exist. The structure has it; there is nothing else to save.
-    pub(crate) fn entity() -> Self {
-        Self {
-            schema: own_component(ENTITY),
-            make: |_schema, _world| None,
-        }
-    }
-
-    /// Which entities have bevy's `Disabled`.
-    pub(crate) fn disabled() -> Self {
-        Self {
-            schema: own_component(DISABLED),
-            make: |schema, world| {
-                let column = Column::<Disabled, MarkerCodec>::new(schema, world);
-                Some(Box::new(column))
-            },
-        }
-    }
-}
-
-fn own_component(name: &str) -> KindSchema {
-    KindSchema {
-        name: name.to_owned(),
-        version: 1,
-        shape: KindShape::Component,
-        visibility: Visibility::Client,
-        fields: Vec::new(),
-    }
-}
 
 /// A running game, one tick at a time. Made by [`Game::simulation`].
 pub struct EcsSimulation {
@@ -369,81 +302,6 @@ impl EcsSimulation {
         self.game.schema().kinds()
     }
 
-    /// Checks `snapshot` and reads its values, without touching the world.
-    fn decode(&self, snapshot: &Snapshot) -> Result<EcsImage, ImportError> {
-        let schemas = self.schemas();
-        snapshot.validate(self.game.schema())?;
-        let entities = schemas.iter().position(|kind| kind.name == ENTITY);
-        let ids = entities.map_or(&[][..], |index| &snapshot.kinds[index].ids);
-        let structure = Structure::of_ids(ids.iter().map(|&id| id.into()).collect());
-        let mut kinds = Vec::with_capacity(schemas.len());
-        for ((kind, rows), schema) in self.kinds.iter().zip(&snapshot.kinds).zip(schemas) {
-            let is_own = schema.name.starts_with(RESERVED_PREFIX);
-            if is_own && schema.shape == KindShape::Resource && rows.is_empty() {
-                return Err(ImportError::NotCanonical {
-                    kind: schema.name.clone(),
-                });
-            }
-            kinds.push(match kind {
-                Some(kind) => Some(kind.decode(&structure, rows)?),
-                None => None,
-            });
-        }
-        let image = EcsImage {
-            tick: snapshot.tick,
-            structure: Arc::new(structure),
-            kinds,
-        };
-        self.check_allocator(&image)?;
-        Ok(image)
-    }
-
-    /// Refuses a counter that would give an id of the snapshot again.
-    fn check_allocator(&self, image: &EcsImage) -> Result<(), ImportError> {
-        let newest = image.structure.ids().last().copied();
-        let fits = self
-            .game
-            .schema()
-            .kind_index(NetIdAllocator::NAME)
-            .and_then(|index| {
-                image.kinds[index]
-                    .as_ref()?
-                    .downcast_ref::<Option<NetIdAllocator>>()
-            })
-            .and_then(Option::as_ref)
-            .is_some_and(|allocator| allocator.is_beyond(newest.unwrap_or_default()));
-        if fits {
-            Ok(())
-        } else {
-            Err(ImportError::BadRow {
-                kind: NetIdAllocator::NAME.to_owned(),
-                id: id::NetId::NONE,
-            })
-        }
-    }
-
-    /// As [`Simulation::import`], with rows in an order that history never gave: all entities are
-    /// spawned anew, in the order into which `shuffle` brings their ids.
-    pub(crate) fn import_shuffled(
-        &mut self,
-        snapshot: &Snapshot,
-        shuffle: impl FnOnce(&mut [NetId]),
-    ) -> Result<(), ImportError> {
-        let image = self.decode(snapshot)?;
-        let index = self.world.resource::<NetIndex>().iter();
-        let old: Vec<Entity> = index.map(|(_id, entity)| entity).collect();
-        for entity in old {
-            self.world.despawn(entity);
-        }
-        let mut ids = image.structure.ids().to_vec();
-        shuffle(&mut ids);
-        for id in ids {
-            self.world.spawn(id);
-        }
-        self.take_over(&image);
-        Ok(())
-    }
-
     /// A registered component that an entity without a [`NetId`] has.
     pub(crate) fn stray_component(&mut self) -> Option<&str> {
         let kinds = self.kinds.iter_mut().zip(self.game.schema().kinds());
@@ -456,42 +314,6 @@ impl EcsSimulation {
         }
         None
     }
-
-    /// Restores a decoded snapshot, and computes what it does not hold.
-    fn take_over(&mut self, image: &EcsImage) {
-        self.restore(image);
-        self.derive_schedule.run(&mut self.world);
-    }
-
-    /// Restores by id, where rows differ.
-    fn rearrange(&mut self, image: &EcsImage) {
-        let mut places = Places::default();
-        places.arrange(&mut self.world, &image.structure);
-        places.find_rows(&self.world, &mut self.structure);
-        // Inserting may bring along required components, also of kinds that were handled before,
-        // so values are set when all is inserted, and what is too many goes last.
-        for (kind, saved) in pairs(&mut self.kinds, &image.kinds) {
-            kind.insert_missing(&mut self.world, &places, saved);
-        }
-        places.find_rows(&self.world, &mut self.structure);
-        for (kind, saved) in pairs(&mut self.kinds, &image.kinds) {
-            kind.restore_rows(&mut self.world, &places, saved);
-        }
-        for (kind, _saved) in pairs(&mut self.kinds, &image.kinds) {
-            kind.remove_surplus(&mut self.world);
-        }
-    }
-}
-
-/// The kinds that are saved, with their values.
-fn pairs<'a>(
-    kinds: &'a mut [Option<Box<dyn Kind>>],
-    saved: &'a [Option<Saved>],
-) -> impl Iterator<Item = (&'a mut (dyn Kind + 'static), &'a (dyn Any + 'static))> {
-    kinds
-        .iter_mut()
-        .zip(saved)
-        .filter_map(|(kind, saved)| Some((&mut **kind.as_mut()?, &**saved.as_ref()? as _)))
 }
 
 impl Simulation for EcsSimulation {

@@ -1,0 +1,175 @@
+//! The same programs in state-sync mode.
+
+use super::*;
+
+/// That all hold what the host wants them to, besides.
+fn assert_converged(runs: &[Value]) {
+    for run in runs {
+        assert_eq!(run["mode"], "state-sync");
+        assert_eq!(run["converged"], true, "{runs:#?}");
+    }
+}
+
+const STATE_SYNC: [&str; 2] = ["--mode", "state-sync"];
+
+fn host_of_states(arguments: &[&str]) -> Process {
+    host(&[&STATE_SYNC, arguments].concat())
+}
+
+fn join_states(arguments: &[&str]) -> Process {
+    join(&[&STATE_SYNC, arguments].concat())
+}
+
+#[test]
+fn state_sync_clients_end_with_what_their_host_has() {
+    let file = folder("states").join("match.phxr");
+    let name = file.to_str().unwrap();
+    let wanted = ["--players", "2", "--ticks", "240", "--record", name];
+    let host = host_of_states(&[&["--insecure"], &wanted[..]].concat());
+    let address = host.address().to_string();
+    let bad = ["--rtt", "60", "--loss", "5"];
+    let clients = ["1", "2"].map(|seed| {
+        let own = [address.as_str(), "--insecure", "--seed", seed];
+        join_states(&[&own[..], &bad].concat())
+    });
+    let mut runs: Vec<Value> = clients.into_iter().map(Process::succeed).collect();
+    runs.push(host.succeed());
+    assert_same_end(&runs, 240);
+    assert_converged(&runs);
+    for client in &runs[..2] {
+        let down = client["bytes_down_per_client_tick"].as_f64().unwrap();
+        let kbit_s = client["kbit_s_down"].as_f64().unwrap();
+        assert!((kbit_s - down * 0.48).abs() < 0.1, "{kbit_s} from {down}");
+        assert!(client["predictions"].as_u64().unwrap() > 10, "{client}");
+        let error = client["shown_error_p99"].as_f64().unwrap();
+        assert!((0.0..5.0).contains(&error), "{error}");
+    }
+    assert!(
+        runs[2]["shown_error_p99"].is_null(),
+        "a host shows the truth"
+    );
+    assert_eq!(runs[2]["replay_verified"], true);
+
+    let (status, stdout, stderr) = replay(&["verify", name]).finish();
+    assert!(
+        status.success() && stdout.contains("to 240"),
+        "{stdout}{stderr}"
+    );
+    let (status, stdout, _) = replay(&["play", name, "--from", "230", "--speed", "50"]).finish();
+    assert!(status.success(), "{stdout}");
+    // The armies are drawn, not only their figures.
+    let drawn = stdout.lines().filter(|line| line.starts_with('|'));
+    let of = |letter| drawn.clone().any(|line| line.contains(letter));
+    assert!(of('a') && of('b'), "{stdout}");
+}
+
+#[test]
+fn state_sync_works_with_join_codes_and_in_one_process() {
+    let host = host_of_states(&["--players", "2", "--ticks", "150", "--view", "30"]);
+    let clients = [1, 2].map(|number| {
+        let (code, seed) = (host.code(number), number.to_string());
+        join_states(&[&code, "--seed", &seed])
+    });
+    let [first, second] = clients.map(Process::succeed);
+    let runs = [first, second, host.succeed()];
+    assert_same_end(&runs, 150);
+    assert_converged(&runs);
+
+    let here = [
+        "--ticks",
+        "150",
+        "--players",
+        "3",
+        "--units",
+        "300",
+        "--json",
+    ];
+    let run = Process::start(ARENA, &[&STATE_SYNC, &here[..]].concat()).succeed();
+    assert_eq!(run["ticks"], 150);
+    assert_eq!(run["hashes_equal"], true);
+    assert_converged(std::slice::from_ref(&run));
+    assert_eq!(run["replay_verified"], true);
+    assert!(run["rtt_ms"].as_f64().unwrap() >= 50.0);
+    assert!(run["shown_error_p99"].as_f64().unwrap() < 5.0, "{run}");
+}
+
+#[cfg(unix)]
+#[test]
+fn state_sync_takes_in_late_players_and_those_who_were_killed() {
+    let host = host_of_states(&[
+        "--insecure",
+        "--players",
+        "2",
+        "--ticks",
+        "600",
+        "--timeout",
+        "2",
+        "--keep",
+        "1",
+    ]);
+    let address = host.address().to_string();
+    let client = |seed: &str| join_states(&[&address, "--insecure", "--seed", seed]);
+    let (stays, dies) = (client("1"), client("2"));
+    host.wait_for("the match begins");
+    thread::sleep(Duration::from_millis(500));
+    signal(&dies, "-KILL");
+    host.wait_for("is not connected");
+    // Its slot is kept for a second; then it is free for whoever comes late.
+    thread::sleep(Duration::from_millis(1500));
+    let late = client("3");
+    let runs = [stays, late, host].map(Process::succeed);
+    assert_same_end(&runs, 600);
+    assert_converged(&runs);
+    assert_eq!(runs[1]["players"], 2, "{}", runs[1]);
+    drop(dies);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_state_sync_player_who_was_away_comes_back_into_the_same_slot() {
+    let common = ["--insecure", "--timeout", "2"];
+    let wanted = ["--players", "2", "--ticks", "540"];
+    let host = host_of_states(&[&common[..], &wanted].concat());
+    let address = host.address().to_string();
+    let clients = ["1", "2"].map(|seed| {
+        let own = [address.as_str(), "--seed", seed];
+        join_states(&[&common[..], &own].concat())
+    });
+    a_player_goes_away_and_comes_back(host, clients);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_state_sync_match_for_everyone() {
+    let host = host_of_states(&["--insecure", "--players", "1"]);
+    let client = join_states(&[&host.address().to_string(), "--insecure"]);
+    host.wait_for("the match begins");
+    thread::sleep(Duration::from_millis(500));
+    signal(&host, "-TERM");
+    let runs = [client, host].map(Process::succeed);
+    assert_eq!(runs[0]["state_hash"], runs[1]["state_hash"], "{runs:#?}");
+    assert_eq!(runs[0]["ticks"], runs[1]["ticks"]);
+    assert_converged(&runs);
+}
+
+#[test]
+fn modes_that_differ_and_options_of_another_mode_are_refused() {
+    let host = host_of_states(&["--insecure", "--players", "1"]);
+    let refused = join(&[&host.address().to_string(), "--insecure"]).fail();
+    assert!(
+        refused.contains("state-sync") && refused.contains("lockstep"),
+        "{refused}"
+    );
+    for (arguments, words) in [
+        (&["--view", "20"][..], "--view"),
+        (
+            &["--mode", "state-sync", "--snapshots", "25"],
+            "--snapshots",
+        ),
+        (&["--mode", "state-sync", "--budget", "1"], "--budget"),
+        (&["--mode", "state-sync", "--gate", "wait"], "--gate"),
+    ] {
+        let sentence = Process::start(ARENA, arguments).fail();
+        assert!(sentence.contains(words), "{words}: {sentence}");
+    }
+}
