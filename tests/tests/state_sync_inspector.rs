@@ -100,9 +100,11 @@ fn accounts_are_told_once_per_second_and_when_a_link_ends() {
         let member = cluster.node(index).session().member;
         let told = cluster.members[0].events.iter();
         let told: Vec<&Inspection> = told
-            .filter_map(|event| match event {
-                Event::Inspected(inspection) if inspection.member == member => Some(&**inspection),
-                _ => None,
+            .filter_map(|event| {
+                let Event::Inspected(inspection) = event else {
+                    return None;
+                };
+                (inspection.member == member).then_some(&**inspection)
             })
             .collect();
         // 420 ticks are 7 seconds.
