@@ -119,11 +119,7 @@ fn steer(world: &mut World, moving: usize, prng: &mut Prng) {
     }
 }
 
-fn measure(
-    simulation: &mut EcsSimulation,
-    name: &str,
-    mut step: impl FnMut(&mut EcsSimulation),
-) {
+fn measure(simulation: &mut EcsSimulation, name: &str, mut step: impl FnMut(&mut EcsSimulation)) {
     let schema = std::sync::Arc::clone(simulation.schema());
     let (mut ours, mut theirs) = (DeltaCodec::new(&schema), DeltaCodec::new(&schema));
     let mut states: Vec<Snapshot> = Vec::new();
