@@ -111,7 +111,9 @@ fn bench() -> Result<(), Box<dyn Error>> {
     println!("a world that stands still, 20 snapshots per second, no loss, with encryption:");
     for (name, plays) in [("to a player", true), ("to a spectator", false)] {
         let (datagrams, bytes) = stand_still(plays)?;
-        println!("{name:<34} {datagrams:>5.2} datagrams, {bytes:>5.1} B of UDP payload per snapshot");
+        println!(
+            "{name:<34} {datagrams:>5.2} datagrams, {bytes:>5.1} B of UDP payload per snapshot"
+        );
     }
     if joins {
         let mut runs = (0..5)
