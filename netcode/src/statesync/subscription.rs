@@ -34,6 +34,7 @@ use crate::tick::{Seq, Tick};
 use super::budget::Budget;
 use super::head::{BODIES_MAX, Content, EPOCHS, HEAD_BYTES_MAX, Head};
 use super::interest::{Outlook, Sight, Viewer};
+use super::ledger::Ledger;
 use super::publisher::{Publisher, stamp};
 use super::records::Records;
 use parts::Queue;
@@ -164,6 +165,8 @@ pub struct Subscription {
     round_trip: Option<u32>,
     wants_keyframe: bool,
     statistics: SubscriptionStatistics,
+    /// There while someone looks.
+    ledger: Option<Box<Ledger>>,
 }
 
 impl Subscription {
@@ -193,6 +196,7 @@ impl Subscription {
             round_trip: None,
             wants_keyframe: false,
             statistics: SubscriptionStatistics::default(),
+            ledger: None,
         }
     }
 
@@ -211,6 +215,13 @@ impl Subscription {
     #[must_use]
     pub const fn statistics(&self) -> &SubscriptionStatistics {
         &self.statistics
+    }
+
+    /// What the client was sent since [`Publisher::set_tally`] was switched on; `None` while it is
+    /// off, and before the first body.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_deref()
     }
 
     /// Bytes per second that the client may get now: its budget, less what loss took away.
@@ -329,7 +340,9 @@ impl Subscription {
                 is_last
             }
         };
-        self.note_sent(seq, number, self.next_body, out.len() - start);
+        let bytes = out.len() - start;
+        self.keep_account(publisher, bytes);
+        self.note_sent(seq, number, self.next_body, bytes);
         if let Some(moment) = self.moments.back_mut()
             && is_last
         {
@@ -360,7 +373,11 @@ impl Subscription {
         };
         head.write(out);
         self.statistics.same += 1;
-        self.note_sent(seq, unsaid.number, 0, out.len() - start);
+        let bytes = out.len() - start;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.note(bytes, None);
+        }
+        self.note_sent(seq, unsaid.number, 0, bytes);
         self.has_more = true;
         true
     }
@@ -380,6 +397,23 @@ impl Subscription {
         // What stands in the way had no answer for so long that it is lost.
         self.on_stale(seq);
         self.sent.push(sent, &self.queue.sent);
+    }
+
+    /// Notes where the bits of the body went that was just written, if someone looks.
+    fn keep_account(&mut self, publisher: &mut Publisher, bytes: usize) {
+        if publisher.tally().is_none() {
+            self.ledger = None;
+            return;
+        }
+        let ledger = self.ledger.get_or_insert_default();
+        match self.plan {
+            Plan::Whole { stored, .. } => {
+                ledger.note(bytes, publisher.stored_tally(stored, self.next_body));
+            }
+            Plan::Done | Plan::Same { .. } | Plan::Parts { .. } => {
+                ledger.note(bytes, publisher.take_tally().as_ref());
+            }
+        }
     }
 
     fn head(&self, number: u32, is_last: bool, content: Content) -> Head {
