@@ -2,12 +2,6 @@
 //!
 //! Waits end when the mesh is there; the limit only stops a test that hangs.
 
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "a test with real sockets and a real clock"
-)]
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
