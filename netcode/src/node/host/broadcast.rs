@@ -112,7 +112,10 @@ impl Host {
             | Control::Diverged { .. }
             | Control::Difference(_)
             | Control::Replaced { .. }
-            | Control::Final { .. } => Ok(Some(control)),
+            | Control::Final { .. }
+            | Control::Peer { .. }
+            | Control::Invite { .. }
+            | Control::Invitation { .. } => Ok(Some(control)),
         }
     }
 }
