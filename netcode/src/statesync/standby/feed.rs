@@ -330,6 +330,13 @@ impl StandbyFeed {
         Some(whole)
     }
 
+    /// The standby gets a whole state, whether it asked for one or not.
+    pub fn ask_whole(&mut self) {
+        if self.whole.is_none() {
+            self.fall_behind();
+        }
+    }
+
     /// The transfer of the whole state is complete.
     pub const fn whole_arrived(&mut self) {
         self.arrived = Some(self.ack);

@@ -162,6 +162,15 @@ impl StandbyState {
         is_the_hosts
     }
 
+    /// The next tick cannot run: its context means nothing here.
+    pub fn cannot_run(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.stop();
+            self.has_diverged = true;
+            self.needs_whole = true;
+        }
+    }
+
     /// The state at `tick`, if it is held.
     #[must_use]
     pub fn at(&self, tick: Tick) -> Option<&Held> {

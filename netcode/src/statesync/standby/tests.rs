@@ -72,7 +72,7 @@ impl World {
             self.units.remove(usize::try_from(gone).unwrap());
         }
         for (id, place, secret) in &mut self.units {
-            if *id % 3 > 0 {
+            if !id.is_multiple_of(3) {
                 place[0] += 0.1 + self.prng.unit_f32() * 0.01;
             }
             *secret += u32::from(self.prng.below(30) == 0);
@@ -83,7 +83,7 @@ impl World {
         // By name: orders, place, random, secret.
         for (id, place, secret) in &self.units {
             let id = NetId::from_bits(*id);
-            if id.bits() % 7 == 0 {
+            if id.bits().is_multiple_of(7) {
                 let text = format!("to {}", self.tick / 10);
                 out.kinds[0].push(id, |out| {
                     out.extend(u32::try_from(text.len()).unwrap().to_le_bytes());

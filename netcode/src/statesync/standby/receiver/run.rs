@@ -111,9 +111,7 @@ impl Run {
             return true;
         };
         if hash != Some(expected) {
-            self.is_stuck = true;
-            self.waiting.clear();
-            self.unsure.clear();
+            self.stop();
             return false;
         }
         self.newest = HeldRun {
@@ -127,6 +125,13 @@ impl Run {
             self.past.pop_front();
         }
         true
+    }
+
+    /// Runs no more ticks.
+    pub(super) fn stop(&mut self) {
+        self.is_stuck = true;
+        self.waiting.clear();
+        self.unsure.clear();
     }
 
     /// Ticks beyond `keep` are void; false if one of them ran.
