@@ -50,7 +50,7 @@ fn standbys_run_the_hosts_ticks() {
         assert!(tick > Tick::new(300), "seed {seed}: {tick}");
         for index in [1, 2] {
             let behind = tick.since(held(&cluster, index));
-            assert!(behind <= 12, "seed {seed}: {behind} ticks behind");
+            assert!(behind <= 20, "seed {seed}: {behind} ticks behind");
             let counted = cluster.node(index).standby_statistics().unwrap();
             let (mode, at) = counted.held.unwrap();
             assert_eq!(mode, StandbyMode::Runs, "seed {seed}");

@@ -613,7 +613,7 @@ impl Client {
             out.clear();
         }
         if let Some(standby) = &mut self.standby
-            && standby.write_ack(out)
+            && standby.write_ack(now, out)
         {
             return Some(self.path);
         }

@@ -22,11 +22,15 @@ use crate::statesync::{
     TickContext,
 };
 use crate::tick::Tick;
+use crate::time::Time;
 use crate::wire::bytes::{DecodeError, Reader, put_varint};
 use crate::wire::header::kind;
 
 /// Ticks without a word from a standby after which it gets a whole state unasked.
 const SILENT_TICKS_MAX: u32 = 30;
+
+/// Microseconds after which a standby says again what it holds, although nothing has come.
+const ACK_US: u64 = 100_000;
 
 /// What a standby and its host have to do with each other, as counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -234,6 +238,7 @@ pub(super) struct Standby {
     seen: Vec<(Slot, u32)>,
     /// What has come is to be told.
     ack_due: bool,
+    acked_at: Time,
     statistics: StandbyStatistics,
 }
 
@@ -247,6 +252,7 @@ impl Standby {
             frame: InputFrame::empty(Tick::ZERO, slots, input_bytes),
             seen: Vec::new(),
             ack_due: true,
+            acked_at: Time::ZERO,
             statistics: StandbyStatistics::default(),
         }
     }
@@ -340,9 +346,12 @@ impl Standby {
     }
 
     /// Writes the ack that is due; false if none is.
-    pub(super) fn write_ack(&mut self, out: &mut Vec<u8>) -> bool {
-        let is_due = core::mem::take(&mut self.ack_due);
+    pub(super) fn write_ack(&mut self, now: Time, out: &mut Vec<u8>) -> bool {
+        // The host may not have heard the one before, and waits.
+        let is_old = now.micros_since(self.acked_at) >= ACK_US;
+        let is_due = core::mem::take(&mut self.ack_due) || is_old;
         if is_due {
+            self.acked_at = now;
             out.push(kind::STANDBY_ACK);
             self.state.ack().encode(out);
         }
