@@ -451,6 +451,10 @@ impl Terms {
             commit: Some((last, hash)),
         });
         if target == self.me.member {
+            if self.incoming.is_none() && self.election.is_none() && !self.suspects() {
+                // It has given the handover up, but the host has stopped: an election follows.
+                self.suspect(now);
+            }
             self.settle_incoming(now, authority);
             return;
         }
