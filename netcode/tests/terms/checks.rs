@@ -21,6 +21,8 @@ pub(crate) struct Checks {
     promised: BTreeMap<(u16, u32), Tick>,
     /// Whether an election has put promises at risk, and said so.
     pub(crate) unclean: bool,
+    /// The term of the last such election: promises of terms before it count no more.
+    unclean_term: u32,
     pub(crate) terms: u32,
 }
 
@@ -59,7 +61,10 @@ impl Checks {
     }
 
     /// Somebody was told that all up to `tick` is safe.
-    pub(crate) fn is_safe(&mut self, tick: Tick, toy: &Toy) {
+    pub(crate) fn is_safe(&mut self, term: u32, tick: Tick, toy: &Toy) {
+        if term < self.unclean_term {
+            return;
+        }
         let Some(hash) = toy.hash(tick) else {
             return;
         };
@@ -75,14 +80,17 @@ impl Checks {
     }
 
     /// An input was promised to be safe in the history that `tick` is of.
-    pub(crate) fn promise(&mut self, client: u16, seq: u32, tick: Tick) {
-        self.promised.insert((client, seq), tick);
+    pub(crate) fn promise(&mut self, term: u32, input: (u16, u32), tick: Tick) {
+        if term >= self.unclean_term {
+            self.promised.insert(input, tick);
+        }
     }
 
     /// I6: a term takes over all that was safe.
     pub(crate) fn takes_over(&mut self, node: u16, takeover: &Takeover, toy: &Toy) {
         if takeover.data_loss_possible {
             self.unclean = true;
+            self.unclean_term = takeover.term.0;
             (self.safe, self.promised) = (None, BTreeMap::new());
             return;
         }

@@ -616,7 +616,8 @@ impl World {
         }
         let safe = node.terms.safe_tick().min(node.toy.newest());
         let from = usize::try_from(safe.number()).unwrap();
-        self.checks.is_safe(safe, &node.toy);
+        let term = node.terms.term().0;
+        self.checks.is_safe(term, safe, &node.toy);
         if node.unsafe_inputs.is_empty() {
             return;
         }
@@ -630,7 +631,7 @@ impl World {
         }
         for (seq, tick) in settled {
             node.unsafe_inputs.retain(|&one| one != seq);
-            self.checks.promise(id, seq, tick);
+            self.checks.promise(term, (id, seq), tick);
         }
     }
 

@@ -76,7 +76,8 @@ impl Terms {
 
     /// A sign of life of the host.
     pub(super) fn host_heard(&mut self, now: Time) {
-        let has_stopped = self.farewell.is_some() || self.grant.is_some_and(|one| one.commit.is_some());
+        let has_stopped =
+            self.farewell.is_some() || self.grant.is_some_and(|one| one.commit.is_some());
         if self.promised != self.roster.term || has_stopped {
             return;
         }
@@ -165,8 +166,8 @@ impl Terms {
             follower.suspected_since = Some(now);
             follower.quorum_since = None;
         }
-        // The host will not commit any more, or is gone: what it prepared is void.
-        if self.promised == self.roster.term {
+        // The host will not commit any more: what it prepared is void.
+        if self.grant.is_none_or(|one| one.commit.is_none()) {
             self.incoming = None;
         }
         self.next_beat = now;
