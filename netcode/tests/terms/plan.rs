@@ -23,18 +23,9 @@ pub(crate) enum Fault {
         host: bool,
         us: u64,
     },
-    /// All paths between two groups.
-    Split {
-        mask: u64,
-        us: u64,
-    },
-    /// All paths from one group to the other.
-    OneWay {
-        mask: u64,
-        us: u64,
-    },
-    /// All paths between two groups but those of one node.
-    Bridge {
+    /// Paths between two groups of nodes.
+    Cut {
+        cut: Cut,
         mask: u64,
         us: u64,
     },
@@ -52,6 +43,16 @@ pub(crate) enum Fault {
     Leave {
         host: bool,
     },
+}
+
+/// Which paths between two groups are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    All,
+    /// Those from one group to the other.
+    OneWay,
+    /// All but those of one node.
+    Bridged,
 }
 
 /// A run.
@@ -102,9 +103,11 @@ impl Plan {
                     back_us: (prng.below(2) == 0).then_some(us),
                 },
                 3 | 4 => Fault::Pause { host, us },
-                5 | 6 => Fault::Split { mask, us },
-                7 | 8 => Fault::OneWay { mask, us },
-                9 => Fault::Bridge { mask, us },
+                5..=9 => {
+                    let cut = [Cut::All, Cut::All, Cut::OneWay, Cut::OneWay, Cut::Bridged];
+                    let cut = cut[usize::try_from(prng.below(5)).unwrap()];
+                    Fault::Cut { cut, mask, us }
+                }
                 10 => Fault::Spike {
                     more_us: 100_000 + prng.below(900_000),
                     us,
@@ -276,16 +279,16 @@ fn apply(
             }
         }
         Fault::Pause { host, us } => world.pause(chosen(host), us),
-        Fault::Split { mask, us } | Fault::OneWay { mask, us } | Fault::Bridge { mask, us } => {
+        Fault::Cut { cut, mask, us } => {
             for from in ids.clone() {
                 for to in ids.clone() {
                     let (one, other) = (in_group(mask, from), in_group(mask, to));
-                    let cut = match fault {
-                        Fault::OneWay { .. } => one && !other,
-                        Fault::Bridge { .. } => one != other && from != some && to != some,
-                        _ => one != other,
+                    let is_cut = match cut {
+                        Cut::All => one != other,
+                        Cut::OneWay => one && !other,
+                        Cut::Bridged => one != other && from != some && to != some,
                     };
-                    if cut && from != to {
+                    if is_cut && from != to {
                         world.network.block(from, to, now + us);
                     }
                 }

@@ -464,12 +464,10 @@ impl World {
                     self.checks.fail(text);
                     return;
                 }
-            } else if tick == node.toy.newest().next() {
-                if !node.toy.append(record) {
-                    let text = format!("I6: tick {tick} of the host does not fit what {id} holds");
-                    self.checks.fail(text);
-                    return;
-                }
+            } else if tick == node.toy.newest().next() && !node.toy.append(record) {
+                let text = format!("I6: tick {tick} of the host does not fit what {id} holds");
+                self.checks.fail(text);
+                return;
             }
         }
         self.show(id);
@@ -498,7 +496,7 @@ impl World {
         if node.forked {
             return;
         }
-        if node.ticks % 5 == 0 && node.unsafe_inputs.len() < INPUTS_MAX {
+        if node.ticks.is_multiple_of(5) && node.unsafe_inputs.len() < INPUTS_MAX {
             node.unsafe_inputs.push(node.next_input);
             node.next_input += 1;
         }
@@ -510,7 +508,7 @@ impl World {
                 }
             }
         }
-        if self.nodes[usize::from(id)].ticks % 30 == 0 {
+        if self.nodes[usize::from(id)].ticks.is_multiple_of(30) {
             for to in 0..u16::try_from(self.nodes.len()).unwrap() {
                 if to != id {
                     self.send(id, to, Body::Ping);
@@ -777,60 +775,40 @@ impl World {
 }
 
 fn brief(message: &TermMessage) -> String {
-    match message {
-        TermMessage::Suspect {
-            promised,
-            position,
-            roster,
-        } => {
-            format!("Suspect {} {position:?} {:?}", promised.0, roster.number())
-        }
-        TermMessage::VoteRequest {
-            term,
-            kind,
-            position,
-            roster,
-            ..
-        } => {
+    let text = match message {
+        TermMessage::NewTerm { roster, .. }
+        | TermMessage::RosterUpdate { roster }
+        | TermMessage::Suspect { roster, .. }
+        | TermMessage::VoteRequest { roster, .. } => {
+            let voters: Vec<u16> = roster.voters().map(|id| id.0).collect();
+            let standbys: Vec<u16> = roster.standbys.iter().map(|id| id.0).collect();
+            let number = roster.number();
             format!(
-                "VoteRequest {} {kind:?} {position:?} {:?}",
-                term.0,
-                roster.number()
-            )
-        }
-        TermMessage::NewTerm { roster, seq, .. } => {
-            format!(
-                "NewTerm {:?} host {} seq {seq}",
-                roster.number(),
+                " {number:?} host {} voters {voters:?} standbys {standbys:?}",
                 roster.host.0
             )
         }
-        TermMessage::RosterUpdate { roster } => {
-            let members: Vec<_> = roster
-                .members
-                .iter()
-                .map(|one| (one.id.0, one.is_voter))
-                .collect();
-            format!(
-                "RosterUpdate {:?} {members:?} {:?}",
-                roster.number(),
-                roster.standbys
-            )
-        }
-        TermMessage::Vote {
-            term,
-            position,
-            shown,
-            upto,
-            records,
-            ..
-        } => {
-            format!(
-                "Vote {} {position:?} shown {shown} upto {upto} {} B",
-                term.0,
-                records.len()
-            )
-        }
-        other => format!("{other:?}"),
-    }
+        TermMessage::Heartbeat { .. }
+        | TermMessage::Echo { .. }
+        | TermMessage::Report { .. }
+        | TermMessage::Vote { .. }
+        | TermMessage::Stale { .. }
+        | TermMessage::Prepare { .. }
+        | TermMessage::Ready { .. }
+        | TermMessage::Commit { .. }
+        | TermMessage::Abort { .. }
+        | TermMessage::Goodbye { .. } => format!(" {message:?}"),
+    };
+    let term = if let TermMessage::VoteRequest {
+        term,
+        kind,
+        position,
+        ..
+    } = message
+    {
+        format!(" for {} {kind:?} at {}", term.0, position.tick)
+    } else {
+        String::new()
+    };
+    format!("{}{term}{text}", message.name())
 }

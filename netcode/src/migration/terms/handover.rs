@@ -465,7 +465,9 @@ impl Terms {
             }
             let patience_us = 2 * self.suspect_us + self.rtt_max_us();
             if let Some(incoming) = &mut self.incoming {
-                incoming.deadline.get_or_insert(now.plus_micros(patience_us));
+                incoming
+                    .deadline
+                    .get_or_insert(now.plus_micros(patience_us));
             }
             self.settle_incoming(now, authority);
             return;
