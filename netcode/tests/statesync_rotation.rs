@@ -113,7 +113,7 @@ fn a_world_beyond_the_budget_goes_round_and_nobody_waits_for_long() {
     let config = PublisherConfig {
         snapshot_ticks: SNAPSHOT_TICKS,
         rate: TickRate::DEFAULT,
-        budget_bytes_per_second: 32_000,
+        budget_bytes_per_second: 16_000,
     };
     let mut publisher = Publisher::new(&schema, config);
     let mut clients: Vec<Client> = (0..CLIENTS)
@@ -163,8 +163,8 @@ fn a_world_beyond_the_budget_goes_round_and_nobody_waits_for_long() {
         if tick > 450 && tick % 50 == 0 {
             for (number, client) in (0_u16..).zip(&clients) {
                 let (oldest, first) = client.ages(tick);
-                // A round takes some 12 snapshots.
-                assert!(oldest <= 150, "client {number}: {oldest} ticks at {tick}");
+                // A round takes some 5 snapshots.
+                assert!(oldest <= 90, "client {number}: {oldest} ticks at {tick}");
                 if number == PLAYER {
                     assert!(first <= 6, "its own: {first} ticks at {tick}");
                 }
@@ -174,8 +174,9 @@ fn a_world_beyond_the_budget_goes_round_and_nobody_waits_for_long() {
     let after = publisher.statistics();
     let made = after.parts_made - before.parts_made;
     let shared = after.parts_shared - before.parts_shared;
+    // A player's own entity has a body of its own, and who lost something gets that again.
     assert!(
-        shared > 3 * made,
+        shared > 2 * made,
         "{made} bodies were made and {shared} shared"
     );
 }
