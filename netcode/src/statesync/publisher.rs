@@ -196,17 +196,7 @@ impl Publisher {
             newest.is_none_or(|newest| newest < number),
             "snapshots are published in order"
         );
-        self.sights.clear();
-        self.stores.rotate_right(1);
-        let [present, _] = &mut self.stores;
-        present.number = Some(number);
-        present.store.clear();
-        present.parts.clear();
-        self.rotation.turn();
-        self.part_bits.0 = self.part_bits.1;
-        self.is_busy = self.work > if self.is_busy { BUSY_TO } else { BUSY_FROM };
-        self.work = 0;
-        self.indexed = None;
+        self.begin(number);
         let mut fresh = self.ring.take_spare();
         let before = self
             .ring
@@ -222,11 +212,7 @@ impl Publisher {
             self.ring.recycle(fresh);
             self.statistics.unchanged += 1;
         } else {
-            let same_ids = before.is_some_and(|(_, before)| {
-                let (old, new) = (before.heads(), fresh.heads());
-                old.len() == new.len() && old.iter().zip(new).all(|(a, b)| a.id == b.id)
-            });
-            if !same_ids {
+            if !before.is_some_and(|(_, before)| have_same_ids(before, &fresh)) {
                 self.same_ids_since = number;
             }
             copy(snapshot, &mut self.exact);
@@ -265,9 +251,7 @@ impl Publisher {
         snapshot: &Arc<QuantizedSnapshot>,
     ) {
         let number = tick.number().div_ceil(self.config.snapshot_ticks);
-        self.sights.clear();
-        self.store.clear();
-        self.indexed = None;
+        self.begin(number);
         self.rules.clone_from(&other.rules);
         if self.shapes.count() < other.shapes.count() {
             self.shapes.clone_from(&other.shapes);
@@ -277,9 +261,27 @@ impl Publisher {
             self.ring.push_same(number, tick);
             self.statistics.unchanged += 1;
         } else {
+            if !newest.is_some_and(|newest| have_same_ids(&newest.snapshot, snapshot)) {
+                self.same_ids_since = number;
+            }
             self.ring.push(number, tick, Arc::clone(snapshot));
         }
         self.statistics.snapshots += 1;
+    }
+
+    /// Makes room for what is made of snapshot `number`.
+    fn begin(&mut self, number: u32) {
+        self.sights.clear();
+        self.stores.rotate_right(1);
+        let [present, _] = &mut self.stores;
+        present.number = Some(number);
+        present.store.clear();
+        present.parts.clear();
+        self.rotation.turn();
+        self.part_bits.0 = self.part_bits.1;
+        self.is_busy = self.work > if self.is_busy { BUSY_TO } else { BUSY_FROM };
+        self.work = 0;
+        self.indexed = None;
     }
 
     /// Counters.
@@ -343,6 +345,12 @@ fn copy(from: &Snapshot, to: &mut Snapshot) {
         to.ends.clone_from(&from.ends);
         to.bytes.clone_from(&from.bytes);
     }
+}
+
+/// Whether the same entities are in two snapshots.
+fn have_same_ids(a: &QuantizedSnapshot, b: &QuantizedSnapshot) -> bool {
+    let (a, b) = (a.heads(), b.heads());
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.id == b.id)
 }
 
 /// The tick of snapshot `number`, as far as records care.

@@ -10,6 +10,7 @@ use crate::id::NetId;
 
 use super::super::records::Record;
 use super::super::subscription::GAP_MAX;
+use super::store::BODY_BYTES_MAX;
 
 /// Bodies of one snapshot that are kept, at most.
 const BODIES_MAX: usize = 256;
@@ -57,6 +58,8 @@ pub(in super::super) struct SharedParts {
     /// The first `used` are of this snapshot; the others are kept for their memory.
     made: Vec<Made>,
     used: usize,
+    /// Records that each has room for.
+    origins_max: usize,
     /// What was asked for last.
     origins: Vec<Origin>,
     hash: u64,
@@ -93,21 +96,38 @@ impl SharedParts {
         if self.used >= BODIES_MAX {
             return;
         }
-        if self.made.len() == self.used {
-            self.made.push(Made::default());
-        }
+        self.make_room();
         let made = &mut self.made[self.used];
         self.used += 1;
         made.hash = self.hash;
         made.room = self.room;
         made.origins.clear();
-        // Room for the next snapshots too, so that a steady host takes no memory.
-        made.origins.reserve(self.origins.len().next_power_of_two());
         made.origins.extend_from_slice(&self.origins);
         made.pushed = pushed;
         made.bytes.clear();
-        made.bytes.reserve(super::store::BODY_BYTES_MAX);
         made.bytes.extend_from_slice(bytes);
+    }
+
+    /// Takes memory for twice as many bodies, or for twice as long ones, when there is too little: so
+    /// that a steady host soon takes none.
+    fn make_room(&mut self) {
+        let is_longer = self.origins.len() > self.origins_max;
+        let is_more = self.made.len() == self.used;
+        if is_longer {
+            self.origins_max = self.origins.len().next_power_of_two();
+        }
+        if is_more {
+            let count = (2 * self.used).clamp(16, BODIES_MAX);
+            self.made.resize_with(count, Made::default);
+        }
+        if is_longer || is_more {
+            for made in &mut self.made {
+                made.origins
+                    .reserve(self.origins_max - made.origins.len().min(self.origins_max));
+                made.bytes
+                    .reserve(BODY_BYTES_MAX - made.bytes.len().min(BODY_BYTES_MAX));
+            }
+        }
     }
 }
 
