@@ -471,6 +471,7 @@ impl Client {
             | Control::Behind(_)
             | Control::Replaced { .. }
             | Control::Final { .. }
+            | Control::Denied { .. }
             | Control::Transfer {
                 purpose: Purpose::Report,
                 ..
