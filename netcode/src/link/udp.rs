@@ -4,10 +4,11 @@
 )]
 //! UDP: one socket with a server side and any number of client sides, encrypted or not.
 //!
-//! An IO thread waits on the socket, decrypts what arrives and keeps sessions alive; what it has
-//! for the game waits in a bounded queue. Sending happens on the caller's thread: [`Link::send`]
-//! collects, [`Link::flush`] encrypts, under a lock that nobody holds during a system call, and
-//! gives everything to the system, on Linux 64 datagrams per call. What travels in each mode is in
+//! [`Link::receive`] takes what has arrived from the socket and decrypts it. An IO thread keeps
+//! sessions alive, and does the same for a caller that is busy elsewhere: then what it has for the
+//! game waits in a bounded queue. Sending happens on the caller's thread: [`Link::send`] collects,
+//! [`Link::flush`] encrypts, under a lock that nobody holds during a system call. On Linux, 64
+//! datagrams go to or come from the system in one call. What travels in each mode is in
 //! `docs/LINKS.md`.
 //!
 //! ```
@@ -206,6 +207,9 @@ pub struct UdpLink {
     unsent_bytes: Vec<u8>,
     /// What the endpoint wants to send, filled under its lock and sent after it.
     outbox: Outbox,
+    /// Groups that may still be taken from the socket before [`Link::receive`] says that there is
+    /// nothing: its caller shall come to an end.
+    groups_left: usize,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -232,6 +236,7 @@ impl UdpLink {
             unsent: Vec::new(),
             unsent_bytes: Vec::new(),
             outbox: Outbox::default(),
+            groups_left: thread::BURST_GROUPS_MAX,
             thread: Some(thread),
         })
     }
@@ -384,6 +389,16 @@ impl UdpLink {
                 self.events.push(Event::Closed { path, reason });
             }
         }
+        while self.events.is_empty() && self.groups_left > 0 {
+            self.groups_left -= 1;
+            let shared = &self.shared;
+            if !shared.receive_for_game(&mut self.events, &mut self.outbox) {
+                self.groups_left = 0;
+            }
+        }
+        if self.events.is_empty() {
+            self.groups_left = thread::BURST_GROUPS_MAX;
+        }
     }
 
     fn close_all(&mut self) -> Vec<Path> {
@@ -454,11 +469,12 @@ impl Link for UdpLink {
 }
 
 impl Drop for UdpLink {
-    /// Ends all paths and stops the IO thread; takes up to 50 ms.
+    /// Ends all paths and stops the IO thread.
     fn drop(&mut self) {
         self.close_all();
         self.shared.stop();
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // It has nothing left to say, and a panic of its own was printed.
             let _ended = thread.join();
         }
