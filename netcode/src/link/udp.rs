@@ -38,6 +38,7 @@
 mod batch;
 mod endpoint;
 mod guard;
+mod invitation;
 mod plain;
 mod queue;
 mod secure;
@@ -54,16 +55,18 @@ use std::time::{Instant, SystemTime};
 
 pub use endpoint::ConnectError;
 pub use guard::{DropCause, Drops};
+pub use invitation::invited_member;
 pub use token::{JOIN_CODE_BYTES_MAX, JoinToken, TOKEN_LIFE_S_MAX, TokenError};
 
 use self::endpoint::Counts;
+use self::invitation::Invitations;
 use self::plain::{PlainConfig, PlainEndpoint};
 use self::queue::{Event, Events};
 use self::secure::{SecureConfig, SecureEndpoint};
 use self::thread::{Endpoint, Outbox, Shared};
 use self::token::TokenMint;
 use super::{CloseReason, Link, LinkEvent};
-use crate::id::Path;
+use crate::id::{MemberId, Path};
 use crate::limits::{DATAGRAM_BYTES_MAX, MEMBERS_MAX};
 
 /// Receive buffer that is asked of the system, in bytes. At 256 clients whose datagrams arrive in
@@ -194,6 +197,8 @@ pub struct UdpStatistics {
     pub drops: Drops,
     /// Bytes of these, without IP and UDP headers.
     pub bytes_refused: u64,
+    /// Invitations that were damaged, sealed to another key, for another game, used or expired.
+    pub invitations_refused: u64,
 }
 
 /// A UDP socket as a [`Link`].
@@ -210,6 +215,8 @@ pub struct UdpLink {
     /// Groups that may still be taken from the socket before [`Link::receive`] says that there is
     /// nothing: its caller shall come to an end.
     groups_left: usize,
+    /// `None` on an insecure link.
+    invitations: Option<Invitations>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -224,6 +231,10 @@ impl UdpLink {
             .local_addr()
             .map_err(|error| BindError::Socket(config.bind, error))?;
         let endpoint = new_endpoint(&config)?;
+        let invitations = match config.security {
+            Security::Secure => Some(Invitations::new(random_key()?)),
+            Security::Insecure => None,
+        };
         let shared = Arc::new(Shared::new(socket, local, endpoint, Instant::now()));
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -237,6 +248,7 @@ impl UdpLink {
             unsent_bytes: Vec::new(),
             outbox: Outbox::default(),
             groups_left: thread::BURST_GROUPS_MAX,
+            invitations,
             thread: Some(thread),
         })
     }
@@ -309,8 +321,86 @@ impl UdpLink {
     /// one id are never connected at the same time, so take a new id for each token.
     ///
     /// # Errors
-    /// If the link is insecure or `address` or `life` cannot be.
+    /// If the link is insecure or `address` or `life` cannot be, or `client_id` is one of those of
+    /// [`invited_member`].
     pub fn mint_token(
+        &self,
+        client_id: u64,
+        address: SocketAddr,
+        life: Duration,
+    ) -> Result<JoinToken, TokenError> {
+        if invitation::is_reserved(client_id) {
+            return Err(TokenError::ReservedId);
+        }
+        self.mint(client_id, address, life)
+    }
+
+    /// The key to which others seal invitations for this link; `None` if the link is insecure. Its
+    /// private half never leaves the link and dies with it.
+    #[must_use]
+    pub fn public_key(&self) -> Option<[u8; 32]> {
+        self.invitations.as_ref().map(Invitations::public_key)
+    }
+
+    /// Makes an invitation with which the member that owns `public_key` opens one path to this link
+    /// at `address` within `life`. Anyone may carry it; it has about 1230 bytes. The path comes up
+    /// here with a client id of which [`invited_member`] gives `member`.
+    ///
+    /// # Errors
+    /// If the link is insecure or takes no clients, if `public_key`, `address` or `life` cannot be,
+    /// or after 64 invitations in a second.
+    pub fn mint_for(
+        &mut self,
+        member: MemberId,
+        public_key: &[u8],
+        address: SocketAddr,
+        life: Duration,
+    ) -> Result<Vec<u8>, TokenError> {
+        match &*self.shared.lock() {
+            Endpoint::Secure(secure) if secure.has_server() => {}
+            Endpoint::Secure(_) => return Err(TokenError::NoClients),
+            Endpoint::Plain(_) => return Err(TokenError::Insecure),
+        }
+        let now = self.shared.now();
+        let invitations = self.invitations.as_mut().ok_or(TokenError::Insecure)?;
+        let client_id = invitations.client_id(now, member)?;
+        invitation::seal(&self.mint(client_id, address, life)?, public_key)
+    }
+
+    /// Opens a path to the member that made an invitation for this link, at `address` if it is
+    /// given, else where the invitation says. As [`UdpLink::connect`]. It may be called at any time,
+    /// whatever other paths there are, in either direction.
+    ///
+    /// # Errors
+    /// If it cannot be tried. Invitations that are damaged, sealed to another key, for another game,
+    /// used or long expired are counted (`UdpStatistics::invitations_refused`).
+    pub fn open_invitation(
+        &mut self,
+        sealed: &[u8],
+        address: Option<SocketAddr>,
+    ) -> Result<Path, ConnectError> {
+        // Outside of the lock: curves take long.
+        let invitations = self
+            .invitations
+            .as_mut()
+            .ok_or(ConnectError::NeedsAddress)?;
+        let token = invitations.unseal(sealed).ok_or(ConnectError::Invitation)?;
+        let address = self.reachable(address.unwrap_or(token.address()))?;
+        let token = token.with_address(address);
+        let opened = self.join(&token);
+        let worthless = matches!(
+            opened,
+            Err(ConnectError::TokenUsed | ConnectError::TokenExpired | ConnectError::OtherGame)
+        );
+        if let Some(invitations) = &mut self.invitations
+            && worthless
+        {
+            invitations.count_refused();
+        }
+        opened
+    }
+
+    fn mint(
         &self,
         client_id: u64,
         address: SocketAddr,
@@ -352,6 +442,7 @@ impl UdpLink {
             sequences_burned: counts.burned,
             drops: counts.drops,
             bytes_refused: counts.bytes_refused,
+            invitations_refused: self.invitations.as_ref().map_or(0, Invitations::refused),
         }
     }
 
@@ -481,13 +572,18 @@ impl Drop for UdpLink {
     }
 }
 
+fn random_key() -> Result<[u8; 32], BindError> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|error| BindError::Keys(error.to_string()))?;
+    Ok(key)
+}
+
 fn new_endpoint(config: &UdpConfig) -> Result<Mutex<Endpoint>, BindError> {
     let timeout_s = config.timeout.as_secs().clamp(1, 60);
     let clients_max = config.clients_max.min(MEMBERS_MAX);
     let endpoint = match config.security {
         Security::Secure => {
-            let mut key = [0; 32];
-            getrandom::fill(&mut key).map_err(|error| BindError::Keys(error.to_string()))?;
+            let key = random_key()?;
             let unix_at_zero = SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_err(|error| BindError::Keys(error.to_string()))?;

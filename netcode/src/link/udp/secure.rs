@@ -246,6 +246,11 @@ impl SecureEndpoint {
             .is_some_and(|server| server.peers.contains_key(&address))
     }
 
+    /// Whether clients are taken.
+    pub(super) const fn has_server(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// Where the other end of a path is.
     pub(super) fn remote(&self, path: Path) -> Option<SocketAddr> {
         match *self.routes.get(&path)? {
