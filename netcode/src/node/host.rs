@@ -11,7 +11,7 @@ mod pace;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::hash::keyed;
+use crate::hash::{keyed, public_seed};
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::limits::INPUT_HISTORY_TICKS_MAX;
 use crate::lockstep::{DelayControl, Shape};
@@ -78,6 +78,7 @@ impl Host {
             slot: own_slot,
             slots: config.slots,
             seed: config.seed,
+            public_seed: public_seed(config.seed),
             input_bytes: config.game.input_bytes,
             tick_rate: config.game.tick_rate,
             // Nobody compares states with a host that tells them, and nothing runs again there.
@@ -506,16 +507,19 @@ impl Host {
             if core::mem::take(&mut guest.due) {
                 if let Some(audience) = &mut self.audience {
                     audience.tell_final(guest, now);
-                    audience.write(guest, core, now, out);
+                    if audience.is_due(guest, core) {
+                        audience.write(guest, core, now, out);
+                        return Some(*path);
+                    }
+                } else {
+                    guest.write(core, now, newest, since_end, uneven, out);
+                    if guest.is_too_far_behind {
+                        // No batch was written, and its absence means "nothing has changed".
+                        out.clear();
+                        continue;
+                    }
                     return Some(*path);
                 }
-                guest.write(core, now, newest, since_end, uneven, out);
-                if guest.is_too_far_behind {
-                    // No batch was written, and the absence of one means "nothing has changed".
-                    out.clear();
-                    continue;
-                }
-                return Some(*path);
             }
             if let Some(transfer) = &mut guest.transfer
                 && core.clock.tick() >= guest.state_not_before
