@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use phalanx_netcode::id::{MemberId, Path};
 use phalanx_netcode::link::udp::{
-    ConnectError, DropCause, TokenError, UdpConfig, UdpLink, invited_member,
+    ConnectError, DropCause, Security, TokenError, UdpConfig, UdpLink, invited_member,
 };
-use phalanx_netcode::link::{CloseReason, Link, LinkEvent};
+use phalanx_netcode::link::{Address, CloseReason, Link, LinkEvent, Opening};
 use phalanx_netcode::prng::Prng;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -224,6 +224,79 @@ fn an_invitation_opens_one_path_for_one_member() {
     let drops = members[2].link.statistics().drops;
     assert!(drops.of(DropCause::TokenRefused) > 0, "{drops:?}");
     assert!(members[2].paths.is_empty() && members[2].closed.is_empty());
+}
+
+/// What a node asks of its link, secure and plain: the address that a third sees, an invitation if
+/// there is a key for it, and the path.
+#[test]
+fn links_open_paths_to_members_that_a_host_introduces() {
+    for config in [config(), config().insecure()] {
+        let is_secure = config.security == Security::Secure;
+        let [mut host, mut low, mut high] = [(); 3].map(|()| UdpLink::bind(config).unwrap());
+        let at_host = [&mut low, &mut high].map(|link| {
+            if is_secure {
+                let token = host.mint_token(1, host.local_addr(), LIFE).unwrap();
+                link.join(&token).unwrap();
+            } else {
+                link.connect(host.local_addr()).unwrap();
+            }
+            let (path, _id) = opened(&mut host);
+            opened(link);
+            path
+        });
+        let mut opening = Opening {
+            member: MemberId(2),
+            address: Link::address(&host, at_host[1]).unwrap(),
+            invitation: Vec::new(),
+        };
+        assert_eq!(Link::public_key(&low).is_some(), is_secure);
+        if let Some(key) = Link::public_key(&low) {
+            assert_eq!(low.open(&opening), None, "not without an invitation");
+            opening.invitation = high.invite(MemberId(1), &key).unwrap();
+        } else {
+            assert_eq!(high.invite(MemberId(1), &[1; 32]), None);
+        }
+        let path = low.open(&opening).unwrap();
+        assert_eq!(opened(&mut low).0, path);
+        let (accepted, id) = opened(&mut high);
+        assert_eq!(invited_member(id), is_secure.then_some(MemberId(1)));
+        low.send(path, &[0x77]);
+        low.flush();
+        let news = wait(&mut high);
+        assert_eq!(news, (accepted, Some(vec![0x77])));
+        // With another invitation it is the path that there is already.
+        if let Some(key) = Link::public_key(&low) {
+            opening.invitation = high.invite(MemberId(1), &key).unwrap();
+        }
+        assert_eq!(low.open(&opening), Some(path));
+        opening.address = Address::new(&[9, 9]).unwrap();
+        assert_eq!(low.open(&opening), None, "no address of a socket");
+    }
+}
+
+fn opened(link: &mut UdpLink) -> (Path, u64) {
+    let start = Instant::now();
+    while start.elapsed() < LIMIT {
+        match link.receive() {
+            Some(LinkEvent::Opened { path, client_id }) => return (path, client_id),
+            Some(other) => panic!("expected an opened path, not {other:?}"),
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    panic!("no path opened");
+}
+
+/// The next datagram.
+fn wait(link: &mut UdpLink) -> (Path, Option<Vec<u8>>) {
+    let start = Instant::now();
+    while start.elapsed() < LIMIT {
+        match link.receive() {
+            Some(LinkEvent::Datagram { path, bytes }) => return (path, Some(bytes.to_vec())),
+            Some(other) => panic!("expected a datagram, not {other:?}"),
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    panic!("no datagram came");
 }
 
 #[test]

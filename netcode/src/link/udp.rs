@@ -45,7 +45,7 @@ mod secure;
 mod thread;
 mod token;
 
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::hash::RandomState;
 use std::io;
@@ -65,9 +65,10 @@ use self::queue::{Event, Events};
 use self::secure::{SecureConfig, SecureEndpoint};
 use self::thread::{Endpoint, Outbox, Shared};
 use self::token::TokenMint;
-use super::{CloseReason, Link, LinkEvent};
+use super::{Address, CloseReason, Link, LinkEvent, Opening};
 use crate::id::{MemberId, Path};
 use crate::limits::{DATAGRAM_BYTES_MAX, MEMBERS_MAX};
+use crate::wire::bytes::Reader;
 
 /// Receive buffer that is asked of the system, in bytes. At 256 clients whose datagrams arrive in
 /// one burst, the usual 208 KiB lose half of them.
@@ -79,6 +80,10 @@ pub const SEND_BUFFER_BYTES: usize = 1 << 20;
 /// Events that wait for the game, besides those that it has begun to take. Datagrams beyond are
 /// dropped and counted.
 pub const QUEUE_EVENTS_MAX: usize = 8192;
+
+/// How long an invitation made by [`Link::invite`] is good for. It is used a round trip after it was
+/// made, or never.
+const INVITATION_LIFE: Duration = Duration::from_secs(60);
 
 /// Datagrams that wait for [`Link::flush`] at most; one more sends them.
 const UNSENT_DATAGRAMS_MAX: usize = batch::BATCH_DATAGRAMS_MAX;
@@ -379,11 +384,12 @@ impl UdpLink {
         sealed: &[u8],
         address: Option<SocketAddr>,
     ) -> Result<Path, ConnectError> {
+        let invitations = self.invitations.as_mut();
+        if sealed.is_empty() && invitations.is_some() {
+            return Err(ConnectError::NeedsToken);
+        }
         // Outside of the lock: curves take long.
-        let invitations = self
-            .invitations
-            .as_mut()
-            .ok_or(ConnectError::NeedsAddress)?;
+        let invitations = invitations.ok_or(ConnectError::NeedsAddress)?;
         let token = invitations.unseal(sealed).ok_or(ConnectError::Invitation)?;
         let address = self.reachable(address.unwrap_or(token.address()))?;
         let token = token.with_address(address);
@@ -557,6 +563,74 @@ impl Link for UdpLink {
             Endpoint::Plain(plain) => plain.close(path, outbox),
         });
     }
+
+    fn address(&self, path: Path) -> Option<Address> {
+        self.remote_addr(path).and_then(address_of)
+    }
+
+    /// A path that there is already is that path. Else a secure link needs an invitation.
+    fn open(&mut self, opening: &Opening) -> Option<Path> {
+        let address = self.reachable(socket_addr_of(&opening.address)?).ok()?;
+        if self.invitations.is_some() {
+            return match self.open_invitation(&opening.invitation, Some(address)) {
+                Ok(path) => Some(path),
+                Err(ConnectError::AlreadyConnected) => match &*self.shared.lock() {
+                    Endpoint::Secure(secure) => secure.path_to_host(address),
+                    Endpoint::Plain(_) => None,
+                },
+                Err(_) => None,
+            };
+        }
+        let mut nonce = [0; 8];
+        getrandom::fill(&mut nonce).ok()?;
+        let nonce = u64::from_le_bytes(nonce);
+        self.with_endpoint(|now, endpoint, outbox| match endpoint {
+            Endpoint::Plain(plain) => plain
+                .path_to(address)
+                .or_else(|| plain.connect(now, address, nonce, outbox).ok()),
+            Endpoint::Secure(_) => None,
+        })
+    }
+
+    fn public_key(&self) -> Option<[u8; 32]> {
+        self.public_key()
+    }
+
+    fn invite(&mut self, member: MemberId, public_key: &[u8]) -> Option<Vec<u8>> {
+        // Who opens sets the address at which the host sees this link.
+        let address = self.likely_addr();
+        self.mint_for(member, public_key, address, INVITATION_LIFE)
+            .ok()
+    }
+}
+
+/// The address of a socket as other links of this kind understand it: 4 or 6, IP, port.
+fn address_of(address: SocketAddr) -> Option<Address> {
+    let mut bytes = Vec::with_capacity(19);
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            bytes.push(4);
+            bytes.extend_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            bytes.push(6);
+            bytes.extend_from_slice(&ip.octets());
+        }
+    }
+    bytes.extend_from_slice(&address.port().to_le_bytes());
+    Address::new(&bytes)
+}
+
+fn socket_addr_of(address: &Address) -> Option<SocketAddr> {
+    let mut reader = Reader::new(address.as_bytes());
+    let ip = match reader.u8().ok()? {
+        4 => IpAddr::from(reader.array::<4>().ok()?),
+        6 => IpAddr::from(reader.array::<16>().ok()?),
+        _ => return None,
+    };
+    let port = reader.u16().ok()?;
+    reader.finish().ok()?;
+    Some(SocketAddr::new(ip, port))
 }
 
 impl Drop for UdpLink {

@@ -18,13 +18,11 @@ use crypto_box::{PublicKey, SecretKey};
 use super::endpoint::RateLimit;
 use super::token::{JoinToken, TokenError};
 use crate::id::MemberId;
+use crate::limits::INVITATION_BYTES_MAX;
 use crate::time::Time;
 
 /// Bytes of a public key.
 pub(super) const PUBLIC_KEY_BYTES: usize = 32;
-
-/// Bytes of the largest invitation that is looked into: a token has about 1180.
-const SEALED_BYTES_MAX: usize = 2048;
 
 /// First byte of what is sealed: the version of its layout.
 const FORM: u8 = 1;
@@ -100,7 +98,7 @@ impl Invitations {
     }
 
     fn read(&self, sealed: &[u8]) -> Option<JoinToken> {
-        if sealed.len() > SEALED_BYTES_MAX {
+        if sealed.len() > INVITATION_BYTES_MAX {
             return None;
         }
         let content = self.private_key.unseal(sealed).ok()?;
@@ -193,7 +191,7 @@ mod tests {
         let mut longer = sealed.clone();
         longer.push(0);
         expect(&longer);
-        longer.resize(SEALED_BYTES_MAX + 1, 0);
+        longer.resize(INVITATION_BYTES_MAX + 1, 0);
         expect(&longer);
         // Well sealed, but no token, of another form, or not for a member.
         let mut box_of = |content: &[u8]| {

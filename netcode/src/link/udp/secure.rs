@@ -251,6 +251,11 @@ impl SecureEndpoint {
         self.server.is_some()
     }
 
+    /// The path to the host at this address, if there is one or it is under way.
+    pub(super) fn path_to_host(&self, address: SocketAddr) -> Option<Path> {
+        Some(self.clients.get(&address)?.path)
+    }
+
     /// Where the other end of a path is.
     pub(super) fn remote(&self, path: Path) -> Option<SocketAddr> {
         match *self.routes.get(&path)? {
