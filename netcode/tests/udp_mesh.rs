@@ -233,9 +233,10 @@ fn links_open_paths_to_members_that_a_host_introduces() {
     for config in [config(), config().insecure()] {
         let is_secure = config.security == Security::Secure;
         let [mut host, mut low, mut high] = [(); 3].map(|()| UdpLink::bind(config).unwrap());
-        let at_host = [&mut low, &mut high].map(|link| {
+        let at_host = [(1, &mut low), (2, &mut high)].map(|(client_id, link)| {
             if is_secure {
-                let token = host.mint_token(1, host.local_addr(), LIFE).unwrap();
+                let address = host.local_addr();
+                let token = host.mint_token(client_id, address, LIFE).unwrap();
                 link.join(&token).unwrap();
             } else {
                 link.connect(host.local_addr()).unwrap();
