@@ -21,6 +21,7 @@ mod guest;
 mod host;
 mod seat;
 mod state_sync;
+mod takeover;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ use crate::time::Time;
 
 pub use api::{DesyncReport, DisconnectReason, Event, Request, SessionInfo};
 pub use state_sync::{Received, StateSyncStatistics};
+pub use takeover::{Prepare, StepDown, TakeOver, TakeOverError, Warm};
 
 use self::client::Client;
 use self::core::{Core, ExportFor, Todo};
@@ -406,7 +408,7 @@ impl Node {
                     .find(|guest| guest.peer.member == to)
                     .map(|guest| &mut guest.peer)
             }
-            Role::Client(client) => (to == MemberId::FIRST_HOST).then_some(&mut client.peer),
+            Role::Client(client) => (to == client.host).then_some(&mut client.peer),
         };
         peer.ok_or(MessageError::NoLink(to))?
             .messages

@@ -357,7 +357,7 @@ impl<P: Seeded> ClusterOf<P> {
     fn carry(&mut self, from: Index) {
         let mut outbox = core::mem::take(&mut self.members[from].link.outbox);
         for (path, bytes) in &mut outbox {
-            let to = if from == 0 { path.0 as usize } else { 0 };
+            let to = path.0 as usize;
             if to >= self.members.len() {
                 self.astray.push_back((*path, bytes.clone()));
                 if self.astray.len() > 256 {
@@ -379,11 +379,7 @@ impl<P: Seeded> ClusterOf<P> {
                 mutate(&mut self.prng, bytes);
             }
             if !self.cut.contains(&(from, to)) {
-                let path = if from == 0 {
-                    Path(0)
-                } else {
-                    self.members[from].path
-                };
+                let path = self.members[from].path;
                 let network = match self.routes.get_mut(&(from, to)) {
                     Some(route) => route,
                     None => self.conditions.get_mut(&from).unwrap_or(&mut self.network),

@@ -313,7 +313,8 @@ impl Client {
             | Control::Activate(_)
             | Control::Transfer { .. }
             | Control::Reset
-            | Control::Behind(_) => Ok(Some(control)),
+            | Control::Behind(_)
+            | Control::Settings(_) => Ok(Some(control)),
         }
     }
 

@@ -84,7 +84,8 @@ impl Host {
             | Control::Diverged { .. }
             | Control::Difference(_)
             | Control::Replaced { .. }
-            | Control::Final { .. } => Ok(Some(control)),
+            | Control::Final { .. }
+            | Control::Settings(_) => Ok(Some(control)),
         }
     }
 }
