@@ -171,6 +171,49 @@ const _: () = {
     );
 };
 
+/// Members in the roster of a term; voters and those that can host come first. Further members
+/// follow the host, but are told of a new one by it alone.
+pub const TERM_MEMBERS_MAX: usize = 64;
+
+/// Voters of a session. Further members follow without a vote.
+pub const TERM_VOTERS_MAX: usize = 16;
+
+/// Standbys of a session. A policy that wants more is refused.
+pub const TERM_STANDBYS_MAX: usize = 4;
+
+/// Terms of a session's history that a roster lists. Whoever missed more begins anew.
+pub const TERM_LINEAGE_MAX: usize = 8;
+
+/// Bytes of records that a vote carries. What does not fit is not taken over.
+pub const TERM_RECORDS_BYTES_MAX: usize = 800;
+
+/// Ticks that a new host may have to run between what it took over and the first tick that it
+/// shows. What voters claim to have shown beyond is not believed.
+pub const TERM_GAP_TICKS_MAX: u32 = 512;
+
+/// Bytes of a term message. A longer one is refused.
+pub const TERM_MESSAGE_BYTES_MAX: usize = 1060;
+
+/// Longest time after which a silent host is suspected, in microseconds. A policy with more is
+/// refused, and so is a message.
+pub const SUSPECT_US_MAX: u64 = 2_000_000;
+
+/// Term messages that wait to be sent. Beyond, the oldest are dropped: all are repeated.
+pub const TERM_SENDS_MAX: usize = 1024;
+
+const _: () = {
+    assert!(TERM_MESSAGE_BYTES_MAX + 64 <= DATAGRAM_BYTES_MAX);
+    assert!(TERM_RECORDS_BYTES_MAX + 64 <= TERM_MESSAGE_BYTES_MAX);
+    // A member takes 8 B, a vote 18, an ancestor 10.
+    assert!(
+        TERM_MEMBERS_MAX * 8 + TERM_VOTERS_MAX * 18 + TERM_LINEAGE_MAX * 10 + 80
+            <= TERM_MESSAGE_BYTES_MAX
+    );
+    assert!(TERM_VOTERS_MAX <= TERM_MEMBERS_MAX && TERM_MEMBERS_MAX <= MEMBERS_MAX);
+    // A suspicion time travels as milliseconds in 16 bits.
+    assert!(SUSPECT_US_MAX / 1000 <= u16::MAX as u64);
+};
+
 /// Slots times input size of a session, in bytes, so that one whole input frame always fits one
 /// datagram. A session with more is refused when it is opened, and so is a welcome to one.
 pub const INPUT_FRAME_BYTES_MAX: usize = 576;

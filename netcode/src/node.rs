@@ -28,7 +28,7 @@ use std::sync::Arc;
 use crate::id::{MemberId, Path, Slot};
 use crate::input::InputFrame;
 use crate::session::close::CloseReason;
-use crate::session::config::{ConfigError, HostConfig, JoinConfig};
+use crate::session::config::{ConfigError, GameInfo, HostConfig, JoinConfig};
 use crate::session::messages::{Channel, SendError};
 use crate::session::roster::Roster;
 use crate::session::statistics::{NodeStatistics, PeerStatistics};
@@ -38,6 +38,7 @@ use crate::tick::Tick;
 use crate::time::Time;
 
 pub use api::{DesyncReport, DisconnectReason, Event, Request, SessionInfo};
+pub use audience::Inspection;
 pub use state_sync::{Received, StateSyncStatistics};
 pub use takeover::{Prepare, StepDown, TakeOver, TakeOverError, Warm};
 
@@ -136,6 +137,15 @@ impl Node {
     #[must_use]
     pub const fn session(&self) -> &SessionInfo {
         &self.core.info
+    }
+
+    /// What this node's game has in common with that of the others.
+    #[must_use]
+    pub fn game(&self) -> &GameInfo {
+        match &self.role {
+            Role::Host(host) => &host.config.game,
+            Role::Client(client) => &client.config.game,
+        }
     }
 
     /// Who takes part.
@@ -241,6 +251,25 @@ impl Node {
         }
     }
 
+    /// Counts from here on what each client is sent, by component and field, or stops to: see
+    /// [`Node::inspections`] and [`Event::Inspected`]. It costs: the host notes every field of every
+    /// body. False, and without effect, but on a host in state-sync mode.
+    pub fn inspect(&mut self, on: bool) -> bool {
+        match &mut self.role {
+            Role::Host(host) => host.inspect(on),
+            Role::Client(_) => false,
+        }
+    }
+
+    /// What each client was sent since [`Node::inspect`] was switched on, or since it came.
+    pub fn inspections(&self) -> impl Iterator<Item = Inspection> {
+        let host = match &self.role {
+            Role::Host(host) => Some(host),
+            Role::Client(_) => None,
+        };
+        host.into_iter().flat_map(|host| host.inspections())
+    }
+
     /// Whether this node has done all that it had to, and nothing is left to send.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -310,7 +339,7 @@ impl Node {
         self.core.todo.clear();
         self.core.awaited = None;
         match &mut self.role {
-            Role::Host(host) => host.leave(&self.core),
+            Role::Host(host) => host.leave(&mut self.core),
             Role::Client(client) => client.ask_anew(now),
         }
     }
@@ -358,7 +387,7 @@ impl Node {
     /// Answers [`Request::Publish`] with what clients may see of the state.
     pub fn commit_publish(&mut self, snapshot: &Snapshot) {
         if let Role::Host(host) = &mut self.role {
-            host.commit_publish(&self.core, snapshot);
+            host.commit_publish(&mut self.core, snapshot);
         }
     }
 
@@ -443,7 +472,7 @@ impl Node {
     /// Leaves the session, with a goodbye.
     pub fn leave(&mut self) {
         match &mut self.role {
-            Role::Host(host) => host.leave(&self.core),
+            Role::Host(host) => host.leave(&mut self.core),
             Role::Client(client) => client.leave(&mut self.core),
         }
     }

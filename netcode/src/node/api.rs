@@ -2,6 +2,7 @@
 
 use crate::id::{MemberId, NetId, SessionId, Slot, Term};
 use crate::input::InputFrame;
+use crate::node::audience::Inspection;
 use crate::session::close::CloseReason;
 use crate::session::config::ResumeToken;
 use crate::session::handshake::ByeReason;
@@ -196,6 +197,9 @@ pub enum Event {
         /// Whether the client does not decide the entity; else the game's rules forbid the values.
         is_foreign: bool,
     },
+    /// What a client was sent, while [`Node::inspect`](crate::node::Node::inspect) is on: once per
+    /// second, and when its link ends.
+    Inspected(Box<Inspection>),
     /// A message of the game.
     Message {
         /// Who sent it.

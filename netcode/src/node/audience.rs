@@ -2,6 +2,8 @@
 //!
 //! The [`Audience`] is the host's side of all of them together, a [`Listener`] that of one guest.
 
+mod inspect;
+
 use crate::id::{MemberId, Slot};
 use crate::lockstep::Shape;
 use crate::node::core::Core;
@@ -16,6 +18,8 @@ use crate::state::Snapshot;
 use crate::statesync::{Publisher, PublisherConfig, Subscription, Viewer};
 use crate::tick::{Seq, Tick};
 use crate::time::Time;
+
+pub use inspect::Inspection;
 
 /// Ticks of a run of replaced inputs that one control message reports.
 const REPLACED_TICKS: u32 = 16;
@@ -54,6 +58,8 @@ pub(super) struct Listener {
     reset_at: Option<Time>,
     /// When it was told of the last tick; then, when it may get that state as a whole.
     final_at: Option<Time>,
+    /// Where the account of what it is sent began, if someone looks.
+    since: Option<inspect::Since>,
 }
 
 impl Audience {
@@ -79,7 +85,7 @@ impl Audience {
     /// Takes a snapshot, and sees to those for whom it is time.
     pub(super) fn publish<'a>(
         &mut self,
-        core: &Core,
+        core: &mut Core,
         snapshot: &Snapshot,
         guests: impl Iterator<Item = &'a mut Guest>,
     ) {
@@ -107,12 +113,18 @@ impl Audience {
             {
                 guest.peer.hash_due = Some(fold(tick, hash));
             }
+            if is_turn {
+                self.tell_inspection(core, guest);
+            }
         }
     }
 
     /// Gives a guest that holds nothing all of the state: by a transfer if it is large, else with
     /// the next datagrams.
     pub(super) fn begin(&mut self, guest: &mut Guest) {
+        if let Some(listener) = &mut guest.listener {
+            self.inspect_new(listener);
+        }
         self.send_keyframe(guest, KEYFRAME_BYTES_MIN);
     }
 
@@ -206,8 +218,6 @@ impl Audience {
             },
             out,
         );
-        core.statistics.datagrams_sent += 1;
-        core.statistics.bytes_sent += out.len() as u64;
     }
 }
 
@@ -224,6 +234,7 @@ impl Listener {
             claimed: None,
             reset_at: None,
             final_at: None,
+            since: None,
         }
     }
 

@@ -171,6 +171,16 @@ impl BodyBytes {
         self.counts[body as usize]
     }
 
+    /// The bytes since this account stood at `older`.
+    #[must_use]
+    pub fn since(&self, older: &Self) -> Self {
+        let mut since = *self;
+        for (count, before) in since.counts.iter_mut().zip(&older.counts) {
+            *count = count.saturating_sub(*before);
+        }
+        since
+    }
+
     /// Bytes in all.
     #[must_use]
     pub fn total(&self) -> u64 {

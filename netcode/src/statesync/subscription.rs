@@ -34,6 +34,7 @@ use crate::tick::{Seq, Tick};
 use super::budget::Budget;
 use super::head::{BODIES_MAX, Content, EPOCHS, HEAD_BYTES_MAX, Head};
 use super::interest::{Outlook, Sight, Viewer};
+use super::ledger::Ledger;
 use super::publisher::{Publisher, stamp};
 use super::records::Records;
 use parts::Queue;
@@ -149,6 +150,8 @@ pub struct Subscription {
     round_trip: Option<u32>,
     wants_keyframe: bool,
     statistics: SubscriptionStatistics,
+    /// There while someone looks.
+    ledger: Option<Box<Ledger>>,
 }
 
 impl Subscription {
@@ -174,6 +177,7 @@ impl Subscription {
             round_trip: None,
             wants_keyframe: false,
             statistics: SubscriptionStatistics::default(),
+            ledger: None,
         }
     }
 
@@ -192,6 +196,13 @@ impl Subscription {
     #[must_use]
     pub const fn statistics(&self) -> &SubscriptionStatistics {
         &self.statistics
+    }
+
+    /// What the client was sent since [`Publisher::set_tally`] was switched on; `None` while it is
+    /// off, and before the first body.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_deref()
     }
 
     /// Bytes per second that the client may get now: its budget, less what loss took away.
@@ -269,6 +280,7 @@ impl Subscription {
         };
         let bytes = out.len() - start;
         self.statistics.bytes += bytes as u64;
+        self.keep_account(publisher, bytes);
         if let Some(budget) = &mut self.budget {
             budget.spend(bytes);
         }
@@ -289,6 +301,23 @@ impl Subscription {
         self.next_body += 1;
         if is_last {
             self.plan = Plan::Done;
+        }
+    }
+
+    /// Notes where the bits of the body went that was just written, if someone looks.
+    fn keep_account(&mut self, publisher: &mut Publisher, bytes: usize) {
+        if publisher.tally().is_none() {
+            self.ledger = None;
+            return;
+        }
+        let ledger = self.ledger.get_or_insert_default();
+        match self.plan {
+            Plan::Whole { stored, .. } => {
+                ledger.note(bytes, publisher.stored_tally(stored, self.next_body));
+            }
+            Plan::Done | Plan::Same { .. } | Plan::Parts { .. } => {
+                ledger.note(bytes, publisher.take_tally().as_ref());
+            }
         }
     }
 

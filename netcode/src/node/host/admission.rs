@@ -197,7 +197,9 @@ impl Host {
             Some(holder) => {
                 if let Some(old) = holder.path {
                     self.say_bye(core, old, ByeReason::Replaced);
-                    self.guests.remove(&old);
+                    if let Some(guest) = self.guests.remove(&old) {
+                        self.close_account(core, &guest);
+                    }
                     self.doctor.forget(old);
                 }
                 holder.member
