@@ -164,7 +164,11 @@ mod tests {
         let mut theirs = filled(5, 0, 300);
         (0..3).for_each(|slot| theirs.rewind(Slot(slot), Tick::new(100)));
         // One slot is further than the rest, as where all wait for all.
-        theirs.push(Slot(1), Tick::new(101), ours.get(Slot(1), Tick::new(101)).bytes());
+        theirs.push(
+            Slot(1),
+            Tick::new(101),
+            ours.get(Slot(1), Tick::new(101)).bytes(),
+        );
         let (mut at, mut pieces) = (Tick::new(100), 0);
         while at < Tick::new(300) {
             let mut bytes = Vec::new();
@@ -187,7 +191,10 @@ mod tests {
         assert_eq!(upto, end);
         let far = Tick::new(1000);
         let mut behind = filled(6, 0, 10);
-        assert_eq!(read_records(TERM, &bytes, far, &mut behind), Err(RecordsError::Gap));
+        assert_eq!(
+            read_records(TERM, &bytes, far, &mut behind),
+            Err(RecordsError::Gap)
+        );
         assert_same(&behind, &filled(6, 0, 10), 10);
         let mut theirs = filled(6, 0, 20);
         let other = read_records(Term(4), &bytes, far, &mut theirs);

@@ -177,12 +177,7 @@ impl Node {
         // As with frames of a host: what has not run must not be pushed out of history.
         let settled = self.core.timeline.settled();
         let newest_max = settled.plus(INPUT_HISTORY_TICKS_MAX - 64);
-        read_records(
-            self.core.info.term,
-            bytes,
-            newest_max,
-            &mut self.core.known,
-        )?;
+        read_records(self.core.info.term, bytes, newest_max, &mut self.core.known)?;
         client.advance(&mut self.core, now);
         Ok(self.core.final_tick())
     }

@@ -230,8 +230,7 @@ impl Client {
             if simulated.since(base) >= core.info.images {
                 return false;
             }
-            core.todo
-                .push_back(crate::node::core::Todo::Restore(base));
+            core.todo.push_back(crate::node::core::Todo::Restore(base));
             core.statistics.rollbacks += 1;
             core.jump(base);
             core.report(Event::TicksLost {
@@ -334,7 +333,12 @@ impl Client {
         self.ended_at = None;
         // When ticks are due on its clock is told again.
         self.start_at_us = None;
-        self.unnamed = core.roster.members().iter().map(|member| member.id).collect();
+        self.unnamed = core
+            .roster
+            .members()
+            .iter()
+            .map(|member| member.id)
+            .collect();
     }
 
     /// Takes in what a host tells its possible successors, after it has named all members.

@@ -153,9 +153,8 @@ impl Host {
     fn seat_members(&mut self, core: &mut Core, now: Time, take_over: &TakeOver) {
         let own = core.info.member;
         let is_lobby = take_over.base == Tick::ZERO;
-        let is_expected = |id: MemberId| {
-            take_over.paths.contains_key(&id) && !take_over.lost.contains(&id)
-        };
+        let is_expected =
+            |id: MemberId| take_over.paths.contains_key(&id) && !take_over.lost.contains(&id);
         self.seats = vec![Seat::default(); usize::from(core.info.slots)];
         let others = core.roster.members().iter().filter(|it| it.id != own);
         let others: Vec<Member> = others.cloned().collect();
@@ -326,7 +325,9 @@ impl Host {
         let terms = terms.filter(|terms| terms.len() <= TERMS_MAX);
         let standing = core.standing(term).unwrap_or(Tick::ZERO).min(newest);
         let confirmed = Tick::new(ask.hello.confirmed).min(standing);
-        let holds = core.slots().all(|slot| core.known.oldest(slot) <= confirmed);
+        let holds = core
+            .slots()
+            .all(|slot| core.known.oldest(slot) <= confirmed);
         let is_near = newest.since(confirmed) < INPUT_HISTORY_TICKS_MAX / 2;
         let resumed = terms.is_some() && confirmed > Tick::ZERO && holds && is_near;
         let from = if resumed {
