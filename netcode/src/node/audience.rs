@@ -31,6 +31,16 @@ const KEYFRAME_BYTES_MIN: usize = 3000;
 /// Microseconds after the end in which clients get the last state as any other.
 const FINAL_US: u64 = 300_000;
 
+/// Snapshots after which a member that plays is told that nothing has changed. It predicts for as
+/// long as six snapshots without news, so one such datagram may be lost.
+const CALM_SNAPSHOTS_PLAYING: u32 = 2;
+
+/// The same for a member that only watches.
+const CALM_SNAPSHOTS_WATCHING: u32 = 4;
+
+/// A share of a second that passes without a datagram at most, to either.
+const CALM_SHARE: u32 = 5;
+
 /// Microseconds between two resets that a member gets: each costs the whole state.
 const RESET_US: u64 = 500_000;
 
@@ -55,6 +65,8 @@ pub(super) struct Listener {
     replaced: Option<(Tick, u64)>,
     /// The newest datagram from it with claims.
     claimed: Option<Seq>,
+    /// Ticks since the newest datagram to it.
+    calm_ticks: u32,
     reset_at: Option<Time>,
     /// When it was told of the last tick; then, when it may get that state as a whole.
     final_at: Option<Time>,
@@ -184,6 +196,28 @@ impl Audience {
         }
     }
 
+    /// Whether `guest` gets a datagram this tick: if there is something to say, and else from time
+    /// to time, for its clock, its inputs' acks, and so that it knows that nothing has changed.
+    pub(super) fn is_due(&mut self, guest: &mut Guest, core: &Core) -> bool {
+        let Some(listener) = &mut guest.listener else {
+            return false;
+        };
+        if listener.subscription.has_more() {
+            return true;
+        }
+        listener.hear(&mut guest.peer);
+        let has_news = listener.subscription.begin_tick(&mut self.publisher);
+        listener.calm_ticks += 1;
+        let snapshots = match guest.peer.slot {
+            Some(_) => CALM_SNAPSHOTS_PLAYING,
+            None => CALM_SNAPSHOTS_WATCHING,
+        };
+        let ticks = self.config.snapshot_ticks;
+        let calm_ticks = (snapshots * ticks).min(u32::from(core.rate.hz()) / CALM_SHARE);
+        // At the end everyone waits for the last state.
+        has_news || core.is_over() || guest.peer.has_word() || listener.calm_ticks >= calm_ticks
+    }
+
     /// Writes the next datagram to `guest`.
     pub(super) fn write(
         &mut self,
@@ -195,7 +229,7 @@ impl Audience {
         let Some(listener) = &mut guest.listener else {
             return;
         };
-        listener.hear(&mut guest.peer);
+        listener.calm_ticks = 0;
         let reference = core.timeline.simulated();
         let shape = Shape {
             reference,
@@ -218,6 +252,8 @@ impl Audience {
             },
             out,
         );
+        let listener = guest.listener.as_ref();
+        guest.due = listener.is_some_and(|it| it.subscription.has_more());
     }
 }
 
@@ -232,6 +268,7 @@ impl Listener {
             }),
             replaced: None,
             claimed: None,
+            calm_ticks: 0,
             reset_at: None,
             final_at: None,
             since: None,

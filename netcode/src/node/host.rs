@@ -525,16 +525,19 @@ impl Host {
             if core::mem::take(&mut guest.due) {
                 if let Some(audience) = &mut self.audience {
                     audience.tell_final(guest, now);
-                    audience.write(guest, core, now, out);
+                    if audience.is_due(guest, core) {
+                        audience.write(guest, core, now, out);
+                        return Some(*path);
+                    }
+                } else {
+                    guest.write(core, now, newest, since_end, uneven, out);
+                    if guest.is_too_far_behind {
+                        // No batch was written, and its absence means "nothing has changed".
+                        out.clear();
+                        continue;
+                    }
                     return Some(*path);
                 }
-                guest.write(core, now, newest, since_end, uneven, out);
-                if guest.is_too_far_behind {
-                    // No batch was written, and the absence of one means "nothing has changed".
-                    out.clear();
-                    continue;
-                }
-                return Some(*path);
             }
             if let Some(transfer) = &mut guest.transfer
                 && core.clock.tick() >= guest.state_not_before
