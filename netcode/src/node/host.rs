@@ -1,12 +1,13 @@
 //! The host's side of a session: who takes part, and whose inputs act on which tick.
 //!
-//! [`admission`] lets members in, [`departure`] lets them go, [`pace`] runs the ticks, and
-//! [`broadcast`] tells the state in state-sync mode.
+//! [`admission`] lets members in, [`departure`] lets them go, [`introduce`] makes them known to each
+//! other, [`pace`] runs the ticks, and [`broadcast`] tells the state in state-sync mode.
 
 mod admission;
 mod broadcast;
 pub(super) mod claims;
 mod departure;
+mod introduce;
 mod pace;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,6 +21,7 @@ use crate::node::audience::Audience;
 use crate::node::core::{Core, Todo};
 use crate::node::doctor::Doctor;
 use crate::node::guest::Guest;
+use crate::node::host::introduce::Introductions;
 use crate::node::seat::{Holder, Seat};
 use crate::session::bucket::Bucket;
 use crate::session::bulk::BulkSender;
@@ -59,6 +61,8 @@ pub(super) struct Host {
     schema_parts: Vec<Vec<u8>>,
     /// Paths that the driver should close.
     pub(super) closing: VecDeque<Path>,
+    /// Who knows whom, where hosting may move.
+    pub(super) introductions: Introductions,
     leaving: bool,
 }
 
@@ -145,6 +149,7 @@ impl Host {
             outgoing: VecDeque::new(),
             schema_parts: Vec::new(),
             closing: VecDeque::new(),
+            introductions: Introductions::default(),
             leaving: false,
             config,
         };
@@ -427,6 +432,25 @@ impl Host {
             } => self
                 .doctor
                 .expect_report(path, id, Tick::new(tick), bytes, digest),
+            Control::Invite {
+                member: to,
+                public_key,
+            } if self.config.migration.allows => self.relay(now, path, to, |member| {
+                Control::Invite { member, public_key }
+            }),
+            Control::Invitation {
+                member: to,
+                part,
+                parts,
+                bytes,
+            } if self.config.migration.allows => {
+                self.relay(now, path, to, |member| Control::Invitation {
+                    member,
+                    part,
+                    parts,
+                    bytes,
+                })
+            }
             Control::Transfer {
                 purpose: Purpose::Join,
                 ..
@@ -441,7 +465,10 @@ impl Host {
             | Control::Reset
             | Control::Replaced { .. }
             | Control::Final { .. }
-            | Control::Behind(_) => Err(DropReason::Unexpected),
+            | Control::Behind(_)
+            | Control::Peer { .. }
+            | Control::Invite { .. }
+            | Control::Invitation { .. } => Err(DropReason::Unexpected),
         }
     }
 

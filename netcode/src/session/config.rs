@@ -178,6 +178,13 @@ impl StateSyncConfig {
     }
 }
 
+/// Whether and how hosting may move to another member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MigrationConfig {
+    /// Whether it may: then members hold paths to each other.
+    pub allows: bool,
+}
+
 /// A host's settings.
 #[derive(Clone, Debug)]
 pub struct HostConfig {
@@ -215,7 +222,9 @@ pub struct HostConfig {
     pub spectator_delay_ticks: u32,
     /// Spectators that may watch at once.
     pub spectators: u16,
-    /// Secret from which session id and resume tokens follow. From the operating system in a real
+    /// Whether hosting may move.
+    pub migration: MigrationConfig,
+    /// Secret from which session id, resume tokens and the secrets of pairs follow. From the operating system in a real
     /// session, from the seed in a simulated one.
     pub secret: u128,
 }
@@ -378,6 +387,7 @@ impl HostConfig {
             silence_us: 5_000_000,
             spectator_delay_ticks: 0,
             spectators: 32,
+            migration: MigrationConfig::default(),
             secret: 0,
         }
     }

@@ -320,7 +320,10 @@ impl Client {
             | Control::Activate(_)
             | Control::Transfer { .. }
             | Control::Reset
-            | Control::Behind(_) => Ok(Some(control)),
+            | Control::Behind(_)
+            | Control::Peer { .. }
+            | Control::Invite { .. }
+            | Control::Invitation { .. } => Ok(Some(control)),
         }
     }
 

@@ -111,7 +111,10 @@ impl Host {
             | Control::Diverged { .. }
             | Control::Difference(_)
             | Control::Replaced { .. }
-            | Control::Final { .. } => Ok(Some(control)),
+            | Control::Final { .. }
+            | Control::Peer { .. }
+            | Control::Invite { .. }
+            | Control::Invitation { .. } => Ok(Some(control)),
         }
     }
 }
