@@ -23,6 +23,7 @@ mod host;
 mod mesh;
 mod seat;
 mod state_sync;
+mod takeover;
 mod warm;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use crate::wire::header::kind;
 pub use api::{DesyncReport, DisconnectReason, Event, Request, SessionInfo};
 pub use audience::Inspection;
 pub use state_sync::{Received, StateSyncStatistics};
+pub use takeover::{Prepare, StepDown, TakeOver, TakeOverError, Warm};
 pub use warm::MeshLink;
 
 use self::client::Client;
@@ -463,7 +465,7 @@ impl Node {
                     .find(|guest| guest.peer.member == to)
                     .map(|guest| &mut guest.peer)
             }
-            Role::Client(client) => (to == MemberId::FIRST_HOST).then_some(&mut client.peer),
+            Role::Client(client) => (to == client.host).then_some(&mut client.peer),
         };
         peer.ok_or(MessageError::NoLink(to))?
             .messages

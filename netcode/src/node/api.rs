@@ -209,6 +209,21 @@ pub enum Event {
         /// Its bytes.
         bytes: Vec<u8>,
     },
+    /// Another member hosts from now on, or the host has begun a new term.
+    HostChanged {
+        /// Who hosts.
+        member: MemberId,
+        /// The term.
+        term: Term,
+    },
+    /// These ticks ran here on the word of a host of an earlier term, and were ordered anew since:
+    /// they did not happen.
+    TicksLost {
+        /// The first.
+        first: Tick,
+        /// The last.
+        last: Tick,
+    },
     /// Two nodes have different states at the same tick.
     Desync(DesyncReport),
     /// This node has taken over the session's state after it had diverged.

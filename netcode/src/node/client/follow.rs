@@ -323,7 +323,8 @@ impl Client {
             | Control::Behind(_)
             | Control::Peer { .. }
             | Control::Invite { .. }
-            | Control::Invitation { .. } => Ok(Some(control)),
+            | Control::Invitation { .. }
+            | Control::Settings(_) => Ok(Some(control)),
         }
     }
 

@@ -114,7 +114,8 @@ impl Host {
             | Control::Final { .. }
             | Control::Peer { .. }
             | Control::Invite { .. }
-            | Control::Invitation { .. } => Ok(Some(control)),
+            | Control::Invitation { .. }
+            | Control::Settings(_) => Ok(Some(control)),
         }
     }
 }
