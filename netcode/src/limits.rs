@@ -133,6 +133,30 @@ pub const OUTBOX_MESSAGES_MAX: usize = 1024;
 /// Bytes of control messages that wait for an ack, per peer. More are refused, as above.
 pub const OUTBOX_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of an address that a link gives and takes. A longer one is none.
+pub const ADDRESS_BYTES_MAX: usize = 32;
+
+/// Bytes of an invitation, with which a member's link lets another one in. A longer one is not
+/// passed on.
+pub const INVITATION_BYTES_MAX: usize = 2048;
+
+/// Bytes of an invitation in one control message; longer ones come in parts. A longer part is
+/// refused.
+pub const INVITATION_PART_BYTES_MAX: usize = 200;
+
+/// Members up to which each holds a path to each other one, where hosting may move. Above, each
+/// holds paths to those only that may host next.
+pub const MESH_FULL_MEMBERS_MAX: usize = 16;
+
+/// Bytes of one message between members of a mesh. Longer ones are not taken.
+pub const MESH_MESSAGE_BYTES_MAX: usize = 1150;
+
+/// Messages to one member of a mesh that wait to be sent; the oldest make room for newer ones.
+pub const MESH_OUTBOX_MESSAGES_MAX: usize = 64;
+
+/// Messages from the mesh that the node has not taken; the oldest make room for newer ones.
+pub const MESH_INBOX_MESSAGES_MAX: usize = 1024;
+
 /// Bytes of one message of the game. Longer ones are refused; a transfer has no such limit.
 pub const MESSAGE_BYTES_MAX: usize = 900;
 
@@ -154,6 +178,9 @@ const _: () = {
     assert!(OUTBOX_MESSAGES_MAX > MEMBERS_MAX + 64);
     assert!(CONTROL_BYTES_MAX + 16 <= DATAGRAM_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX + 24 <= MESSAGE_PACKET_BYTES_MAX);
+    // Beside the mesh's header and a message's length.
+    assert!(MESH_MESSAGE_BYTES_MAX + 25 + 2 <= DATAGRAM_BYTES_MAX);
+    assert!(INVITATION_PART_BYTES_MAX + 16 <= CONTROL_BYTES_MAX);
     assert!(MESSAGE_PACKET_BYTES_MAX < DATAGRAM_BYTES_MAX);
     // Id, transmission and index stand before a chunk's payload.
     assert!(BULK_HEADER_BYTES_MAX + 10 + BULK_CHUNK_BYTES <= DATAGRAM_BYTES_MAX);

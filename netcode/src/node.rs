@@ -6,7 +6,8 @@
 //! 2. [`Node::poll_request`] until it is empty: obey each request before the next poll;
 //! 3. [`Node::poll_confirmed`], if inputs are recorded;
 //! 4. [`Node::poll_transmit`] until it is empty;
-//! 5. [`Node::poll_event`] and [`Node::poll_close`], when convenient;
+//! 5. [`Node::poll_event`] and [`Node::poll_close`], when convenient; where hosting may move also
+//!    [`Node::poll_address`], [`Node::poll_invite`] and [`Node::poll_open`];
 //! 6. sleep until [`Node::poll_timeout`] or until something arrives.
 //!
 //! Same settings, same calls: same bytes out, in every process.
@@ -19,9 +20,11 @@ mod desync;
 mod doctor;
 mod guest;
 mod host;
+mod mesh;
 mod seat;
 mod state_sync;
 mod takeover;
+mod warm;
 
 use std::sync::Arc;
 
@@ -36,15 +39,18 @@ use crate::state::{Shapes, Snapshot, StateHash, WireLayout};
 use crate::statesync::Publisher;
 use crate::tick::Tick;
 use crate::time::Time;
+use crate::wire::header::kind;
 
 pub use api::{DesyncReport, DisconnectReason, Event, Request, SessionInfo};
 pub use audience::Inspection;
 pub use state_sync::{Received, StateSyncStatistics};
 pub use takeover::{Prepare, StepDown, TakeOver, TakeOverError, Warm};
+pub use warm::MeshLink;
 
 use self::client::Client;
 use self::core::{Core, ExportFor, Todo};
 use self::host::Host;
+use self::mesh::Mesh;
 
 /// A node of a session; see the [module](self).
 #[derive(Debug)]
@@ -52,6 +58,8 @@ pub struct Node {
     core: Core,
     role: Role,
     exporting: Option<ExportFor>,
+    /// The warm links to the other members, where hosting may move.
+    mesh: Option<Box<Mesh>>,
 }
 
 #[derive(Debug)]
@@ -114,6 +122,7 @@ impl Node {
             core,
             role: Role::Host(Box::new(host)),
             exporting: None,
+            mesh: None,
         })
     }
 
@@ -128,6 +137,7 @@ impl Node {
             core,
             role: Role::Client(Box::new(client)),
             exporting: None,
+            mesh: None,
         })
     }
 
@@ -283,10 +293,23 @@ impl Node {
 
     /// Takes a datagram. Whatever its bytes are: it is used, or dropped and counted.
     pub fn handle_datagram(&mut self, now: Time, path: Path, bytes: &[u8]) {
+        if bytes.first() == Some(&kind::MESH)
+            && let Some(mesh) = &mut self.mesh
+        {
+            match mesh.handle_datagram(now, path, bytes) {
+                Ok(()) => {
+                    self.core.statistics.datagrams_received += 1;
+                    self.core.statistics.bytes_received += bytes.len() as u64;
+                }
+                Err(reason) => self.core.statistics.drops.count(reason),
+            }
+            return;
+        }
         match &mut self.role {
             Role::Host(host) => host.handle_datagram(&mut self.core, now, path, bytes),
             Role::Client(client) => client.handle_datagram(&mut self.core, now, path, bytes),
         }
+        self.tend_mesh(now);
     }
 
     /// Takes notice that nothing will arrive over `path` any more.
@@ -295,6 +318,10 @@ impl Node {
             Role::Host(host) => host.handle_path_closed(&mut self.core, now, path),
             Role::Client(client) => client.handle_path_closed(&mut self.core, path, reason),
         }
+        if let Some(mesh) = &mut self.mesh {
+            mesh.handle_path_closed(now, path);
+        }
+        self.tend_mesh(now);
     }
 
     /// Does what is due at `now`. Call it when [`Node::poll_timeout`] says so; earlier and later
@@ -304,6 +331,7 @@ impl Node {
             Role::Host(host) => host.handle_timeout(&mut self.core, now),
             Role::Client(client) => client.handle_timeout(&mut self.core, now),
         }
+        self.tend_mesh(now);
     }
 
     // ---- commands ----
@@ -551,10 +579,17 @@ impl Node {
     /// Writes the next datagram into `out` (which is emptied first) and says where it goes.
     pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Path> {
         out.clear();
-        match &mut self.role {
+        let path = match &mut self.role {
             Role::Host(host) => host.poll_transmit(&mut self.core, now, out),
             Role::Client(client) => client.poll_transmit(&mut self.core, now, out),
+        };
+        if path.is_some() {
+            return path;
         }
+        let path = self.mesh.as_mut()?.poll_transmit(now, out)?;
+        self.core.statistics.datagrams_sent += 1;
+        self.core.statistics.bytes_sent += out.len() as u64;
+        Some(path)
     }
 
     /// The next event.
@@ -571,15 +606,18 @@ impl Node {
             Role::Host(host) => host.poll_close(),
             Role::Client(client) => client.poll_close(),
         }
+        .or_else(|| self.mesh.as_mut()?.poll_close())
     }
 
     /// When to call [`Node::handle_timeout`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        match &self.role {
+        let role = match &self.role {
             Role::Host(host) => host.poll_timeout(&self.core),
             Role::Client(client) => client.poll_timeout(&self.core),
-        }
+        };
+        let mesh = self.mesh.as_ref().map(|mesh| mesh.poll_timeout());
+        mesh.map_or(role, |mesh| mesh.min(role))
     }
 
     fn own_slot(&self) -> Option<Slot> {

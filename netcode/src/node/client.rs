@@ -101,6 +101,8 @@ pub(super) struct Client {
     outgoing: VecDeque<Vec<u8>>,
     schema_parts: Vec<Option<Vec<u8>>>,
     pub(super) closing: VecDeque<Path>,
+    /// What the host has said of the mesh, for the node to take at once.
+    pub(super) introduced: VecDeque<Control>,
     /// Who hosts.
     pub(super) host: MemberId,
     /// What the next host must know, where hosting may move.
@@ -160,6 +162,7 @@ impl Client {
             outgoing: VecDeque::new(),
             schema_parts: Vec::new(),
             closing: VecDeque::new(),
+            introduced: VecDeque::new(),
             host: MemberId::FIRST_HOST,
             settings: None,
             newest_member: MemberId::default(),
@@ -418,6 +421,7 @@ impl Client {
             }
             Control::Settings(settings) => self.take_settings(core, settings),
             Control::Gone(id) => {
+                self.introduced.push_back(Control::Gone(id));
                 if let Some(member) = core.roster.remove(MemberId(id)) {
                     core.report(Event::Left {
                         member,
@@ -481,6 +485,9 @@ impl Client {
                 if lines.len() < 64 {
                     lines.push(line);
                 }
+            }
+            Control::Peer { .. } | Control::Invite { .. } | Control::Invitation { .. } => {
+                self.introduced.push_back(control);
             }
             Control::Ready
             | Control::Reset
@@ -559,7 +566,17 @@ impl Client {
         }
     }
 
-    fn tell(&mut self, control: &Control) {
+    /// The path to the host.
+    pub(super) const fn path(&self) -> Path {
+        self.path
+    }
+
+    /// Whether nothing more comes of this client, unless it rejoins.
+    pub(super) fn has_ended(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    pub(super) fn tell(&mut self, control: &Control) {
         // A full outbox means a host that acks nothing; silence ends it soon.
         let _full = self.peer.outbox.push(control.to_bytes());
     }

@@ -1,13 +1,14 @@
 //! The host's side of a session: who takes part, and whose inputs act on which tick.
 //!
-//! [`admission`] lets members in, [`departure`] lets them go, [`pace`] runs the ticks,
-//! [`succession`] takes hosting over and hands it over, and [`broadcast`] tells the state in
-//! state-sync mode.
+//! [`admission`] lets members in, [`departure`] lets them go, [`introduce`] makes them known to each
+//! other, [`pace`] runs the ticks, [`succession`] takes hosting over and hands it over, and
+//! [`broadcast`] tells the state in state-sync mode.
 
 mod admission;
 mod broadcast;
 pub(super) mod claims;
 mod departure;
+mod introduce;
 mod pace;
 mod succession;
 
@@ -22,6 +23,7 @@ use crate::node::audience::Audience;
 use crate::node::core::{Core, Todo};
 use crate::node::doctor::Doctor;
 use crate::node::guest::Guest;
+use crate::node::host::introduce::Introductions;
 use crate::node::host::succession::Succession;
 use crate::node::seat::{Holder, Seat};
 use crate::session::bucket::Bucket;
@@ -62,6 +64,8 @@ pub(super) struct Host {
     schema_parts: Vec<Vec<u8>>,
     /// Paths that the driver should close.
     pub(super) closing: VecDeque<Path>,
+    /// Who knows whom, where hosting may move.
+    pub(super) introductions: Introductions,
     leaving: bool,
     /// What it has to do with hosts before and after it.
     succession: Succession,
@@ -155,6 +159,7 @@ impl Host {
             outgoing: VecDeque::new(),
             schema_parts: Vec::new(),
             closing: VecDeque::new(),
+            introductions: Introductions::default(),
             leaving: false,
             succession: Succession::default(),
             config,
@@ -438,6 +443,25 @@ impl Host {
             } => self
                 .doctor
                 .expect_report(path, id, Tick::new(tick), bytes, digest),
+            Control::Invite {
+                member: to,
+                public_key,
+            } if self.config.migration.allows => self.relay(now, path, to, |member| {
+                Control::Invite { member, public_key }
+            }),
+            Control::Invitation {
+                member: to,
+                part,
+                parts,
+                bytes,
+            } if self.config.migration.allows => {
+                self.relay(now, path, to, |member| Control::Invitation {
+                    member,
+                    part,
+                    parts,
+                    bytes,
+                })
+            }
             Control::Transfer {
                 purpose: Purpose::Join,
                 ..
@@ -453,6 +477,9 @@ impl Host {
             | Control::Replaced { .. }
             | Control::Final { .. }
             | Control::Behind(_)
+            | Control::Peer { .. }
+            | Control::Invite { .. }
+            | Control::Invitation { .. }
             | Control::Settings(_) => Err(DropReason::Unexpected),
         }
     }

@@ -224,8 +224,8 @@ pub struct HostConfig {
     pub spectators: u16,
     /// Whether hosting may move.
     pub migration: MigrationConfig,
-    /// Secret from which session id and resume tokens follow. From the operating system in a real
-    /// session, from the seed in a simulated one.
+    /// Secret from which session id, resume tokens and the secrets of pairs follow. From the
+    /// operating system in a real session, from the seed in a simulated one.
     pub secret: u128,
 }
 

@@ -103,6 +103,8 @@ pub struct Peer {
     pub heard_at: Time,
     /// Round trips.
     pub rtt: Rtt,
+    /// When the newest of our datagrams that it has acked was sent: it was alive after that.
+    pub echoed_at: Option<Time>,
     /// How long before they were needed its inputs arrived, in 1/16 tick.
     pub margins: Samples<64>,
     /// Its clock minus ours, in microseconds, from its last clock section.
@@ -170,6 +172,7 @@ impl Peer {
             slot: None,
             heard_at: now,
             rtt: Rtt::default(),
+            echoed_at: None,
             margins: Samples::default(),
             clock_offset_us: None,
             zero_us: None,
@@ -521,6 +524,7 @@ impl Peer {
         self.acked = Some(ack);
         let sent = self.sent[ack.number() as usize % SENT_MAX];
         if sent.seq == ack {
+            self.echoed_at = self.echoed_at.max(Some(sent.at));
             // Without the peer's word on its delay the sample is too long by up to a tick; then it
             // only serves until there is a better one.
             let waited = clock.map(|clock| u64::from(clock.ack_delay_us));

@@ -321,6 +321,9 @@ impl Client {
             | Control::Transfer { .. }
             | Control::Reset
             | Control::Behind(_)
+            | Control::Peer { .. }
+            | Control::Invite { .. }
+            | Control::Invitation { .. }
             | Control::Settings(_) => Ok(Some(control)),
         }
     }

@@ -112,6 +112,9 @@ impl Host {
             | Control::Difference(_)
             | Control::Replaced { .. }
             | Control::Final { .. }
+            | Control::Peer { .. }
+            | Control::Invite { .. }
+            | Control::Invitation { .. }
             | Control::Settings(_) => Ok(Some(control)),
         }
     }
