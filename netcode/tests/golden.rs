@@ -395,7 +395,7 @@ fn control_messages() {
                 players: 8,
                 next_member: 9,
             }),
-            "0e 02 01 03 fb 2c 01 05 06 07 01 08 09",
+            "11 02 01 03 fb 2c 01 05 06 07 01 08 09",
         ),
     ];
     for (control, text) in controls {
