@@ -601,11 +601,17 @@ impl Node {
 
     /// The next path that the link should close.
     pub fn poll_close(&mut self) -> Option<Path> {
-        match &mut self.role {
+        let path = match &mut self.role {
             Role::Host(host) => host.poll_close(),
             Role::Client(client) => client.poll_close(),
+        };
+        let Some(mesh) = &mut self.mesh else {
+            return path;
+        };
+        if let Some(path) = path {
+            mesh.handle_path_closed(self.core.transmitted_at, path);
         }
-        .or_else(|| self.mesh.as_mut()?.poll_close())
+        path.or_else(|| mesh.poll_close())
     }
 
     /// When to call [`Node::handle_timeout`] at the latest.

@@ -195,11 +195,9 @@ impl Host {
             .retain(|member, _| present.contains(member));
         introductions.members = core.roster.members().len();
         introductions.is_due = true;
-        for member in mesh.members().collect::<Vec<_>>() {
-            if !present.contains(&member) {
-                mesh.set_path(now, member, None);
-            }
-        }
+        // Others may be reached over a path that is only the mesh's: a host that has just taken over
+        // has such members.
+        mesh.keep_ticks(|member| present.contains(&member));
         let is_member = |member| core.roster.member(member).is_some();
         mesh.retain(is_member);
         // Whoever is gone for good is forgotten by all with its Gone.
