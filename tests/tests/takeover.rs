@@ -69,7 +69,7 @@ impl Session {
             },
             prediction_ticks: if waits { prediction } else { 0 },
             start: Start::Players(players),
-            migration: MigrationConfig { allows: true },
+            migration: MigrationConfig::COMMANDED,
             ..HostConfig::new(toy::game(), players)
         };
         let mut cluster = Cluster::new(host, Conditions::from_rtt(rtt_us, loss_ppm), seed);
