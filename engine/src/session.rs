@@ -55,7 +55,7 @@ impl Player for EcsPlayer {
     type Simulation = EcsSimulation;
 
     fn begin(&mut self, session: &SessionInfo) -> EcsSimulation {
-        let mut simulation = self.game.simulation(session.seed, session.slots);
+        let mut simulation = self.game.simulation_of(session);
         if self.is_guest {
             simulation.set_side(session.slot.map_or(Side::Spectating, Side::Predicting));
         }

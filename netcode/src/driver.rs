@@ -483,7 +483,11 @@ impl<P: Player> Driver<P> {
             mode: self.game.mode,
             tick_rate: session.tick_rate,
             input_bytes: session.input_bytes,
-            seed: session.seed,
+            // Replays of states are for everyone, and need no more.
+            seed: match self.game.mode {
+                Mode::Lockstep => session.seed,
+                Mode::StateSync => session.public_seed,
+            },
             session: session.session,
             schema: std::sync::Arc::clone(&self.game.schema),
             roster,

@@ -35,7 +35,7 @@ use crate::session::close::CloseReason;
 use crate::session::config::{ConfigError, GameInfo, HostConfig, JoinConfig};
 use crate::session::messages::{Channel, SendError};
 use crate::session::roster::Roster;
-use crate::session::statistics::{NodeStatistics, PeerStatistics};
+use crate::session::statistics::{DropReason, NodeStatistics, PeerStatistics};
 use crate::state::{Shapes, Snapshot, StateHash, WireLayout};
 use crate::statesync::Publisher;
 use crate::tick::Tick;
@@ -301,10 +301,9 @@ impl Node {
 
     /// Takes a datagram. Whatever its bytes are: it is used, or dropped and counted.
     pub fn handle_datagram(&mut self, now: Time, path: Path, bytes: &[u8]) {
-        if bytes.first() == Some(&kind::MESH)
-            && let Some(mesh) = &mut self.mesh
-        {
-            match mesh.handle_datagram(now, path, bytes) {
+        if bytes.first() == Some(&kind::MESH) {
+            let mesh = self.mesh.as_mut().ok_or(DropReason::Unexpected);
+            match mesh.and_then(|mesh| mesh.handle_datagram(now, path, bytes)) {
                 Ok(()) => {
                     self.core.statistics.datagrams_received += 1;
                     self.core.statistics.bytes_received += bytes.len() as u64;
@@ -631,11 +630,17 @@ impl Node {
 
     /// The next path that the link should close.
     pub fn poll_close(&mut self) -> Option<Path> {
-        match &mut self.role {
+        let path = match &mut self.role {
             Role::Host(host) => host.poll_close(),
             Role::Client(client) => client.poll_close(),
+        };
+        let Some(mesh) = &mut self.mesh else {
+            return path;
+        };
+        if let Some(path) = path {
+            mesh.handle_path_closed(self.core.transmitted_at, path);
         }
-        .or_else(|| self.mesh.as_mut()?.poll_close())
+        path.or_else(|| mesh.poll_close())
     }
 
     /// When to call [`Node::handle_timeout`] at the latest.

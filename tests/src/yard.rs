@@ -500,14 +500,12 @@ impl Player for Pusher {
         self.slot = session.slot.map(|slot| slot.0);
         let is_host = session.member == phalanx::netcode::id::MemberId::FIRST_HOST;
         self.is_host = is_host;
-        // A client knows nothing of the host's secret.
-        let seed = if is_host { session.seed } else { 1 };
         let predicts = if is_host {
             None
         } else {
             Some(self.slot.unwrap_or(u8::MAX))
         };
-        Yard::new(seed, session.slots, self.plan, predicts)
+        Yard::new(session.seed, session.slots, self.plan, predicts)
     }
 
     fn sample(&mut self, tick: Tick, _yard: &Yard, input: &mut [u8]) {

@@ -26,8 +26,12 @@ pub struct SessionInfo {
     pub slot: Option<Slot>,
     /// Slots of the session.
     pub slots: u8,
-    /// Seed of the game's state.
+    /// Seed of the state that this node begins with. On a client in state-sync mode it is
+    /// `public_seed`: the host keeps its own to itself, so that nobody can foresee what it draws.
     pub seed: u64,
+    /// A number that all nodes of the session know. It follows from the host's seed by
+    /// [`public_seed`](crate::hash::public_seed), one way.
+    pub public_seed: u64,
     /// Bytes of one input.
     pub input_bytes: u8,
     /// Ticks per second.

@@ -14,7 +14,7 @@ mod succession;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::hash::keyed;
+use crate::hash::{keyed, public_seed};
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::limits::INPUT_HISTORY_TICKS_MAX;
 use crate::lockstep::{DelayControl, Shape};
@@ -88,6 +88,7 @@ impl Host {
             slot: own_slot,
             slots: config.slots,
             seed: config.seed,
+            public_seed: public_seed(config.seed),
             input_bytes: config.game.input_bytes,
             tick_rate: config.game.tick_rate,
             // Nobody compares states with a host that tells them, and nothing runs again there.

@@ -184,6 +184,9 @@ impl Node {
                 if let Some(mesh) = &mut self.mesh {
                     let host = mesh.member_of(path);
                     mesh.keep_ticks(|member| Some(member) == host);
+                    if let Some(host) = host {
+                        mesh.set_path(now, host, Some(path));
+                    }
                 }
             }
         }

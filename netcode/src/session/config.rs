@@ -213,7 +213,8 @@ pub struct HostConfig {
     pub plays: bool,
     /// Slots of the session.
     pub slots: u8,
-    /// Seed of the game's state.
+    /// Seed of the game's state. In state-sync mode clients do not get it; for what the host draws to
+    /// be a secret, it has to be a random number that nobody guesses.
     pub seed: u64,
     /// When tick T may run.
     pub gate: Gate,

@@ -322,7 +322,11 @@ impl Host {
             member: member.0,
             slot: slot.map_or(u8::MAX, |slot| slot.0),
             slots: core.info.slots,
-            seed: core.info.seed,
+            seed: if tells_state {
+                core.info.public_seed
+            } else {
+                core.info.seed
+            },
             gate: u8::from(!self.is_paced()),
             desync_interval: core.info.desync_interval,
             images: core.info.images,

@@ -37,7 +37,8 @@ pub(in crate::node) struct Introductions {
     hubs: Option<BTreeSet<MemberId>>,
     /// Whether something has changed since pairs were looked at.
     is_due: bool,
-    guests: usize,
+    /// Members when links were looked at.
+    members: usize,
 }
 
 /// A member's link.
@@ -146,7 +147,7 @@ impl Host {
                 .get(&member)
                 .is_some_and(|link| link.path == *path && link.nonce == nonce)
         };
-        let same = introductions.guests == self.guests.len()
+        let same = introductions.members == core.roster.members().len()
             && introductions.links.len() == self.guests.len()
             && self
                 .guests
@@ -192,13 +193,11 @@ impl Host {
         introductions
             .links
             .retain(|member, _| present.contains(member));
-        introductions.guests = self.guests.len();
+        introductions.members = core.roster.members().len();
         introductions.is_due = true;
-        for member in mesh.members().collect::<Vec<_>>() {
-            if !present.contains(&member) {
-                mesh.set_path(now, member, None);
-            }
-        }
+        // Others may be reached over a path that is only the mesh's: a host that has just taken over
+        // has such members.
+        mesh.keep_ticks(|member| present.contains(&member));
         let is_member = |member| core.roster.member(member).is_some();
         mesh.retain(is_member);
         // Whoever is gone for good is forgotten by all with its Gone.
