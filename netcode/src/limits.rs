@@ -96,6 +96,11 @@ pub const SHAPES_MAX: usize = 4096;
 /// holds. What is older serves nobody: a client that acked nothing newer gets values in full.
 pub const STATE_RING_SNAPSHOTS: u32 = 64;
 
+/// Snapshots by which spectators of a state-sync session may be behind: half a minute at 20 per
+/// second. Each that differs from the one before takes the memory of a snapshot on the host, as far
+/// as it is older than [`STATE_RING_SNAPSHOTS`]; settings that ask for more are refused.
+pub const SPECTATOR_DELAY_SNAPSHOTS_MAX: u32 = 600;
+
 /// Bytes that all snapshots held by a state-sync client take. A datagram that would need more is
 /// refused.
 pub const STATE_HELD_BYTES_MAX: usize = 256 << 20;

@@ -3,6 +3,7 @@
 //! The [`Audience`] is the host's side of all of them together, a [`Listener`] that of one guest.
 
 mod inspect;
+mod late;
 
 use crate::id::{MemberId, Slot};
 use crate::lockstep::Shape;
@@ -18,6 +19,8 @@ use crate::state::Snapshot;
 use crate::statesync::{Publisher, PublisherConfig, Subscription, Viewer};
 use crate::tick::{Seq, Tick};
 use crate::time::Time;
+
+use late::Late;
 
 pub use inspect::Inspection;
 
@@ -49,6 +52,8 @@ const RESET_US: u64 = 500_000;
 pub(super) struct Audience {
     pub(super) config: StateSyncConfig,
     pub(super) publisher: Publisher,
+    /// For those who watch with a delay.
+    late: Option<Box<Late>>,
     /// The newest tick that was published.
     published: Option<Tick>,
     /// The last tick of the session with the hash of the host's state, once it has run.
@@ -72,6 +77,8 @@ pub(super) struct Listener {
     final_at: Option<Time>,
     /// Where the account of what it is sent began, if someone looks.
     since: Option<inspect::Since>,
+    /// Whether it watches with a delay.
+    is_late: bool,
 }
 
 impl Audience {
@@ -82,6 +89,7 @@ impl Audience {
         Self {
             config: config.state_sync,
             publisher,
+            late: Late::new(config).map(Box::new),
             published: None,
             last: None,
             statistics: StateSyncStatistics::default(),
@@ -107,6 +115,9 @@ impl Audience {
         }
         self.published = Some(snapshot.tick);
         self.publisher.publish(snapshot);
+        if let Some(late) = &mut self.late {
+            late.keep_newest(&self.publisher);
+        }
         self.statistics.snapshots += 1;
         self.statistics.newest = Some(snapshot.tick);
         let hz = u32::from(core.rate.hz());
@@ -121,7 +132,8 @@ impl Audience {
             let is_turn = (turn + u32::from(guest.peer.member.0)).is_multiple_of(turns);
             if let Some(listener) = &mut guest.listener
                 && is_turn
-                && let Some((tick, hash)) = listener.subscription.interest_hash(&mut self.publisher)
+                && let publisher = listener.publisher(&mut self.publisher, &mut self.late)
+                && let Some((tick, hash)) = listener.subscription.interest_hash(publisher)
             {
                 guest.peer.hash_due = Some(fold(tick, hash));
             }
@@ -145,8 +157,8 @@ impl Audience {
         let Some(listener) = &mut guest.listener else {
             return;
         };
-        let subscription = &mut listener.subscription;
-        let Some(keyframe) = subscription.keyframe(&mut self.publisher) else {
+        let publisher = listener.publisher(&mut self.publisher, &mut self.late);
+        let Some(keyframe) = listener.subscription.keyframe(publisher) else {
             return;
         };
         let bytes = keyframe.bytes.len();
@@ -175,15 +187,16 @@ impl Audience {
         let (Some((tick, state)), Some(listener)) = (self.last, &mut guest.listener) else {
             return;
         };
+        let publisher = listener.publisher(&mut self.publisher, &mut self.late);
         if let Some(at) = listener.final_at {
             let is_due = at <= now && guest.transfer.is_none();
-            if is_due && listener.subscription.known(&self.publisher) != Some(tick) {
+            if is_due && listener.subscription.known(publisher) != Some(tick) {
                 listener.final_at = Some(now.plus_micros(FINAL_US));
                 self.send_keyframe(guest, 0);
             }
             return;
         }
-        if let Some((at, interest)) = listener.subscription.interest_hash(&mut self.publisher)
+        if let Some((at, interest)) = listener.subscription.interest_hash(publisher)
             && at == tick
         {
             let rtt_us = guest.peer.rtt.smoothed_us().unwrap_or(0);
@@ -206,7 +219,8 @@ impl Audience {
             return true;
         }
         listener.hear(&mut guest.peer);
-        let has_news = listener.subscription.begin_tick(&mut self.publisher);
+        let publisher = listener.publisher(&mut self.publisher, &mut self.late);
+        let has_news = listener.subscription.begin_tick(publisher);
         listener.calm_ticks += 1;
         let snapshots = match guest.peer.slot {
             Some(_) => CALM_SNAPSHOTS_PLAYING,
@@ -224,20 +238,22 @@ impl Audience {
         guest: &mut Guest,
         core: &mut Core,
         now: Time,
+        since_end: u32,
         out: &mut Vec<u8>,
     ) {
+        let reference = self.present(guest, core.timeline.simulated(), since_end);
         let Some(listener) = &mut guest.listener else {
             return;
         };
         listener.calm_ticks = 0;
-        let reference = core.timeline.simulated();
         let shape = Shape {
             reference,
             uneven: false,
             own: None,
         };
         let (exchange, known, theirs) = (&mut guest.exchange, &core.known, &core.submitted);
-        let (publisher, statistics) = (&mut self.publisher, &mut self.statistics);
+        let publisher = listener.publisher(&mut self.publisher, &mut self.late);
+        let statistics = &mut self.statistics;
         guest.peer.pack(
             now,
             core.clock.due(Tick::ZERO),
@@ -272,6 +288,7 @@ impl Listener {
             reset_at: None,
             final_at: None,
             since: None,
+            is_late: slot.is_none(),
         }
     }
 
@@ -296,7 +313,11 @@ impl Listener {
 
     /// The whole state that it was sent has arrived.
     pub(super) fn keyframe_held(&mut self, audience: &Audience) {
-        self.subscription.keyframe_held(&audience.publisher);
+        let publisher = match &audience.late {
+            Some(late) if self.is_late => &late.publisher,
+            Some(_) | None => &audience.publisher,
+        };
+        self.subscription.keyframe_held(publisher);
     }
 
     /// It asks for all of the state; false if it asks too often.

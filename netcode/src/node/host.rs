@@ -544,8 +544,18 @@ impl Host {
         if let Some(path) = self.doctor.poll_ack(now, out) {
             return Some(path);
         }
+        // After the last tick, those who watch with a delay see the rest.
+        let since_end = self
+            .ended_at
+            .map_or(0, |at| core.rate.ticks_in_us_ceil(now.micros_since(at)));
         if now.micros_since(core.transmitted_at) >= self.pause_us(core) {
             core.transmitted_at = now;
+            if since_end > 0
+                && let Some(audience) = &mut self.audience
+            {
+                let last = core.timeline.simulated();
+                audience.release(last, since_end, self.guests.values_mut());
+            }
             for guest in self.guests.values_mut() {
                 guest.due = true;
             }
@@ -555,17 +565,13 @@ impl Host {
             .map(|slot| core.known.newest(slot))
             .max()
             .unwrap_or_default();
-        // After the last tick, those who watch with a delay see the rest.
-        let since_end = self
-            .ended_at
-            .map_or(0, |at| core.rate.ticks_in_us_ceil(now.micros_since(at)));
         let uneven = !self.is_paced();
         for (path, guest) in &mut self.guests {
             if core::mem::take(&mut guest.due) {
                 if let Some(audience) = &mut self.audience {
                     audience.tell_final(guest, now);
                     if audience.is_due(guest, core) {
-                        audience.write(guest, core, now, out);
+                        audience.write(guest, core, now, since_end, out);
                         return Some(*path);
                     }
                 } else {

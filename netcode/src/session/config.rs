@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::limits::{
     IMAGES_MAX, INPUT_BYTES_MAX, INPUT_DELAY_TICKS_MAX, INPUT_FRAME_BYTES_MAX, NAME_BYTES_MAX,
-    PREDICTION_TICKS_MAX, SLOTS_MAX, SNAPSHOT_TICKS_MAX,
+    PREDICTION_TICKS_MAX, SLOTS_MAX, SNAPSHOT_TICKS_MAX, SPECTATOR_DELAY_SNAPSHOTS_MAX,
 };
 use crate::session::hosting::{HostPolicy, PolicyError};
 use crate::state::Schema;
@@ -236,7 +236,7 @@ pub struct HostConfig {
     pub resume_us: u64,
     /// How long a silent link counts as alive, in microseconds.
     pub silence_us: u64,
-    /// Ticks by which spectators are behind.
+    /// Ticks by which spectators are behind; in state-sync mode, up to the next snapshot.
     pub spectator_delay_ticks: u32,
     /// Spectators that may watch at once.
     pub spectators: u16,
@@ -345,6 +345,17 @@ pub enum ConfigError {
     /// The hosting policy contradicts itself.
     #[error(transparent)]
     Hosting(#[from] PolicyError),
+    /// Spectators would be further behind than a host in state-sync mode keeps snapshots for.
+    #[error(
+        "spectators of a state-sync session may be at most {max} ticks behind, not {ticks}: the host \
+         keeps {SPECTATOR_DELAY_SNAPSHOTS_MAX} snapshots for them"
+    )]
+    SpectatorDelay {
+        /// The delay asked for.
+        ticks: u32,
+        /// The longest.
+        max: u32,
+    },
     /// A role that cannot be asked for.
     #[error("a client joins as player or as spectator")]
     Role,
@@ -445,6 +456,11 @@ impl HostConfig {
                 return Err(ConfigError::StateSyncGate);
             }
             self.state_sync.check()?;
+            let max = SPECTATOR_DELAY_SNAPSHOTS_MAX * self.state_sync.snapshot_ticks;
+            if self.spectator_delay_ticks > max {
+                let ticks = self.spectator_delay_ticks;
+                return Err(ConfigError::SpectatorDelay { ticks, max });
+            }
         }
         check_prediction(self.prediction_ticks, self.desync.images)
     }

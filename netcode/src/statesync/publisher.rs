@@ -141,7 +141,7 @@ impl Publisher {
 
     /// Asks `rule` what each client may see.
     pub fn set_rule(&mut self, rule: Option<Box<dyn VisibilityRule>>) {
-        self.rules.rule = rule;
+        self.rules.rule = rule.map(Arc::from);
     }
 
     /// Takes in the state at a snapshot tick, with the rows of the kinds that clients may see. The
@@ -200,6 +200,32 @@ impl Publisher {
     #[must_use]
     pub const fn shapes(&self) -> &Shapes {
         &self.shapes
+    }
+
+    /// Takes over the snapshot at `tick` of `other`, which shows it by the same rules: so that some
+    /// get it later. Ticks ascend.
+    pub(crate) fn publish_from(
+        &mut self,
+        other: &Self,
+        tick: Tick,
+        snapshot: &Arc<QuantizedSnapshot>,
+    ) {
+        let number = tick.number().div_ceil(self.config.snapshot_ticks);
+        self.sights.clear();
+        self.store.clear();
+        self.indexed = None;
+        self.rules.clone_from(&other.rules);
+        if self.shapes.count() < other.shapes.count() {
+            self.shapes.clone_from(&other.shapes);
+        }
+        let newest = self.ring.newest();
+        if newest.is_some_and(|newest| Arc::ptr_eq(&newest.snapshot, snapshot)) {
+            self.ring.push_same(number, tick);
+            self.statistics.unchanged += 1;
+        } else {
+            self.ring.push(number, tick, Arc::clone(snapshot));
+        }
+        self.statistics.snapshots += 1;
     }
 
     /// Counters.

@@ -103,6 +103,9 @@ impl Audience {
             return;
         }
         self.publisher.set_tally(on);
+        if let Some(late) = &mut self.late {
+            late.publisher.set_tally(on);
+        }
         let from = self.now();
         for guest in guests {
             let sent = guest.peer.statistics.sent;

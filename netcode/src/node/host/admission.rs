@@ -380,7 +380,11 @@ impl Host {
             behind,
             due: true,
             wants_state,
-            state_not_before: from.plus(behind),
+            state_not_before: if tells_state {
+                Tick::ZERO
+            } else {
+                from.plus(behind)
+            },
             transfer: None,
             transfers: first_transfer(hello.nonce),
             is_too_far_behind: false,

@@ -32,6 +32,7 @@ impl Host {
     pub(in crate::node) fn commit_publish(&mut self, core: &mut Core, snapshot: &Snapshot) {
         if let Some(audience) = &mut self.audience {
             audience.publish(core, snapshot, self.guests.values_mut());
+            audience.release(snapshot.tick, 0, self.guests.values_mut());
         }
     }
 
