@@ -4,20 +4,61 @@
 //! vote, and the base is the newest position among them. `SEED=n` runs one seed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
 
-use phalanx::netcode::id::{MemberId, Path, Slot, Term};
+use phalanx::netcode::driver;
+use phalanx::netcode::hash::mix;
+use phalanx::netcode::id::{MemberId, Path, Term};
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::node::{Event, Prepare, StepDown, TakeOver, Warm};
+use phalanx::netcode::node::{
+    Event, Prepare, SessionInfo, StepDown, TakeOver, TakeOverError, Warm,
+};
 use phalanx::netcode::prng::Prng;
+use phalanx::netcode::replay::{Player, Reader, TermCause};
 use phalanx::netcode::session::config::{
-    Gate, HostConfig, JoinConfig, MigrationConfig, Role, Start,
+    Gate, HostConfig, InputDelay, JoinConfig, MigrationConfig, Role, Start,
 };
 use phalanx::netcode::tick::Tick;
-use phalanx_tests::cluster::{Cluster, Index};
-use phalanx_tests::toy::{self, Footprint};
+use phalanx_tests::cluster::{ClusterOf, Index, Seeded};
+use phalanx_tests::toy::{self, Footprint, Toy};
 
 /// Microseconds between two looks at the nodes.
 const LOOK_US: u64 = 50_000;
+
+/// A player whose input depends on the tick alone, so that runs compare.
+#[derive(Debug)]
+struct Pianist {
+    seed: u64,
+    submitted: BTreeMap<Tick, u64>,
+}
+
+impl driver::Player for Pianist {
+    type Simulation = Toy;
+
+    fn begin(&mut self, session: &SessionInfo) -> Toy {
+        Toy::new(session.seed, session.slots)
+    }
+
+    fn sample(&mut self, tick: Tick, _simulation: &Toy, input: &mut [u8]) {
+        // Held for some ticks, as keys are.
+        let key = mix(self.seed, u64::from(tick.number() / 3)) & 0xffff;
+        self.submitted.insert(tick, key);
+        input.copy_from_slice(&key.to_le_bytes());
+    }
+}
+
+impl Seeded for Pianist {
+    fn seeded(seed: u64, stream: u64) -> Self {
+        Self {
+            seed: mix(seed, stream),
+            submitted: BTreeMap::new(),
+        }
+    }
+}
+
+type Cluster = ClusterOf<Pianist>;
 
 /// A session of players of whom the first hosts, with checkers.
 #[derive(Debug)]
@@ -34,7 +75,6 @@ struct Session {
     /// Ticks of the term before that were taken back.
     lost: Vec<BTreeSet<u32>>,
     gone: BTreeSet<Index>,
-    waits: bool,
     rtt_us: u64,
 }
 
@@ -46,6 +86,23 @@ struct Setting {
     rtt_us: u64,
     loss_ppm: u32,
     spectators: u8,
+    delay: InputDelay,
+    last_tick: Option<Tick>,
+}
+
+impl Setting {
+    fn new(players: u8, waits: bool, rtt_us: u64) -> Self {
+        Self {
+            players,
+            waits,
+            prediction: 0,
+            rtt_us,
+            loss_ppm: 0,
+            spectators: 0,
+            delay: InputDelay::default(),
+            last_tick: None,
+        }
+    }
 }
 
 impl Session {
@@ -57,6 +114,8 @@ impl Session {
             rtt_us,
             loss_ppm,
             spectators,
+            delay,
+            last_tick,
         } = setting;
         let host = HostConfig {
             plays: true,
@@ -68,6 +127,8 @@ impl Session {
                 Gate::Paced
             },
             prediction_ticks: if waits { prediction } else { 0 },
+            input_delay: delay,
+            last_tick,
             start: Start::Players(players),
             migration: MigrationConfig::COMMANDED,
             ..HostConfig::new(toy::game(), players)
@@ -76,6 +137,7 @@ impl Session {
         for number in 1..players + spectators {
             cluster.join(JoinConfig {
                 prediction_ticks: prediction,
+                input_delay: delay,
                 role: if number < players {
                     Role::Player
                 } else {
@@ -95,7 +157,6 @@ impl Session {
             replaced: vec![BTreeSet::new(); count],
             lost: vec![BTreeSet::new(); count],
             gone: BTreeSet::new(),
-            waits,
             rtt_us,
         };
         let all = session.all();
@@ -110,11 +171,6 @@ impl Session {
         (0..self.cluster.members.len())
             .filter(|index| !self.gone.contains(index))
             .collect()
-    }
-
-    fn index_of(&self, id: MemberId) -> Index {
-        let found = self.ids.iter().position(|known| *known == id);
-        found.expect("a member of the session")
     }
 
     fn run(&mut self, us: u64) {
@@ -168,12 +224,29 @@ impl Session {
                     }
                     Event::TicksLost { first, last } => {
                         self.lost[index].extend(first.number()..=last.number());
+                        // It begins again there, and what it had is told no more.
+                        let before = first.previous().number();
+                        self.checked[index] = self.checked[index].min(before);
                     }
                     Event::Desync(report) => panic!("seed {}: {report:?}", self.seed),
                     Event::Disconnected { reason } => {
                         panic!("seed {}: {index} is out: {reason}", self.seed)
                     }
-                    _ => {}
+                    Event::Healed { tick } => panic!("{index} healed at {tick}"),
+                    Event::Refused { .. }
+                    | Event::JoinFailed { .. }
+                    | Event::ClaimRefused { .. }
+                    | Event::Inspected(_) => panic!("that happens elsewhere"),
+                    Event::Welcomed { .. }
+                    | Event::Member(_)
+                    | Event::Left { .. }
+                    | Event::Started
+                    | Event::Activated { .. }
+                    | Event::Stalled { .. }
+                    | Event::Resumed { .. }
+                    | Event::Message { .. }
+                    | Event::HostChanged { .. }
+                    | Event::Ended { .. } => {}
                 }
             }
             self.events[index] = self.cluster.members[index].events.len();
@@ -327,6 +400,56 @@ impl Session {
         }
     }
 
+    /// The host that was gone is there again, has ordered for a while on its own, and makes room.
+    fn come_back(&mut self, index: Index, host: Index, term: u32, alone_us: u64) {
+        self.cluster.members[index].paused = false;
+        self.cluster.run_us(alone_us);
+        self.cluster.mend(index);
+        let step_down = StepDown {
+            host: self.ids[host],
+            warm: self.warm(host),
+            term: Term(term),
+        };
+        let now = self.cluster.now_of(index);
+        self.cluster
+            .driver(index)
+            .node_mut()
+            .step_down(now, step_down);
+        self.cluster.run_us(2_000_000);
+        self.gone.remove(&index);
+        let settled = self.cluster.node(index).settled_tick().number();
+        self.checked[index] = settled;
+    }
+
+    /// The host hands over to `target`; returns the switch tick.
+    fn hand_over(&mut self, old: Index, target: Index, term: u32) -> Tick {
+        let others: Vec<Index> = self.all().into_iter().filter(|&it| it != old).collect();
+        self.prepare(&others, target, term, true);
+        self.run(self.rtt_us);
+        let at = self.cluster.node(old).tick().plus(10);
+        let node = self.cluster.driver(old).node_mut();
+        let at = node.hand_over_at(at).expect("it hosts");
+        self.run_until(3_000_000, |run| {
+            run.cluster.node(old).has_handed_over() == Some(at)
+        });
+        while self.cluster.node(target).position().1 < at {
+            self.cluster.run_us(1_000);
+        }
+        let base = self.take_over(target, term, &[], true);
+        assert_eq!(base, at);
+        let step_down = StepDown {
+            host: self.ids[target],
+            warm: self.warm(target),
+            term: Term(term),
+        };
+        let now = self.cluster.now_of(old);
+        self.cluster
+            .driver(old)
+            .node_mut()
+            .step_down(now, step_down);
+        at
+    }
+
     /// The host crashes, the others vote after a while, and the winner takes over.
     fn fail_over(&mut self, prng: &mut Prng, old: Index, term: u32) -> (Index, Tick) {
         self.crash(old);
@@ -352,13 +475,16 @@ impl Session {
 }
 
 fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-    {
+    let read = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    match read("SEED") {
         Some(seed) => vec![seed],
-        None => (0..count).collect(),
+        None => (0..read("SEEDS").unwrap_or(count)).collect(),
     }
+}
+
+fn pick<T: Copy>(seed: u64, choices: &[T]) -> T {
+    let index = usize::try_from(seed % choices.len() as u64).expect("an index");
+    choices[index]
 }
 
 fn crash_run(setting: Setting, seed: u64) {
@@ -370,11 +496,8 @@ fn crash_run(setting: Setting, seed: u64) {
     assert!(base >= before, "settled ticks are gone: {base} < {before}");
     session.assert_goes_on(host, 2);
     for index in session.all() {
-        assert!(
-            session.lost[index].is_empty(),
-            "seed {seed}: {index} lost {:?}",
-            session.lost[index]
-        );
+        let lost = &session.lost[index];
+        assert!(lost.is_empty(), "seed {seed}: {index} lost {lost:?}");
         if session.cluster.node(index).session().slot.is_some() {
             let replaced = session.assert_inputs(index, base.number() + 1);
             if setting.loss_ppm == 0 {
@@ -387,13 +510,14 @@ fn crash_run(setting: Setting, seed: u64) {
 #[test]
 fn a_crashed_host_is_followed_by_another_one_that_loses_nothing() {
     for seed in seeds(12) {
+        let players = pick(seed, &[3, 4, 5]);
         let setting = Setting {
-            players: 3 + u8::try_from(seed % 3).expect("small"),
-            waits: false,
-            prediction: [0, 0, 4, 12][usize::try_from(seed % 4).expect("small")],
-            rtt_us: 20_000 + 20_000 * (seed % 5),
-            loss_ppm: 0,
-            spectators: 0,
+            prediction: pick(seed, &[0, 0, 4, 12]),
+            ..Setting::new(
+                players,
+                false,
+                pick(seed, &[20_000, 60_000, 100_000, 50_000]),
+            )
         };
         crash_run(setting, seed);
     }
@@ -403,13 +527,235 @@ fn a_crashed_host_is_followed_by_another_one_that_loses_nothing() {
 fn over_bad_paths_it_takes_longer_and_players_are_told() {
     for seed in seeds(12) {
         let setting = Setting {
-            players: 3 + u8::try_from(seed % 3).expect("small"),
-            waits: false,
-            prediction: [0, 4, 8][usize::try_from(seed % 3).expect("small")],
-            rtt_us: 20_000 + 20_000 * (seed % 6),
+            prediction: pick(seed, &[0, 4, 8]),
             loss_ppm: 100_000,
             spectators: 1,
+            ..Setting::new(pick(seed, &[3, 4, 5]), false, 20_000 + 20_000 * (seed % 6))
         };
         crash_run(setting, 100 + seed);
     }
+}
+
+#[test]
+fn where_all_wait_for_all_no_input_is_ever_replaced() {
+    for seed in seeds(16) {
+        let setting = Setting {
+            prediction: pick(seed, &[0, 0, 4, 8]),
+            loss_ppm: pick(seed / 2, &[0, 100_000]),
+            spectators: pick(seed, &[0, 1]),
+            ..Setting::new(pick(seed, &[3, 4, 5]), true, 20_000 + 20_000 * (seed % 6))
+        };
+        let mut prng = Prng::with_stream(seed, 6);
+        let mut session = Session::new(setting, 200 + seed);
+        session.run(500_000 + prng.below(1_000_000));
+        let (host, base) = session.fail_over(&mut prng, 0, 2);
+        session.assert_goes_on(host, 2);
+        for index in session.all() {
+            if session.cluster.node(index).session().slot.is_some() {
+                assert_eq!(session.assert_inputs(index, base.number() + 1), 0);
+            }
+        }
+        // The old host's slot is absent from the first tick on.
+        let (first, _) = &session.states[&(base.number() + 1)];
+        assert_eq!(first.present & 1, 0, "seed {seed}");
+    }
+}
+
+/// Three hosts in a row, of whom each crashes; the first one comes back in between.
+#[test]
+fn hosting_moves_on_and_an_old_host_comes_back() {
+    for seed in seeds(8) {
+        let waits = seed % 2 == 1;
+        let setting = Setting {
+            loss_ppm: pick(seed / 2, &[0, 50_000]),
+            prediction: pick(seed / 2, &[0, 4]),
+            ..Setting::new(4, waits, 60_000)
+        };
+        let mut prng = Prng::with_stream(seed, 7);
+        let mut session = Session::new(setting, 300 + seed);
+        session.run(700_000);
+        let (second, _) = session.fail_over(&mut prng, 0, 2);
+        session.assert_goes_on(second, 2);
+        // It does not know that it was voted out, and went on ordering for a while.
+        session.come_back(0, second, 2, pick(seed / 2, &[0, 300_000, 3_000_000]));
+        session.assert_goes_on(second, 2);
+        let (third, _) = session.fail_over(&mut prng, second, 3);
+        session.assert_goes_on(third, 3);
+        session.come_back(second, third, 3, 100_000);
+        session.assert_goes_on(third, 3);
+        assert_eq!(session.all().len(), 4);
+        // All slots take part again.
+        session.run_until(10_000_000, |run| {
+            run.states.last_key_value().expect("ticks").1.0.present == 0b1111
+        });
+    }
+}
+
+/// Nothing is lost, and nothing shows it: not one tick, not one input, not one bit of state.
+#[test]
+fn a_planned_handover_changes_no_state() {
+    for seed in seeds(6) {
+        let waits = seed % 2 == 1;
+        let setting = Setting {
+            delay: InputDelay::Fixed(12),
+            last_tick: Some(Tick::new(600)),
+            ..Setting::new(pick(seed, &[2, 3, 4]), waits, 60_000)
+        };
+        let mut ends = Vec::new();
+        for moves in [false, true] {
+            let mut session = Session::new(setting, 400 + seed);
+            if moves {
+                session.run(1_000_000 + 100_000 * seed);
+                session.hand_over(0, 1, 2);
+                session.assert_goes_on(1, 2);
+            }
+            let all = session.all();
+            session.run_until(30_000_000, |run| {
+                run.cluster.settled(&all) == Tick::new(600)
+            });
+            for &index in &all {
+                assert_eq!(session.replaced[index].len(), 0, "seed {seed}: of {index}");
+                assert!(session.lost[index].is_empty());
+                // One by one: where all wait for all, the first ones are neutral.
+                let first = if moves { 60 } else { 30 };
+                assert_eq!(session.assert_inputs(index, first), 0);
+            }
+            ends.push(session.states);
+        }
+        for (tick, (footprint, _)) in &ends[0] {
+            let other = &ends[1][tick].0;
+            assert_eq!(footprint, other, "seed {seed}: at tick {tick}");
+        }
+    }
+}
+
+#[test]
+fn a_recording_goes_on_across_hosts_and_verifies() {
+    for waits in [false, true] {
+        let mut prng = Prng::with_stream(u64::from(waits), 8);
+        let mut session = Session::new(Setting::new(4, waits, 60_000), 500);
+        let file = |index: Index| {
+            let name = format!("takeover_{waits}_{index}.phxr");
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
+        };
+        for index in 1..4 {
+            session.cluster.driver(index).record(file(index));
+        }
+        session.run(1_000_000);
+        let (host, base) = session.fail_over(&mut prng, 0, 2);
+        session.assert_goes_on(host, 2);
+        let next = if host == 1 { 2 } else { 1 };
+        let switch = session.hand_over(host, next, 3);
+        session.assert_goes_on(next, 3);
+        for index in 1..4 {
+            let driver = session.cluster.driver(index);
+            let summary = driver.finish_recording().expect("it recorded");
+            summary.expect("the file is complete");
+            let reader = BufReader::new(File::open(file(index)).expect("it was recorded"));
+            let mut reader = Reader::open(reader).expect("a replay");
+            let terms = reader.term_changes().expect("term changes");
+            let told: Vec<_> = terms
+                .iter()
+                .map(|change| (change.takeover, change.term.0, change.cause))
+                .collect();
+            let expected = [
+                (base.next(), 2, TermCause::Failover),
+                (switch.next(), 3, TermCause::Handover),
+            ];
+            assert_eq!(told, expected, "of {index}");
+            let toy = Toy::new(500, reader.header().slots());
+            let mut player = Player::new(toy, reader).expect("it fits the toy");
+            let report = player.verify(|_, _| ()).expect("it verifies");
+            assert!(report.first < base && report.last > switch, "{report:?}");
+        }
+    }
+}
+
+#[test]
+fn a_frozen_host_says_nothing_and_goes_on() {
+    for waits in [false, true] {
+        let mut session = Session::new(Setting::new(3, waits, 40_000), 600);
+        session.run(500_000);
+        session.cluster.driver(0).node_mut().freeze(true);
+        let position = session.cluster.node(0).position();
+        session.run(100_000);
+        session.cluster.reset_traffic();
+        session.run(600_000);
+        assert_eq!(session.cluster.node(0).position(), position);
+        let said = (1..3).map(|to| session.cluster.traffic.get(&(0, to)));
+        assert_eq!(said.flatten().count(), 0, "a frozen host speaks");
+        session.cluster.driver(0).node_mut().freeze(false);
+        let now = session.cluster.now_of(0);
+        session.cluster.driver(0).node_mut().handle_timeout(now);
+        let all = session.all();
+        session.run_until(3_000_000, |run| {
+            run.cluster.settled(&all).number() > position.1.number() + 120
+        });
+        for index in all {
+            assert_eq!(session.assert_inputs(index, 61), 0);
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_elected_again_begins_a_term_in_its_place() {
+    for waits in [false, true] {
+        let mut session = Session::new(Setting::new(3, waits, 40_000), 700);
+        session.run(500_000);
+        session.cluster.driver(0).node_mut().freeze(true);
+        session.run(400_000);
+        session.prepare(&[1, 2], 0, 2, false);
+        session.run(50_000);
+        let base = session.elect(&[1, 2], 0, 2, &[]);
+        session.assert_goes_on(0, 2);
+        for index in session.all() {
+            assert!(session.lost[index].is_empty());
+            assert_eq!(session.assert_inputs(index, base.number() + 1), 0);
+        }
+    }
+}
+
+#[test]
+fn a_vote_is_kept_until_it_is_withdrawn() {
+    let mut session = Session::new(Setting::new(3, false, 40_000), 800);
+    session.run(300_000);
+    session.prepare(&[1], 2, 2, false);
+    let position = session.cluster.node(1).position();
+    session.run(300_000);
+    assert_eq!(
+        session.cluster.node(1).position(),
+        position,
+        "it took frames"
+    );
+    let now = session.cluster.now_of(1);
+    session.cluster.driver(1).node_mut().withdraw(now);
+    session.run_until(3_000_000, |run| {
+        run.cluster.node(1).position().1.number() > position.1.number() + 60
+    });
+    session.assert_inputs(1, 61);
+}
+
+#[test]
+fn a_node_hosts_only_what_it_can() {
+    let mut session = Session::new(Setting::new(3, false, 40_000), 900);
+    let (term, base) = session.cluster.node(1).position();
+    let mut take_over = TakeOver {
+        term,
+        base,
+        is_planned: false,
+        paths: BTreeMap::new(),
+        lost: Vec::new(),
+    };
+    let now = session.cluster.now_of(1);
+    let node = session.cluster.driver(1).node_mut();
+    let refused = node.take_over(now, &take_over);
+    assert!(matches!(refused, Err(TakeOverError::Term { .. })));
+    take_over.term = Term(term.0 + 1);
+    take_over.base = base.next();
+    let refused = node.take_over(now, &take_over);
+    assert!(matches!(refused, Err(TakeOverError::Position { .. })));
+    assert!(!node.is_host());
+    session.run(100_000);
+    let all = session.all();
+    assert!(session.cluster.settled(&all) > base, "the session goes on");
 }

@@ -136,9 +136,9 @@ mod tests {
     const TERM: Term = Term(3);
 
     fn filled(seed: u64, from: u32, upto: u32) -> InputHistory {
-        let mut prng = Prng::with_stream(seed, 1);
         let mut history = InputHistory::new(3, 8);
         for slot in (0..3).map(Slot) {
+            let mut prng = Prng::with_stream(seed, u64::from(slot.0));
             history.start(slot, Tick::new(from));
             for tick in from + 1..=upto {
                 let input = prng.next_u32().to_le_bytes();
