@@ -29,7 +29,7 @@ fn mesh_over<L: Link>(
     let host = HostConfig {
         plays: true,
         start: Start::Players(2),
-        migration: MigrationConfig { allows: true },
+        migration: MigrationConfig::COMMANDED,
         secret: random_secret().expect("the system has random numbers"),
         ..HostConfig::new(toy::game(), 4)
     };
