@@ -10,7 +10,7 @@ use phalanx::netcode::link::memory::MemoryHub;
 use phalanx::netcode::link::udp::{UdpConfig, UdpLink};
 use phalanx::netcode::link::{Link, random_secret};
 use phalanx::netcode::node::Node;
-use phalanx::netcode::session::config::{HostConfig, JoinConfig, MigrationConfig, Start};
+use phalanx::netcode::session::config::{HostConfig, JoinConfig, Start};
 use phalanx::netcode::time::Time;
 use phalanx_tests::cluster::{Bot, Seeded};
 use phalanx_tests::toy;
@@ -26,13 +26,13 @@ fn mesh_over<L: Link>(
 ) {
     let start = Instant::now();
     let now = move || Time::from_millis(5_000) + start.elapsed();
-    let host = HostConfig {
+    let mut host = HostConfig {
         plays: true,
         start: Start::Players(2),
-        migration: MigrationConfig::COMMANDED,
         secret: random_secret().expect("the system has random numbers"),
         ..HostConfig::new(toy::game(), 4)
     };
+    host.migration.allows = true;
     let node = Node::host(host, now()).expect("usable settings");
     let mut drivers = vec![Driver::new(node, toy::game(), Bot::seeded(1, 0))];
     for (index, link) in links.iter_mut().enumerate().skip(1) {
