@@ -7,7 +7,7 @@
 use phalanx_netcode::id::{MemberId, SessionId, Slot, Term};
 use phalanx_netcode::input::{BatchDecoder, BatchEncoder, BatchPlan, InputHistory};
 use phalanx_netcode::session::bulk::{BulkConfig, BulkReceiver, BulkSender};
-use phalanx_netcode::session::control::{Control, Purpose, Route, Settings};
+use phalanx_netcode::session::control::{Control, Purpose, Route, Settings, Stand};
 use phalanx_netcode::session::handshake::{
     self, Back, Bye, ByeReason, Hello, Refusal, Refuse, Return, SchemaPart, TermStart, Welcome,
 };
@@ -445,6 +445,14 @@ fn control_messages() {
                 next_member: 9,
             }),
             "11 02 01 03 fb 2c 01 05 06 07 01 08 09",
+        ),
+        (
+            Control::Stand(Stand {
+                incarnation: 300,
+                can_host: true,
+                votes: false,
+            }),
+            "12 fb 2c 01 01 00",
         ),
     ];
     for (control, text) in controls {

@@ -130,7 +130,7 @@ impl Session {
             input_delay: delay,
             last_tick,
             start: Start::Players(players),
-            migration: MigrationConfig { allows: true },
+            migration: MigrationConfig::COMMANDED,
             ..HostConfig::new(toy::game(), players)
         };
         let mut cluster = Cluster::new(host, Conditions::from_rtt(rtt_us, loss_ppm), seed);
@@ -245,6 +245,14 @@ impl Session {
                     | Event::Stalled { .. }
                     | Event::Resumed { .. }
                     | Event::Message { .. }
+                    | Event::HostSuspected { .. }
+                    | Event::HostHeardAgain { .. }
+                    | Event::Electing { .. }
+                    | Event::Frozen
+                    | Event::Thawed
+                    | Event::HandoverAborted { .. }
+                    | Event::DataLossPossible { .. }
+                    | Event::Forked { .. }
                     | Event::HostChanged { .. }
                     | Event::Ended { .. } => {}
                 }

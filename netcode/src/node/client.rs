@@ -492,6 +492,7 @@ impl Client {
             Control::Ready
             | Control::Reset
             | Control::Behind(_)
+            | Control::Stand(_)
             | Control::Replaced { .. }
             | Control::Final { .. }
             | Control::Transfer {

@@ -29,7 +29,7 @@ use crate::node::seat::{Holder, Seat};
 use crate::session::bucket::Bucket;
 use crate::session::bulk::BulkSender;
 use crate::session::config::{Gate, HostConfig, Mode, Role};
-use crate::session::control::{Control, Purpose};
+use crate::session::control::{Control, Purpose, Stand};
 use crate::session::handshake::ByeReason;
 use crate::session::roster::Member;
 use crate::session::statistics::{Body, DropReason};
@@ -64,6 +64,8 @@ pub(super) struct Host {
     schema_parts: Vec<Vec<u8>>,
     /// Paths that the driver should close.
     pub(super) closing: VecDeque<Path>,
+    /// What members have said of their hosting, for the node to take at once.
+    pub(super) standing: VecDeque<(MemberId, Stand)>,
     /// Who knows whom, where hosting may move.
     pub(super) introductions: Introductions,
     leaving: bool,
@@ -160,6 +162,7 @@ impl Host {
             outgoing: VecDeque::new(),
             schema_parts: Vec::new(),
             closing: VecDeque::new(),
+            standing: VecDeque::new(),
             introductions: Introductions::default(),
             leaving: false,
             succession: Succession::default(),
@@ -463,6 +466,13 @@ impl Host {
                     bytes,
                 })
             }
+            Control::Stand(stand) if self.config.migration.allows => {
+                let guest = self.guests.get(&path).ok_or(DropReason::UnknownPath)?;
+                if self.standing.len() < crate::limits::MEMBERS_MAX {
+                    self.standing.push_back((guest.peer.member, stand));
+                }
+                Ok(())
+            }
             Control::Transfer {
                 purpose: Purpose::Join,
                 ..
@@ -481,7 +491,8 @@ impl Host {
             | Control::Peer { .. }
             | Control::Invite { .. }
             | Control::Invitation { .. }
-            | Control::Settings(_) => Err(DropReason::Unexpected),
+            | Control::Settings(_)
+            | Control::Stand(_) => Err(DropReason::Unexpected),
         }
     }
 

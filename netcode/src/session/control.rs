@@ -107,6 +107,19 @@ pub enum Control {
     },
     /// Host, where hosting may move: what the next host must know. It follows the members.
     Settings(Settings),
+    /// Client, where hosting may move: whether it could host, and votes.
+    Stand(Stand),
+}
+
+/// What a member says of itself where hosting may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Stand {
+    /// Number of its process: a process that is started anew has another.
+    pub incarnation: u32,
+    /// Whether it may host.
+    pub can_host: bool,
+    /// Whether it votes on who hosts.
+    pub votes: bool,
 }
 
 /// Over which path a member reaches another one.

@@ -324,7 +324,8 @@ impl Client {
             | Control::Peer { .. }
             | Control::Invite { .. }
             | Control::Invitation { .. }
-            | Control::Settings(_) => Ok(Some(control)),
+            | Control::Settings(_)
+            | Control::Stand(_) => Ok(Some(control)),
         }
     }
 

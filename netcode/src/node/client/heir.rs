@@ -129,7 +129,8 @@ impl Client {
             silence_us: settings.silence_us,
             spectator_delay_ticks: settings.spectator_delay_ticks,
             spectators: settings.spectators,
-            migration: MigrationConfig { allows: true },
+            migration: MigrationConfig::ELECTED,
+            hosting: self.config.hosting.clone(),
             secret: self.config.secret,
         }
     }
@@ -158,6 +159,7 @@ impl Client {
                 prediction_ticks: prediction_ticks.min(PREDICTION_TICKS_MAX),
                 resume_us: retired.config.resume_us.max(retired.config.silence_us),
                 silence_us: retired.config.silence_us,
+                hosting: retired.config.hosting,
                 secret: retired.config.secret,
                 ..JoinConfig::new(retired.config.game.clone(), &retired.config.name)
             }

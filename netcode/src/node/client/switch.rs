@@ -13,8 +13,9 @@ use crate::id::{MemberId, Path, Slot, Term};
 use crate::limits::MEMBERS_MAX;
 use crate::node::api::Event;
 use crate::node::core::Core;
+use crate::node::hosting;
 use crate::node::takeover::{Prepare, Warm};
-use crate::session::control::Settings;
+use crate::session::control::{Control, Settings};
 use crate::session::handshake::{self, Back, ByeReason, Hello, Return, TERMS_MAX, Welcome};
 use crate::session::statistics::DropReason;
 use crate::tick::Tick;
@@ -345,6 +346,8 @@ impl Client {
     pub(super) fn take_settings(&mut self, core: &mut Core, settings: Settings) {
         self.host = MemberId(settings.host);
         self.settings = Some(settings);
+        let stand = hosting::stand(&self.config.hosting, self.config.secret);
+        self.tell(&Control::Stand(stand));
         for id in core::mem::take(&mut self.unnamed) {
             if let Some(member) = core.roster.remove(id) {
                 let reason = ByeReason::Left;

@@ -116,7 +116,8 @@ impl Host {
             | Control::Peer { .. }
             | Control::Invite { .. }
             | Control::Invitation { .. }
-            | Control::Settings(_) => Ok(Some(control)),
+            | Control::Settings(_)
+            | Control::Stand(_) => Ok(Some(control)),
         }
     }
 }
