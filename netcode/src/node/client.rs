@@ -495,6 +495,7 @@ impl Client {
             | Control::Stand(_)
             | Control::Replaced { .. }
             | Control::Final { .. }
+            | Control::Denied { .. }
             | Control::Transfer {
                 purpose: Purpose::Report,
                 ..
