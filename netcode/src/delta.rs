@@ -22,6 +22,7 @@ mod coder;
 mod decoder;
 mod encoder;
 mod entity;
+mod group;
 mod model;
 mod near;
 mod plan;
@@ -33,6 +34,7 @@ pub mod training;
 mod view;
 mod walk;
 mod whole;
+mod whole_read;
 
 pub use breakdown::{Breakdown, BreakdownRow};
 pub use decoder::{Decoder, PartState, Span};

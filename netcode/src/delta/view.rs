@@ -1,7 +1,7 @@
 //! What a client has, or shall have, of a snapshot.
 
 use crate::id::NetId;
-use crate::state::{EntityRef, QuantizedSnapshot};
+use crate::state::{EntityRef, QuantizedSnapshot, ShapeId};
 
 /// One entity of a [`View`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +79,48 @@ impl<'a> View<'a> {
                 (self.snapshot.entity(entry.index as usize), entry.hidden)
             }
         }
+    }
+
+    /// Makes room in `out` for all of it.
+    pub(super) fn reserve(&self, out: &mut QuantizedSnapshot) {
+        if self.entries.is_none() {
+            out.reserve_like(self.snapshot);
+        }
+    }
+
+    /// The kinds and lanes of entity number `place` of the view, if that is all there is to know of
+    /// it: nothing is hidden, and it has no opaque bytes.
+    #[inline]
+    pub(super) fn lanes(&self, place: usize) -> Option<(ShapeId, &'a [i32])> {
+        let index = match self.entries {
+            None => place,
+            Some(entries) => {
+                let entry = entries.get(place).filter(|entry| entry.hidden == 0)?;
+                entry.index as usize
+            }
+        };
+        self.snapshot.only_lanes(index)
+    }
+
+    /// Whether the entities of `other` from `other_place` on begin with those of this view from
+    /// `place` on. False where that cannot be told quickly.
+    pub(super) fn begins(&self, place: usize, other: &Self, other_place: usize) -> bool {
+        let count = self.len().saturating_sub(place);
+        let (Some((own, at)), Some((theirs, other_at))) = (
+            self.run(place, count),
+            other.run(other_place, count.min(other.len() - other_place)),
+        ) else {
+            return count == 0;
+        };
+        let own = &own.heads()[at..at + count];
+        let theirs = theirs.heads().get(other_at..other_at + count);
+        theirs.is_some_and(|theirs| {
+            let mut differs = 0;
+            for (own, theirs) in own.iter().zip(theirs) {
+                differs |= own.id.bits() ^ theirs.id.bits();
+            }
+            differs == 0
+        })
     }
 
     /// The snapshot and the entity's number in it of `count` places from `place` on, if they lie

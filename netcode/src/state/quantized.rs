@@ -55,14 +55,9 @@ impl EntityRef<'_> {
     #[must_use]
     #[inline]
     pub fn same_value(&self, other: &EntityRef<'_>) -> bool {
-        // Rows are short: comparing them here costs less than a call.
-        let mut differs = 0;
-        for (own, theirs) in self.lanes.iter().zip(other.lanes) {
-            differs |= own ^ theirs;
-        }
         self.shape == other.shape
-            && differs == 0
             && self.lanes.len() == other.lanes.len()
+            && !lanes_differ(self.lanes, other.lanes)
             && self.opaque.len() == other.opaque.len()
             && (self.opaque.is_empty() || self.opaque == other.opaque)
     }
@@ -172,6 +167,18 @@ impl QuantizedSnapshot {
         }
     }
 
+    /// The shape and the lanes of entity number `index`, if it has no opaque bytes.
+    #[inline]
+    pub(crate) fn only_lanes(&self, index: usize) -> Option<(ShapeId, &[i32])> {
+        let head = self.heads.get(index)?;
+        let (lanes, opaque) = match index.checked_sub(1) {
+            None => (0, 0),
+            Some(before) => (self.heads[before].lanes_end, self.heads[before].opaque_end),
+        };
+        let lanes = self.lanes.get(lanes as usize..head.lanes_end as usize)?;
+        (opaque == head.opaque_end).then_some((head.shape, lanes))
+    }
+
     /// All entities, by NetId ascending.
     pub fn entities(&self) -> impl ExactSizeIterator<Item = EntityRef<'_>> {
         (0..self.len()).map(|index| self.entity(index))
@@ -226,35 +233,32 @@ impl QuantizedSnapshot {
         other_at: usize,
         count: usize,
     ) -> Option<u32> {
-        let own = self.heads.get(at..at + count)?;
-        let theirs = other.heads.get(other_at..other_at + count)?;
+        let own = self.heads.get(at..at.checked_add(count)?)?;
+        let theirs = other.heads.get(other_at..other_at.checked_add(count)?)?;
         let mut differs = 0;
+        let first = own.first()?.shape.0;
+        let mut shapes = 0;
         for (own, theirs) in own.iter().zip(theirs) {
             differs |= own.id.bits() ^ theirs.id.bits();
             differs |= u64::from(own.shape.0 ^ theirs.shape.0);
+            shapes |= own.shape.0 ^ first;
         }
         if differs != 0 || !(1..=32).contains(&count) {
             return None;
         }
         // Lanes follow from the shapes.
-        let lanes = self.lanes_of(at).start..own[count - 1].lanes_end as usize;
-        let mut start = lanes.start;
-        let mut mine = &self.lanes[lanes];
-        let mut others = &other.lanes[other.lanes_of(other_at).start..][..mine.len()];
-        let mut mask = 0;
+        let start = self.lanes_of(at).start;
+        let mine = self.lanes.get(start..own[count - 1].lanes_end as usize)?;
+        let others = other.lanes.get(other.lanes_of(other_at).start..)?;
+        let others = others.get(..mine.len())?;
         // Most of the time nothing differs, which one look at all of them tells.
-        let heads = if *mine == *others { &[][..] } else { own };
-        for (bit, head) in heads.iter().enumerate() {
-            let end = head.lanes_end as usize;
-            let (one, rest) = mine.split_at(end - start);
-            let (two, others_rest) = others.split_at(end - start);
-            (mine, others, start) = (rest, others_rest, end);
-            let mut differs = 0;
-            for (one, two) in one.iter().zip(two) {
-                differs |= one ^ two;
-            }
-            mask |= u32::from(differs != 0) << bit;
-        }
+        let mut mask = if *mine == *others {
+            0
+        } else if shapes == 0 {
+            equal_rows_that_differ(mine.len() / count, mine, others)
+        } else {
+            rows_that_differ(own, start, mine, others)
+        };
         let opaque = self.opaque_of(at).start..own[count - 1].opaque_end as usize;
         let others = other.opaque_of(other_at).start..theirs[count - 1].opaque_end as usize;
         if !opaque.is_empty() || !others.is_empty() {
@@ -264,6 +268,40 @@ impl QuantizedSnapshot {
             }
         }
         Some(mask)
+    }
+
+    /// The lanes of entity number `index`, to be changed at `changed`.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub(crate) fn lanes_mut(&mut self, index: usize, changed: Tick) -> &mut [i32] {
+        let lanes = self.lanes_of(index);
+        self.heads[index].changed = changed;
+        &mut self.lanes[lanes]
+    }
+
+    /// Room for as many entities, lanes and bytes as `like` has.
+    pub(crate) fn reserve_like(&mut self, like: &Self) {
+        let more = |own: usize, like: usize| like.saturating_sub(own);
+        self.heads.reserve(more(self.heads.len(), like.heads.len()));
+        self.lanes.reserve(more(self.lanes.len(), like.lanes.len()));
+        self.opaque
+            .reserve(more(self.opaque.len(), like.opaque.len()));
+    }
+
+    /// Forgets all entities but the first `count`.
+    pub(crate) fn truncate(&mut self, count: usize) {
+        if let Some(head) = self.heads.get(count) {
+            let (lanes, opaque) = match count.checked_sub(1) {
+                None => (0, 0),
+                Some(last) => (self.heads[last].lanes_end, self.heads[last].opaque_end),
+            };
+            debug_assert!(lanes <= head.lanes_end && opaque <= head.opaque_end);
+            self.heads.truncate(count);
+            self.lanes.truncate(lanes as usize);
+            self.opaque.truncate(opaque as usize);
+        }
     }
 
     /// Adds copies of `count` entities of `other` from number `at` on.
@@ -289,6 +327,10 @@ impl QuantizedSnapshot {
         self.opaque.extend_from_slice(&other.opaque[opaque]);
         end(self.lanes.len());
         end(self.opaque.len());
+        if lanes_move == 0 && opaque_move == 0 {
+            self.heads.extend_from_slice(heads);
+            return;
+        }
         self.heads.extend(heads.iter().map(|head| EntityHead {
             lanes_end: head.lanes_end.wrapping_add(lanes_move),
             opaque_end: head.opaque_end.wrapping_add(opaque_move),
@@ -306,4 +348,79 @@ impl QuantizedSnapshot {
             opaque.extend_from_slice(entity.opaque);
         });
     }
+}
+
+/// Which rows of `len` lanes differ: bit `n` is the `n`-th.
+fn equal_rows_that_differ(len: usize, mine: &[i32], others: &[i32]) -> u32 {
+    fn of<const LEN: usize>(mine: &[i32], others: &[i32]) -> u32 {
+        let (mine, others) = (mine.as_chunks::<LEN>().0, others.as_chunks::<LEN>().0);
+        let mut mask = 0;
+        for (bit, (one, two)) in mine.iter().zip(others).enumerate() {
+            mask |= u32::from(one != two) << bit;
+        }
+        mask
+    }
+    // Lengths that are known are compared without a loop.
+    match len {
+        1 => of::<1>(mine, others),
+        2 => of::<2>(mine, others),
+        3 => of::<3>(mine, others),
+        4 => of::<4>(mine, others),
+        5 => of::<5>(mine, others),
+        6 => of::<6>(mine, others),
+        7 => of::<7>(mine, others),
+        8 => of::<8>(mine, others),
+        9 => of::<9>(mine, others),
+        10 => of::<10>(mine, others),
+        11 => of::<11>(mine, others),
+        12 => of::<12>(mine, others),
+        13 => of::<13>(mine, others),
+        14 => of::<14>(mine, others),
+        15 => of::<15>(mine, others),
+        16 => of::<16>(mine, others),
+        _ => {
+            let rows = mine.chunks_exact(len.max(1));
+            let others = others.chunks_exact(len.max(1));
+            let mut mask = 0;
+            for (bit, (one, two)) in rows.zip(others).enumerate() {
+                mask |= u32::from(lanes_differ(one, two)) << bit;
+            }
+            mask
+        }
+    }
+}
+
+/// Which rows of `mine` differ from those of `others`: bit `n` is that of head `n`. The first begins
+/// at lane `start` of its snapshot.
+fn rows_that_differ(heads: &[EntityHead], start: usize, mine: &[i32], others: &[i32]) -> u32 {
+    let (mut mine, mut others, mut start) = (mine, others, start);
+    let mut mask = 0;
+    for (bit, head) in heads.iter().enumerate() {
+        let end = head.lanes_end as usize;
+        let (Some((one, rest)), Some((two, others_rest))) = (
+            mine.split_at_checked(end.wrapping_sub(start)),
+            others.split_at_checked(end.wrapping_sub(start)),
+        ) else {
+            break;
+        };
+        (mine, others, start) = (rest, others_rest, end);
+        mask |= u32::from(lanes_differ(one, two)) << bit;
+    }
+    mask
+}
+
+/// Whether rows of the same length differ. They are short: looking at them here costs less than a
+/// call.
+#[inline]
+pub(crate) fn lanes_differ(one: &[i32], two: &[i32]) -> bool {
+    let (one_fours, one_rest) = one.as_chunks::<4>();
+    let (two_fours, two_rest) = two.as_chunks::<4>();
+    let mut differ = 0;
+    for (one, two) in one_fours.iter().zip(two_fours) {
+        differ |= i32::from(one != two);
+    }
+    for (one, two) in one_rest.iter().zip(two_rest) {
+        differ |= one ^ two;
+    }
+    differ != 0
 }
