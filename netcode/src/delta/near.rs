@@ -15,7 +15,10 @@ const NOWHERE: f32 = 1e18;
 const FAR: f32 = f32::MAX;
 /// The bits of a float that say which one it is about.
 const NUMBER: u32 = 127;
-const _: () = assert!(NUMBER as usize + 1 == REMEMBERED, "the bits tell them apart");
+const _: () = assert!(
+    NUMBER as usize + 1 == REMEMBERED,
+    "the bits tell them apart"
+);
 /// Stands for no neighbour.
 const NONE: usize = DISTANCES - 1;
 

@@ -62,7 +62,7 @@ impl<'a> View<'a> {
             None => place,
             Some(entries) => entries[place].index as usize,
         };
-        self.snapshot.heads()[index].id
+        NetId::from_bits(self.snapshot.ids()[index])
     }
 
     /// Entity number `place` of the view, and its hidden kinds.
@@ -112,15 +112,9 @@ impl<'a> View<'a> {
         ) else {
             return count == 0;
         };
-        let own = &own.heads()[at..at + count];
-        let theirs = theirs.heads().get(other_at..other_at + count);
-        theirs.is_some_and(|theirs| {
-            let mut differs = 0;
-            for (own, theirs) in own.iter().zip(theirs) {
-                differs |= own.id.bits() ^ theirs.id.bits();
-            }
-            differs == 0
-        })
+        let own = &own.ids()[at..at + count];
+        let theirs = theirs.ids().get(other_at..other_at + count);
+        theirs.is_some_and(|theirs| own == theirs)
     }
 
     /// The snapshot and the entity's number in it of `count` places from `place` on, if they lie
@@ -166,10 +160,10 @@ impl<'a> View<'a> {
     /// The first place whose id is not below `id`.
     #[must_use]
     pub fn place_of(&self, id: NetId) -> usize {
-        let heads = self.snapshot.heads();
+        let ids = self.snapshot.ids();
         match self.entries {
-            None => heads.partition_point(|head| head.id < id),
-            Some(entries) => entries.partition_point(|entry| heads[entry.index as usize].id < id),
+            None => ids.partition_point(|&own| own < id.bits()),
+            Some(entries) => entries.partition_point(|entry| ids[entry.index as usize] < id.bits()),
         }
     }
 }

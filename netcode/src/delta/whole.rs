@@ -290,8 +290,16 @@ impl<'a, C: Coder> Whole<'a, C> {
         let shape = self.shapes.get(shape);
         let horizon = self.ages.horizon(past.mask);
         let memory = &mut *self.memory;
-        entity::lanes(&mut self.coder, self.plans, memory, shape, horizon, &past, own)
-            .expect("values of a snapshot are within bounds");
+        entity::lanes(
+            &mut self.coder,
+            self.plans,
+            memory,
+            shape,
+            horizon,
+            &past,
+            own,
+        )
+        .expect("values of a snapshot are within bounds");
         true
     }
 

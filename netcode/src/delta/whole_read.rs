@@ -258,7 +258,15 @@ impl<'a, 'b> WholeReader<'a, 'b> {
         let shape = self.shapes.get(past.shape);
         let horizon = self.ages.horizon(past.mask);
         let memory = &mut *self.memory;
-        entity::lanes(&mut self.reader, self.plans, memory, shape, horizon, &past, now)
+        entity::lanes(
+            &mut self.reader,
+            self.plans,
+            memory,
+            shape,
+            horizon,
+            &past,
+            now,
+        )
     }
 
     /// The same for an entity of which there is more than lanes.

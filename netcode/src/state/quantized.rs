@@ -70,6 +70,9 @@ pub struct QuantizedSnapshot {
     /// The tick of the state.
     pub tick: Tick,
     heads: Vec<EntityHead>,
+    /// The ids and the shapes of the heads, to compare many at once.
+    ids: Vec<u64>,
+    shapes: Vec<u32>,
     lanes: Vec<i32>,
     opaque: Vec<u8>,
 }
@@ -79,6 +82,8 @@ impl Clone for QuantizedSnapshot {
         Self {
             tick: self.tick,
             heads: self.heads.clone(),
+            ids: self.ids.clone(),
+            shapes: self.shapes.clone(),
             lanes: self.lanes.clone(),
             opaque: self.opaque.clone(),
         }
@@ -88,6 +93,8 @@ impl Clone for QuantizedSnapshot {
     fn clone_from(&mut self, source: &Self) {
         self.tick = source.tick;
         self.heads.clone_from(&source.heads);
+        self.ids.clone_from(&source.ids);
+        self.shapes.clone_from(&source.shapes);
         self.lanes.clone_from(&source.lanes);
         self.opaque.clone_from(&source.opaque);
     }
@@ -107,6 +114,8 @@ impl QuantizedSnapshot {
     pub fn clear(&mut self, tick: Tick) {
         self.tick = tick;
         self.heads.clear();
+        self.ids.clear();
+        self.shapes.clear();
         self.lanes.clear();
         self.opaque.clear();
     }
@@ -126,13 +135,19 @@ impl QuantizedSnapshot {
     /// Bytes that the values take.
     #[must_use]
     pub fn memory(&self) -> usize {
-        size_of_val(&*self.heads) + size_of_val(&*self.lanes) + self.opaque.len()
+        let heads = size_of_val(&*self.heads) + size_of_val(&*self.ids);
+        heads + size_of_val(&*self.shapes) + size_of_val(&*self.lanes) + self.opaque.len()
     }
 
     /// The heads, by NetId ascending.
     #[must_use]
     pub fn heads(&self) -> &[EntityHead] {
         &self.heads
+    }
+
+    /// The ids, ascending.
+    pub(crate) fn ids(&self) -> &[u64] {
+        &self.ids
     }
 
     /// Where the lanes of entity number `index` lie.
@@ -187,7 +202,7 @@ impl QuantizedSnapshot {
     /// The number of entity `id`.
     #[must_use]
     pub fn index_of(&self, id: NetId) -> Option<usize> {
-        self.heads.binary_search_by_key(&id, |head| head.id).ok()
+        self.ids.binary_search(&id.bits()).ok()
     }
 
     /// The entity `id`.
@@ -213,6 +228,8 @@ impl QuantizedSnapshot {
             "entities come by NetId ascending"
         );
         write(&mut self.lanes, &mut self.opaque);
+        self.ids.push(id.bits());
+        self.shapes.push(shape.0);
         self.heads.push(EntityHead {
             id,
             shape,
@@ -233,17 +250,15 @@ impl QuantizedSnapshot {
         other_at: usize,
         count: usize,
     ) -> Option<u32> {
-        let own = self.heads.get(at..at.checked_add(count)?)?;
-        let theirs = other.heads.get(other_at..other_at.checked_add(count)?)?;
-        let mut differs = 0;
-        let first = own.first()?.shape.0;
-        let mut shapes = 0;
-        for (own, theirs) in own.iter().zip(theirs) {
-            differs |= own.id.bits() ^ theirs.id.bits();
-            differs |= u64::from(own.shape.0 ^ theirs.shape.0);
-            shapes |= own.shape.0 ^ first;
-        }
-        if differs != 0 || !(1..=32).contains(&count) {
+        let range = at..at.checked_add(count)?;
+        let other_range = other_at..other_at.checked_add(count)?;
+        let own = self.heads.get(range.clone())?;
+        let theirs = other.heads.get(other_range.clone())?;
+        let shapes = &self.shapes[range.clone()];
+        if self.ids[range] != other.ids[other_range.clone()]
+            || *shapes != other.shapes[other_range]
+            || !(1..=32).contains(&count)
+        {
             return None;
         }
         // Lanes follow from the shapes.
@@ -254,7 +269,11 @@ impl QuantizedSnapshot {
         // Most of the time nothing differs, which one look at all of them tells.
         let mut mask = if *mine == *others {
             0
-        } else if shapes == 0 {
+        } else if shapes
+            .iter()
+            .fold(0, |differs, shape| differs | (shape ^ shapes[0]))
+            == 0
+        {
             equal_rows_that_differ(mine.len() / count, mine, others)
         } else {
             rows_that_differ(own, start, mine, others)
@@ -285,6 +304,9 @@ impl QuantizedSnapshot {
     pub(crate) fn reserve_like(&mut self, like: &Self) {
         let more = |own: usize, like: usize| like.saturating_sub(own);
         self.heads.reserve(more(self.heads.len(), like.heads.len()));
+        self.ids.reserve(more(self.ids.len(), like.ids.len()));
+        self.shapes
+            .reserve(more(self.shapes.len(), like.shapes.len()));
         self.lanes.reserve(more(self.lanes.len(), like.lanes.len()));
         self.opaque
             .reserve(more(self.opaque.len(), like.opaque.len()));
@@ -299,6 +321,8 @@ impl QuantizedSnapshot {
             };
             debug_assert!(lanes <= head.lanes_end && opaque <= head.opaque_end);
             self.heads.truncate(count);
+            self.ids.truncate(count);
+            self.shapes.truncate(count);
             self.lanes.truncate(lanes as usize);
             self.opaque.truncate(opaque as usize);
         }
@@ -325,6 +349,8 @@ impl QuantizedSnapshot {
         let opaque_move = end(self.opaque.len()).wrapping_sub(end(opaque.start));
         self.lanes.extend_from_slice(&other.lanes[lanes]);
         self.opaque.extend_from_slice(&other.opaque[opaque]);
+        self.ids.extend_from_slice(&other.ids[at..at + count]);
+        self.shapes.extend_from_slice(&other.shapes[at..at + count]);
         end(self.lanes.len());
         end(self.opaque.len());
         if lanes_move == 0 && opaque_move == 0 {
@@ -355,6 +381,17 @@ fn equal_rows_that_differ(len: usize, mine: &[i32], others: &[i32]) -> u32 {
     fn of<const LEN: usize>(mine: &[i32], others: &[i32]) -> u32 {
         let (mine, others) = (mine.as_chunks::<LEN>().0, others.as_chunks::<LEN>().0);
         let mut mask = 0;
+        if let (Some(mine), Some(others), 16) = (
+            mine.first_chunk::<16>(),
+            others.first_chunk::<16>(),
+            mine.len(),
+        ) {
+            // As many as the codec asks for, without a loop.
+            for bit in 0..16 {
+                mask |= u32::from(mine[bit] != others[bit]) << bit;
+            }
+            return mask;
+        }
         for (bit, (one, two)) in mine.iter().zip(others).enumerate() {
             mask |= u32::from(one != two) << bit;
         }

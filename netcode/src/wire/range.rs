@@ -379,7 +379,9 @@ impl<'a> Decoder<'a> {
         // Bytes that no encoder writes may lie beyond the last symbol.
         let place = (self.code / self.range).min((1 << SYMBOL_BITS) - 1);
         let (symbol, low, share) = table.find(place as u32);
-        self.code = self.code.wrapping_sub(u64::from(low).wrapping_mul(self.range));
+        self.code = self
+            .code
+            .wrapping_sub(u64::from(low).wrapping_mul(self.range));
         self.range = self.range.wrapping_mul(u64::from(share));
         self.normalize();
         symbol
