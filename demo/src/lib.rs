@@ -2,10 +2,13 @@
 //!
 //! [`arena`] is the game: rules, inputs, bots. The rest plays it: [`options`] become
 //! [`options::Settings`], a [`session::Session`] runs one node over UDP with a [`play::Pilot`] at
-//! its controls, an [`eye::Eye`] follows what a client of a state-sync session shows, [`view`] draws the field for a terminal, and [`summary`] says how it went.
+//! its controls, an [`eye::Eye`] follows what a client of a state-sync session shows, [`view`] draws
+//! the field for a terminal, an [`inspector`] tells what clients are sent, and [`summary`] says how
+//! it went.
 
 pub mod arena;
 pub mod eye;
+pub mod inspector;
 pub mod options;
 pub mod place;
 pub mod play;

@@ -199,6 +199,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// How long a host keeps the slot of a lost player.
     pub keep: Duration,
+    /// Time between two tables of what clients are sent, if they are wanted.
+    pub inspect: Option<Duration>,
     /// Whether to do without join codes and encryption.
     pub insecure: bool,
     /// Whether to draw nothing.
@@ -340,6 +342,7 @@ impl Options {
             predict,
             timeout: Duration::from_secs(timeout_s),
             keep: Hosting::default().keeps_slots_for(),
+            inspect: None,
             insecure: self.insecure,
             headless: self.headless,
         })
@@ -420,6 +423,10 @@ pub struct Hosting {
     /// Writes figures in Prometheus' text format into this file, every few seconds
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
+    /// State-sync: tells every so many seconds what each client is sent, by component and field; it
+    /// costs some of the host's time [without a number: 5]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5")]
+    pub inspect: Option<u16>,
 }
 
 impl Hosting {
@@ -434,6 +441,7 @@ impl Hosting {
             tokens: self.tokens.or(other.tokens),
             keep: self.keep.or(other.keep),
             metrics: self.metrics.or(other.metrics),
+            inspect: self.inspect.or(other.inspect),
         }
     }
 }
@@ -444,10 +452,26 @@ impl Hosting {
     pub fn keeps_slots_for(&self) -> Duration {
         Duration::from_secs(u64::from(self.keep.unwrap_or(15)))
     }
+
+    /// Time between two tables of what clients are sent, if they are wanted.
+    ///
+    /// # Errors
+    /// If there is nothing to tell in this mode, or the time is none.
+    pub fn inspects_every(&self, mode: Mode) -> Result<Option<Duration>> {
+        let Some(seconds) = self.inspect else {
+            return Ok(None);
+        };
+        ensure!(mode == Mode::StateSync, "--inspect needs --mode state-sync");
+        ensure!(
+            (1..=3600).contains(&seconds),
+            "--inspect must lie in 1 to 3600 seconds, it is {seconds}"
+        );
+        Ok(Some(Duration::from_secs(u64::from(seconds))))
+    }
 }
 
 /// Names of the keys of [`Hosting`].
-const HOSTING_KEYS: [&str; 7] = [
+const HOSTING_KEYS: [&str; 8] = [
     "bind",
     "public",
     "token-dir",
@@ -455,6 +479,7 @@ const HOSTING_KEYS: [&str; 7] = [
     "tokens",
     "keep",
     "metrics",
+    "inspect",
 ];
 
 /// Reads a TOML file with the options' names as keys.
@@ -512,6 +537,17 @@ mod tests {
         };
         assert_eq!(settings.broadcast, expected);
         assert!(settings.predict > 0, "the own hero reacts at once");
+    }
+
+    #[test]
+    fn an_inspector_needs_states_to_look_at() {
+        let (_, hosting) = parse_file("inspect = 2").unwrap();
+        let every = hosting.inspects_every(Mode::StateSync).unwrap();
+        assert_eq!(every, Some(Duration::from_secs(2)));
+        let error = hosting.inspects_every(Mode::Lockstep).unwrap_err();
+        assert!(error.to_string().contains("state-sync"), "{error}");
+        let none = Hosting::default().inspects_every(Mode::Lockstep).unwrap();
+        assert_eq!(none, None);
     }
 
     #[test]

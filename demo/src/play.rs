@@ -78,7 +78,7 @@ impl Player for Pilot {
             (&Hands::Bot(seed), Some(slot)) => Some(Bot::new(seed, slot)),
             (Hands::Bot(_) | Hands::None | Hands::Keyboard(_), _) => None,
         };
-        let mut simulation = self.game.simulation(session.seed, session.slots);
+        let mut simulation = self.game.simulation_of(session);
         if self.is_guest {
             simulation.set_side(session.slot.map_or(Side::Spectating, Side::Predicting));
         }

@@ -36,6 +36,7 @@ pub use outcome::{End, HEADER_BYTES, Outcome, Traffic};
 
 use crate::arena::{self, standings};
 use crate::eye::Eye;
+use crate::inspector::Accounts;
 use crate::options::{Mode, Settings};
 use crate::play::{Hands, Pilot};
 use crate::truth::Truth;
@@ -65,7 +66,28 @@ pub struct Session {
     eye: Option<Eye>,
     /// Whether to draw the field for the board.
     draws: Option<Canvas>,
+    inspector: Option<Inspector>,
     log: Log,
+}
+
+/// Who looks at what clients are sent.
+#[derive(Debug)]
+struct Inspector {
+    accounts: Accounts,
+    period: Duration,
+    told_at: Instant,
+}
+
+impl Inspector {
+    /// The next table, if it is time.
+    fn poll_table(&mut self, names: &[String]) -> Option<String> {
+        if self.told_at.elapsed() < self.period {
+            return None;
+        }
+        self.told_at = Instant::now();
+        let table = self.accounts.table(names);
+        (!table.is_empty()).then_some(table)
+    }
 }
 
 /// What happened so far.
@@ -131,7 +153,15 @@ impl Session {
         if let Some(publisher) = node.publisher_mut() {
             publisher.set_interest(settings.broadcast.view_m.map(Interest::within));
         }
-        Self::new(node, info, Pilot::new(game, hands), settings, link)
+        let inspects = settings.inspect.filter(|_| node.inspect(true));
+        let inspector = inspects.map(|period| Inspector {
+            accounts: Accounts::new(&info.schema, f64::from(info.tick_rate.hz())),
+            period,
+            told_at: Instant::now(),
+        });
+        let mut session = Self::new(node, info, Pilot::new(game, hands), settings, link)?;
+        session.inspector = inspector;
+        Ok(session)
     }
 
     /// A node that joins the host at `to`; without hands it watches.
@@ -201,6 +231,7 @@ impl Session {
             record: settings.record.clone(),
             eye: None,
             draws: None,
+            inspector: None,
             log: Log::default(),
         })
     }
@@ -345,6 +376,11 @@ impl Session {
                 log.news.push(format!("{}: {reason}", quoted(&member.name)));
             }
             Event::Started => log.news.push("the match begins".to_owned()),
+            Event::Inspected(inspection) => {
+                if let Some(inspector) = &mut self.inspector {
+                    inspector.accounts.take(*inspection);
+                }
+            }
             Event::ClaimRefused { slot, entity, .. } => {
                 let id = entity.bits();
                 log.news.push(format!(
@@ -481,11 +517,18 @@ impl Session {
         };
         let node = self.driver.node();
         let figures = board::figures(node, rtt_us, &self.link.inner().statistics());
+        let inspector = self.inspector.as_mut();
+        let accounts = inspector.map(|inspector| {
+            let table = inspector.poll_table(&self.log.names);
+            self.log.news.extend(table);
+            inspector.accounts.figures()
+        });
         let mut status = board.status();
         status.tick = node.tick().number();
         status.line = line;
         status.view = view;
         status.figures = figures;
+        status.accounts = accounts.unwrap_or_default();
         status.news.append(&mut self.log.news);
     }
 
@@ -566,6 +609,7 @@ impl Session {
             rtt_us,
             traffic: self.log.traffic,
             standings: world.map(standings).unwrap_or_default(),
+            accounts: self.inspector.map(|inspector| inspector.accounts),
             names: self.log.names,
             recording,
         }

@@ -300,6 +300,9 @@ impl Summary {
                 (&mut figures, self.sync_json(&traffic))
         {
             all.extend(more);
+            if let Some(accounts) = first.and_then(|node| node.accounts.as_ref()) {
+                all.insert("inspected".to_owned(), accounts.json());
+            }
         }
         figures
     }

@@ -9,8 +9,10 @@ use bevy_ecs::resource::Resource;
 use bevy_ecs::schedule::IntoScheduleConfigs;
 use bevy_ecs::system::ScheduleSystem;
 use bevy_ecs::world::World;
+use phalanx_netcode::hash::public_seed;
 use phalanx_netcode::input::InputFrame;
 use phalanx_netcode::limits::{INPUT_BYTES_MAX, NAME_BYTES_MAX};
+use phalanx_netcode::node::SessionInfo;
 use phalanx_netcode::state::{Exact, KindSchema, Networked, Schema, SchemaError, Visibility};
 use phalanx_netcode::tick::TickRate;
 
@@ -83,10 +85,25 @@ impl InputType {
 /// What a session fixes before its first tick. The initial state follows from it alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionSetup {
-    /// The one number on which the run depends.
+    /// The one number on which the run depends. A client of state-sync gets `public_seed` for it:
+    /// what setup makes of it there is replaced by what the host tells, and what the host does not
+    /// tell cannot be foreseen.
     pub seed: u64,
+    /// A number that all nodes of a session have in common, in both modes: for what every node
+    /// makes by itself and nobody tells, as a landscape. It follows from the host's seed.
+    pub public_seed: u64,
     /// Number of slots, `0..slots`, present or not.
     pub slots: u8,
+}
+
+impl From<&SessionInfo> for SessionSetup {
+    fn from(session: &SessionInfo) -> Self {
+        Self {
+            seed: session.seed,
+            public_seed: session.public_seed,
+            slots: session.slots,
+        }
+    }
 }
 
 /// Why a game cannot be built.
@@ -225,13 +242,29 @@ impl Game {
         input::encode(input, usize::from(self.input_bytes()))
     }
 
-    /// A simulation at tick 0 of a session with this seed and number of slots.
+    /// A simulation at tick 0 of a session with this seed and number of slots, as its host has it.
+    /// A node of a session makes it by [`Game::simulation_of`].
     ///
     /// # Panics
     /// If `slots` exceeds [`SLOTS_MAX`](phalanx_netcode::limits::SLOTS_MAX).
     #[must_use]
     pub fn simulation(&self, seed: u64, slots: u8) -> EcsSimulation {
-        EcsSimulation::new(self, SessionSetup { seed, slots })
+        self.simulation_of(SessionSetup {
+            seed,
+            public_seed: public_seed(seed),
+            slots,
+        })
+    }
+
+    /// A simulation at tick 0 of `session`, as [`Player::begin`] has to give it.
+    ///
+    /// [`Player::begin`]: phalanx_netcode::driver::Player::begin
+    ///
+    /// # Panics
+    /// If there are more than [`SLOTS_MAX`](phalanx_netcode::limits::SLOTS_MAX) slots.
+    #[must_use]
+    pub fn simulation_of(&self, session: impl Into<SessionSetup>) -> EcsSimulation {
+        EcsSimulation::new(self, session.into())
     }
 
     pub(crate) fn inner(&self) -> &GameInner {

@@ -32,6 +32,12 @@
 //! | `phalanx_link_datagrams_dropped_total` | counter | `member`, `reason` | ignored ones from it |
 //! | `phalanx_link_inputs_late_total` | counter | `member` | its inputs that were replaced |
 //! | `phalanx_link_stalls_total` | counter | `member` | stalls that waited for it |
+//! | `phalanx_state_bits_total` | counter | `member`, `kind`, `field` | where bits of the state to it went, while [`Node::inspect`] is on |
+//! | `phalanx_state_entities` | gauge | `member` | entities that it sees, likewise |
+//!
+//! `kind` and `field` are names of the schema. Without a kind stand ids and flags of entities, and
+//! under the field `heads` what is around bodies; so all bits of a member sum up to its bytes with
+//! `body` `state` since the inspector is on.
 //!
 //! A counter appears with its first count. The gauges of a member that has left keep their last
 //! value, for the facade cannot take one back.
@@ -44,6 +50,7 @@ use phalanx_netcode::node::{LinkQuality, Node};
 use phalanx_netcode::session::statistics::{
     Body, BodyBytes, DropReason, Drops, NodeStatistics, PeerStatistics,
 };
+use phalanx_netcode::tick::Tick;
 use phalanx_netcode::time::Time;
 
 /// Microseconds between two publications.
@@ -56,6 +63,15 @@ pub struct Feed {
     is_complete: bool,
     node: NodeStatistics,
     links: BTreeMap<MemberId, PeerStatistics>,
+    accounts: BTreeMap<MemberId, Account>,
+}
+
+/// What was published of a client's account.
+#[derive(Debug, Default)]
+struct Account {
+    from: Tick,
+    /// Whole bits by kind and field.
+    bits: BTreeMap<(String, String), u64>,
 }
 
 impl Feed {
@@ -82,6 +98,36 @@ impl Feed {
         for link in links.values() {
             let old = self.links.insert(link.member, link.statistics);
             publish_link(link, &old.unwrap_or_default());
+        }
+        self.publish_accounts(node);
+    }
+
+    fn publish_accounts(&mut self, node: &Node) {
+        let schema = &node.game().schema;
+        let inspections: BTreeMap<_, _> = node.inspections().map(|it| (it.member, it)).collect();
+        self.accounts.retain(|member, account| {
+            let present = inspections.get(member);
+            present.is_some_and(|inspection| inspection.from == account.from)
+        });
+        for (member, inspection) in inspections {
+            let account = self.accounts.entry(member).or_default();
+            account.from = inspection.from;
+            let member = member.0.to_string();
+            gauge!("phalanx_state_entities", "member" => member.clone())
+                .set(f64::from(inspection.in_view));
+            for row in inspection.breakdown(schema).rows {
+                let labels = [
+                    ("member", member.clone()),
+                    ("kind", row.kind.clone()),
+                    ("field", row.field.clone()),
+                ];
+                let published = account.bits.entry((row.kind, row.field)).or_default();
+                let bits = whole(row.bits);
+                if bits > *published {
+                    counter!("phalanx_state_bits_total", &labels).increment(bits - *published);
+                    *published = bits;
+                }
+            }
         }
     }
 
@@ -192,6 +238,15 @@ fn dropped(new: &Drops, old: &Drops) -> impl Iterator<Item = (&'static str, u64)
 )]
 const fn float(count: u64) -> f64 {
     count as f64
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count of bits; fractions follow when they are whole"
+)]
+const fn whole(bits: f64) -> u64 {
+    bits as u64
 }
 
 fn seconds(us: u64) -> f64 {

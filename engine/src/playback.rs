@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use phalanx_netcode::replay::{Mode, OpenError, PlayError, Player, Reader};
 
-use crate::{EcsSimulation, Game, Side};
+use crate::{EcsSimulation, Game, SessionSetup, Side};
 
 /// Plays a replay: steps, seeks, verifies. See [`Player`].
 pub type Playback<R = BufReader<File>> = Player<EcsSimulation, R>;
@@ -68,10 +68,19 @@ impl Game {
                 expected: self.id().to_owned(),
             });
         }
-        let mut simulation = self.simulation(header.seed, header.slots());
-        if header.mode == Mode::StateSync {
-            simulation.set_side(Side::Spectating);
-        }
+        let simulation = match header.mode {
+            Mode::Lockstep => self.simulation(header.seed, header.slots()),
+            // It holds what clients knew.
+            Mode::StateSync => {
+                let mut simulation = self.simulation_of(SessionSetup {
+                    seed: header.seed,
+                    public_seed: header.seed,
+                    slots: header.slots(),
+                });
+                simulation.set_side(Side::Spectating);
+                simulation
+            }
+        };
         Ok(Player::new(simulation, reader)?)
     }
 }

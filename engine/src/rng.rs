@@ -2,6 +2,7 @@
 
 use bevy_ecs::resource::Resource;
 use phalanx_macros::Networked;
+use phalanx_netcode::hash::mix;
 use phalanx_netcode::prng::Prng;
 use phalanx_netcode::tick::Tick;
 
@@ -11,8 +12,16 @@ use phalanx_netcode::tick::Tick;
 /// Two systems that draw from it must be ordered, since the order of draws matters; the schedule
 /// refuses them otherwise.
 ///
-/// Clients of state-sync do not get it. Where they predict, they draw numbers of their own, which
-/// differ from the host's but stay the same for a tick that runs again.
+/// Clients of state-sync get neither it nor the seed that it began with ([`SessionSetup::seed`] is
+/// another one there): nobody can foresee what the host draws. Where clients predict, each tick
+/// draws from numbers of its own, which follow from the session's public seed and the tick: they
+/// differ from the host's but stay the same for a tick that runs again. So leave to the host what
+/// depends on chance ([`on_authority`](crate::on_authority)), or let the next snapshot correct it.
+///
+/// The generator is fast, not cryptographic: who sees many of its numbers bare, because the game
+/// shows them, may be able to go on from there.
+///
+/// [`SessionSetup::seed`]: crate::SessionSetup::seed
 #[derive(Resource, Networked, Clone, Copy, Debug, PartialEq, Eq)]
 #[networked(name = "phalanx.rng", visibility = HostOnly)]
 pub struct TickRng(Prng);
@@ -26,8 +35,9 @@ impl TickRng {
 
     /// What a predicting client draws from at `tick`: not the host's numbers, which it must not
     /// know, but the same ones whenever the tick runs again.
-    pub(crate) fn predicted(tick: Tick) -> Self {
-        Self(Prng::with_stream(u64::from(tick.number()), STREAM))
+    pub(crate) fn predicted(public_seed: u64, tick: Tick) -> Self {
+        let seed = mix(public_seed, u64::from(tick.number()));
+        Self(Prng::with_stream(seed, STREAM))
     }
 
     /// The next 64 bits.

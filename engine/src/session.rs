@@ -9,7 +9,7 @@ use phalanx_netcode::id::Path;
 use phalanx_netcode::link::Link;
 use phalanx_netcode::link::clock::Clock;
 use phalanx_netcode::link::replay_file::RecordError;
-use phalanx_netcode::node::{Event, Node, SessionInfo};
+use phalanx_netcode::node::{Event, Inspection, Node, SessionInfo};
 use phalanx_netcode::replay::Summary;
 use phalanx_netcode::session::config::{ConfigError, GameInfo, HostConfig, JoinConfig, Mode};
 use phalanx_netcode::state::Exact;
@@ -55,7 +55,7 @@ impl Player for EcsPlayer {
     type Simulation = EcsSimulation;
 
     fn begin(&mut self, session: &SessionInfo) -> EcsSimulation {
-        let mut simulation = self.game.simulation(session.seed, session.slots);
+        let mut simulation = self.game.simulation_of(session);
         if self.is_guest {
             simulation.set_side(session.slot.map_or(Side::Spectating, Side::Predicting));
         }
@@ -258,6 +258,20 @@ impl<L: Link> Session<L> {
     /// The link, for example to connect again after a loss.
     pub fn link_mut(&mut self) -> &mut L {
         &mut self.link
+    }
+
+    /// Counts from here on what each client is sent, by component and field, or stops to; it costs
+    /// time while it is on. False, and without effect, but on a host in state-sync mode.
+    ///
+    /// What was counted is in [`Session::inspections`], and comes as [`Event::Inspected`] once per
+    /// second and client; with the feature `metrics` it is published, too.
+    pub fn inspect(&mut self, on: bool) -> bool {
+        self.driver.node_mut().inspect(on)
+    }
+
+    /// What each client was sent since [`Session::inspect`] was switched on, or since it came.
+    pub fn inspections(&self) -> impl Iterator<Item = Inspection> {
+        self.driver.node().inspections()
     }
 
     /// The hash of the present state: equal on all nodes at the same tick.

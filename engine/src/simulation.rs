@@ -79,6 +79,7 @@ pub struct EcsSimulation {
     spare: Arc<Structure>,
     patcher: Patcher,
     corrections: Corrections,
+    public_seed: u64,
     tick: Tick,
 }
 
@@ -192,6 +193,7 @@ impl EcsSimulation {
             spare: Arc::default(),
             patcher: Patcher::default(),
             corrections: Corrections::new(game.schema()),
+            public_seed: setup.public_seed,
             tick: Tick::ZERO,
         }
     }
@@ -345,7 +347,7 @@ impl Simulation for EcsSimulation {
         if !side.is_authority() {
             let first = first_predicted_id(frame.tick());
             world.resource_mut::<NetIdAllocator>().start_at(first);
-            *world.resource_mut::<TickRng>() = TickRng::predicted(frame.tick());
+            *world.resource_mut::<TickRng>() = TickRng::predicted(self.public_seed, frame.tick());
         }
         world.resource_mut::<SpawnCounts>().reset();
         *world.resource_mut::<CurrentTick>() = CurrentTick(frame.tick());

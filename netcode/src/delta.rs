@@ -40,7 +40,7 @@ pub use breakdown::{Breakdown, BreakdownRow};
 pub use decoder::{Decoder, PartState, Span};
 pub use encoder::{Encoder, PartItem, WholeEnd};
 pub use project::{Projection, project};
-pub use tally::{STRUCTURE, Tally};
+pub use tally::{HEADS, STRUCTURE, Tally};
 pub use view::{Entry, Reference, View, choose_ages};
 
 /// The version of the bodies' form, which replays name. It rises with every change of what a body's

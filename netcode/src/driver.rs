@@ -180,7 +180,7 @@ impl<P: Player> Driver<P> {
     pub fn pump(&mut self, now: Time, link: &mut impl Link) {
         while let Some(event) = link.receive() {
             match event {
-                LinkEvent::Opened { .. } => {}
+                LinkEvent::Opened { path, .. } => self.node.handle_path_opened(now, path),
                 LinkEvent::Datagram { path, bytes } => {
                     self.node.handle_datagram(now, path, bytes);
                     self.obey(now);
@@ -198,6 +198,7 @@ impl<P: Player> Driver<P> {
 
     /// Sends what is to be sent.
     pub fn transmit(&mut self, now: Time, link: &mut impl Link) {
+        self.introduce(now, link);
         while let Some(path) = self.node.poll_transmit(now, &mut self.datagram) {
             link.send(path, &self.datagram);
         }
@@ -205,6 +206,22 @@ impl<P: Player> Driver<P> {
             link.close(path);
         }
         link.flush();
+    }
+
+    /// Asks the link what the node wants of it to reach the other members.
+    fn introduce(&mut self, now: Time, link: &mut impl Link) {
+        while let Some(path) = self.node.poll_address() {
+            self.node.handle_address(now, path, link.address(path));
+        }
+        while let Some((member, public_key)) = self.node.poll_invite() {
+            let invitation = link.invite(member, &public_key);
+            self.node.handle_invitation(member, invitation);
+        }
+        while let Some(opening) = self.node.poll_open(now) {
+            let path = link.open(&opening);
+            let (member, public_key) = (opening.member, link.public_key());
+            self.node.handle_path_open(now, member, path, public_key);
+        }
     }
 
     /// Carries out the node's requests, in order.
@@ -457,7 +474,11 @@ impl<P: Player> Driver<P> {
             mode: self.game.mode,
             tick_rate: session.tick_rate,
             input_bytes: session.input_bytes,
-            seed: session.seed,
+            // Replays of states are for everyone, and need no more.
+            seed: match self.game.mode {
+                Mode::Lockstep => session.seed,
+                Mode::StateSync => session.public_seed,
+            },
             session: session.session,
             schema: std::sync::Arc::clone(&self.game.schema),
             roster,

@@ -57,6 +57,14 @@ pub fn keyed(secret: u128, data: &[u8]) -> u64 {
     v[0] ^ v[1] ^ v[2] ^ v[3]
 }
 
+/// The number that everyone may know of a session whose seed is `seed`: who has it learns nothing
+/// about the seed but by trying seeds, and a seed of 64 random bits outlasts that. One that is
+/// guessed is known, whatever is derived from it.
+#[must_use]
+pub fn public_seed(seed: u64) -> u64 {
+    keyed(u128::from(seed), b"public seed")
+}
+
 const fn sip_round(v: &mut [u64; 4]) {
     v[0] = v[0].wrapping_add(v[1]);
     v[1] = v[1].rotate_left(13) ^ v[0];

@@ -6,7 +6,7 @@
 //! L0  time tick id limits prng hash
 //! L1  wire
 //! L2  input  state  delta  session  simulation
-//! L3  lockstep  statesync  replay
+//! L3  lockstep  statesync  migration  replay
 //! L4  node
 //! L5  link  driver
 //! ```
@@ -19,6 +19,7 @@ pub mod input;
 pub mod limits;
 pub mod link;
 pub mod lockstep;
+pub mod migration;
 pub mod node;
 pub mod prng;
 pub mod replay;

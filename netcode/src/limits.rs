@@ -96,6 +96,11 @@ pub const SHAPES_MAX: usize = 4096;
 /// holds. What is older serves nobody: a client that acked nothing newer gets values in full.
 pub const STATE_RING_SNAPSHOTS: u32 = 64;
 
+/// Snapshots by which spectators of a state-sync session may be behind: half a minute at 20 per
+/// second. Each that differs from the one before takes the memory of a snapshot on the host, as far
+/// as it is older than [`STATE_RING_SNAPSHOTS`]; settings that ask for more are refused.
+pub const SPECTATOR_DELAY_SNAPSHOTS_MAX: u32 = 600;
+
 /// Bytes that all snapshots held by a state-sync client take. A datagram that would need more is
 /// refused.
 pub const STATE_HELD_BYTES_MAX: usize = 256 << 20;
@@ -133,6 +138,30 @@ pub const OUTBOX_MESSAGES_MAX: usize = 1024;
 /// Bytes of control messages that wait for an ack, per peer. More are refused, as above.
 pub const OUTBOX_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of an address that a link gives and takes. A longer one is none.
+pub const ADDRESS_BYTES_MAX: usize = 32;
+
+/// Bytes of an invitation, with which a member's link lets another one in. A longer one is not
+/// passed on.
+pub const INVITATION_BYTES_MAX: usize = 2048;
+
+/// Bytes of an invitation in one control message; longer ones come in parts. A longer part is
+/// refused.
+pub const INVITATION_PART_BYTES_MAX: usize = 200;
+
+/// Members up to which each holds a path to each other one, where hosting may move. Above, each
+/// holds paths to those only that may host next.
+pub const MESH_FULL_MEMBERS_MAX: usize = 16;
+
+/// Bytes of one message between members of a mesh. Longer ones are not taken.
+pub const MESH_MESSAGE_BYTES_MAX: usize = 1150;
+
+/// Messages to one member of a mesh that wait to be sent; the oldest make room for newer ones.
+pub const MESH_OUTBOX_MESSAGES_MAX: usize = 64;
+
+/// Messages from the mesh that the node has not taken; the oldest make room for newer ones.
+pub const MESH_INBOX_MESSAGES_MAX: usize = 1024;
+
 /// Bytes of one message of the game. Longer ones are refused; a transfer has no such limit.
 pub const MESSAGE_BYTES_MAX: usize = 900;
 
@@ -154,6 +183,9 @@ const _: () = {
     assert!(OUTBOX_MESSAGES_MAX > MEMBERS_MAX + 64);
     assert!(CONTROL_BYTES_MAX + 16 <= DATAGRAM_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX + 24 <= MESSAGE_PACKET_BYTES_MAX);
+    // Beside the mesh's header and a message's length.
+    assert!(MESH_MESSAGE_BYTES_MAX + 25 + 2 <= DATAGRAM_BYTES_MAX);
+    assert!(INVITATION_PART_BYTES_MAX + 16 <= CONTROL_BYTES_MAX);
     assert!(MESSAGE_PACKET_BYTES_MAX < DATAGRAM_BYTES_MAX);
     // Id, transmission and index stand before a chunk's payload.
     assert!(BULK_HEADER_BYTES_MAX + 10 + BULK_CHUNK_BYTES <= DATAGRAM_BYTES_MAX);
@@ -169,6 +201,49 @@ const _: () = {
     assert!(
         CATCH_UP_US_MAX * TICK_RATE_HZ_MAX as u64 / 1_000_000 < INPUT_HISTORY_TICKS_MAX as u64 / 2
     );
+};
+
+/// Members in the roster of a term; voters and those that can host come first. Further members
+/// follow the host, but are told of a new one by it alone.
+pub const TERM_MEMBERS_MAX: usize = 64;
+
+/// Voters of a session. Further members follow without a vote.
+pub const TERM_VOTERS_MAX: usize = 16;
+
+/// Standbys of a session. A policy that wants more is refused.
+pub const TERM_STANDBYS_MAX: usize = 4;
+
+/// Terms of a session's history that a roster lists. Whoever missed more begins anew.
+pub const TERM_LINEAGE_MAX: usize = 8;
+
+/// Bytes of records that a vote carries. What does not fit is not taken over.
+pub const TERM_RECORDS_BYTES_MAX: usize = 800;
+
+/// Ticks that a new host may have to run between what it took over and the first tick that it
+/// shows. What voters claim to have shown beyond is not believed.
+pub const TERM_GAP_TICKS_MAX: u32 = 512;
+
+/// Bytes of a term message. A longer one is refused.
+pub const TERM_MESSAGE_BYTES_MAX: usize = 1060;
+
+/// Longest time after which a silent host is suspected, in microseconds. A policy with more is
+/// refused, and so is a message.
+pub const SUSPECT_US_MAX: u64 = 2_000_000;
+
+/// Term messages that wait to be sent. Beyond, the oldest are dropped: all are repeated.
+pub const TERM_SENDS_MAX: usize = 1024;
+
+const _: () = {
+    assert!(TERM_MESSAGE_BYTES_MAX + 64 <= DATAGRAM_BYTES_MAX);
+    assert!(TERM_RECORDS_BYTES_MAX + 64 <= TERM_MESSAGE_BYTES_MAX);
+    // A member takes 8 B, a vote 18, an ancestor 10.
+    assert!(
+        TERM_MEMBERS_MAX * 8 + TERM_VOTERS_MAX * 18 + TERM_LINEAGE_MAX * 10 + 80
+            <= TERM_MESSAGE_BYTES_MAX
+    );
+    assert!(TERM_VOTERS_MAX <= TERM_MEMBERS_MAX && TERM_MEMBERS_MAX <= MEMBERS_MAX);
+    // A suspicion time travels as milliseconds in 16 bits.
+    assert!(SUSPECT_US_MAX / 1000 <= u16::MAX as u64);
 };
 
 /// Slots times input size of a session, in bytes, so that one whole input frame always fits one

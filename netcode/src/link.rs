@@ -11,9 +11,10 @@ pub mod memory;
 pub mod replay_file;
 pub mod udp;
 
-use crate::id::Path;
+use crate::id::{MemberId, Path};
 
 pub use crate::session::close::CloseReason;
+pub use crate::session::mesh::{Address, Opening};
 
 /// What a link has to say.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +59,34 @@ pub trait Link {
 
     /// Ends a path: tells the far end, then forgets it.
     fn close(&mut self, path: Path);
+
+    /// Where the far end of `path` is, as this end sees it: another link of the same kind can open
+    /// a path to there. `None` if the path is gone, or if such links do not reach each other.
+    fn address(&self, path: Path) -> Option<Address> {
+        let _ = path;
+        None
+    }
+
+    /// Begins to open a path, besides those that there are; [`LinkEvent::Opened`] or
+    /// [`LinkEvent::Closed`] says how it went. `None` if that cannot be tried, for example without
+    /// an invitation where one is needed.
+    fn open(&mut self, opening: &Opening) -> Option<Path> {
+        let _ = opening;
+        None
+    }
+
+    /// The key to which others seal invitations for this link. `None` if it needs none to open a
+    /// path.
+    fn public_key(&self) -> Option<[u8; 32]> {
+        None
+    }
+
+    /// Makes an invitation with which `member` may open one path to this link, and which only the
+    /// owner of `public_key` can read. `None` if this link needs none, or the key is none.
+    fn invite(&mut self, member: MemberId, public_key: &[u8]) -> Option<Vec<u8>> {
+        let _ = (member, public_key);
+        None
+    }
 }
 
 impl<L: Link + ?Sized> Link for Box<L> {
@@ -75,6 +104,22 @@ impl<L: Link + ?Sized> Link for Box<L> {
 
     fn close(&mut self, path: Path) {
         (**self).close(path);
+    }
+
+    fn address(&self, path: Path) -> Option<Address> {
+        (**self).address(path)
+    }
+
+    fn open(&mut self, opening: &Opening) -> Option<Path> {
+        (**self).open(opening)
+    }
+
+    fn public_key(&self) -> Option<[u8; 32]> {
+        (**self).public_key()
+    }
+
+    fn invite(&mut self, member: MemberId, public_key: &[u8]) -> Option<Vec<u8>> {
+        (**self).invite(member, public_key)
     }
 }
 

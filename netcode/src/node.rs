@@ -6,7 +6,8 @@
 //! 2. [`Node::poll_request`] until it is empty: obey each request before the next poll;
 //! 3. [`Node::poll_confirmed`], if inputs are recorded;
 //! 4. [`Node::poll_transmit`] until it is empty;
-//! 5. [`Node::poll_event`] and [`Node::poll_close`], when convenient;
+//! 5. [`Node::poll_event`] and [`Node::poll_close`], when convenient; where hosting may move also
+//!    [`Node::poll_address`], [`Node::poll_invite`] and [`Node::poll_open`];
 //! 6. sleep until [`Node::poll_timeout`] or until something arrives.
 //!
 //! Same settings, same calls: same bytes out, in every process.
@@ -19,29 +20,35 @@ mod desync;
 mod doctor;
 mod guest;
 mod host;
+mod mesh;
 mod seat;
 mod state_sync;
+mod warm;
 
 use std::sync::Arc;
 
 use crate::id::{MemberId, Path, Slot};
 use crate::input::InputFrame;
 use crate::session::close::CloseReason;
-use crate::session::config::{ConfigError, HostConfig, JoinConfig};
+use crate::session::config::{ConfigError, GameInfo, HostConfig, JoinConfig};
 use crate::session::messages::{Channel, SendError};
 use crate::session::roster::Roster;
-use crate::session::statistics::{NodeStatistics, PeerStatistics};
+use crate::session::statistics::{DropReason, NodeStatistics, PeerStatistics};
 use crate::state::{Shapes, Snapshot, StateHash, WireLayout};
 use crate::statesync::Publisher;
 use crate::tick::Tick;
 use crate::time::Time;
+use crate::wire::header::kind;
 
 pub use api::{DesyncReport, DisconnectReason, Event, Request, SessionInfo};
+pub use audience::Inspection;
 pub use state_sync::{Received, StateSyncStatistics};
+pub use warm::MeshLink;
 
 use self::client::Client;
 use self::core::{Core, ExportFor, Todo};
 use self::host::Host;
+use self::mesh::Mesh;
 
 /// A node of a session; see the [module](self).
 #[derive(Debug)]
@@ -49,6 +56,8 @@ pub struct Node {
     core: Core,
     role: Role,
     exporting: Option<ExportFor>,
+    /// The warm links to the other members, where hosting may move.
+    mesh: Option<Box<Mesh>>,
 }
 
 #[derive(Debug)]
@@ -111,6 +120,7 @@ impl Node {
             core,
             role: Role::Host(Box::new(host)),
             exporting: None,
+            mesh: None,
         })
     }
 
@@ -125,6 +135,7 @@ impl Node {
             core,
             role: Role::Client(Box::new(client)),
             exporting: None,
+            mesh: None,
         })
     }
 
@@ -134,6 +145,15 @@ impl Node {
     #[must_use]
     pub const fn session(&self) -> &SessionInfo {
         &self.core.info
+    }
+
+    /// What this node's game has in common with that of the others.
+    #[must_use]
+    pub fn game(&self) -> &GameInfo {
+        match &self.role {
+            Role::Host(host) => &host.config.game,
+            Role::Client(client) => &client.config.game,
+        }
     }
 
     /// Who takes part.
@@ -239,6 +259,25 @@ impl Node {
         }
     }
 
+    /// Counts from here on what each client is sent, by component and field, or stops to: see
+    /// [`Node::inspections`] and [`Event::Inspected`]. It costs: the host notes every field of every
+    /// body. False, and without effect, but on a host in state-sync mode.
+    pub fn inspect(&mut self, on: bool) -> bool {
+        match &mut self.role {
+            Role::Host(host) => host.inspect(on),
+            Role::Client(_) => false,
+        }
+    }
+
+    /// What each client was sent since [`Node::inspect`] was switched on, or since it came.
+    pub fn inspections(&self) -> impl Iterator<Item = Inspection> {
+        let host = match &self.role {
+            Role::Host(host) => Some(host),
+            Role::Client(_) => None,
+        };
+        host.into_iter().flat_map(|host| host.inspections())
+    }
+
     /// Whether this node has done all that it had to, and nothing is left to send.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -252,10 +291,22 @@ impl Node {
 
     /// Takes a datagram. Whatever its bytes are: it is used, or dropped and counted.
     pub fn handle_datagram(&mut self, now: Time, path: Path, bytes: &[u8]) {
+        if bytes.first() == Some(&kind::MESH) {
+            let mesh = self.mesh.as_mut().ok_or(DropReason::Unexpected);
+            match mesh.and_then(|mesh| mesh.handle_datagram(now, path, bytes)) {
+                Ok(()) => {
+                    self.core.statistics.datagrams_received += 1;
+                    self.core.statistics.bytes_received += bytes.len() as u64;
+                }
+                Err(reason) => self.core.statistics.drops.count(reason),
+            }
+            return;
+        }
         match &mut self.role {
             Role::Host(host) => host.handle_datagram(&mut self.core, now, path, bytes),
             Role::Client(client) => client.handle_datagram(&mut self.core, now, path, bytes),
         }
+        self.tend_mesh(now);
     }
 
     /// Takes notice that nothing will arrive over `path` any more.
@@ -264,6 +315,10 @@ impl Node {
             Role::Host(host) => host.handle_path_closed(&mut self.core, now, path),
             Role::Client(client) => client.handle_path_closed(&mut self.core, path, reason),
         }
+        if let Some(mesh) = &mut self.mesh {
+            mesh.handle_path_closed(now, path);
+        }
+        self.tend_mesh(now);
     }
 
     /// Does what is due at `now`. Call it when [`Node::poll_timeout`] says so; earlier and later
@@ -273,6 +328,7 @@ impl Node {
             Role::Host(host) => host.handle_timeout(&mut self.core, now),
             Role::Client(client) => client.handle_timeout(&mut self.core, now),
         }
+        self.tend_mesh(now);
     }
 
     // ---- commands ----
@@ -308,7 +364,7 @@ impl Node {
         self.core.todo.clear();
         self.core.awaited = None;
         match &mut self.role {
-            Role::Host(host) => host.leave(&self.core),
+            Role::Host(host) => host.leave(&mut self.core),
             Role::Client(client) => client.ask_anew(now),
         }
     }
@@ -356,7 +412,7 @@ impl Node {
     /// Answers [`Request::Publish`] with what clients may see of the state.
     pub fn commit_publish(&mut self, snapshot: &Snapshot) {
         if let Role::Host(host) = &mut self.role {
-            host.commit_publish(&self.core, snapshot);
+            host.commit_publish(&mut self.core, snapshot);
         }
     }
 
@@ -441,7 +497,7 @@ impl Node {
     /// Leaves the session, with a goodbye.
     pub fn leave(&mut self) {
         match &mut self.role {
-            Role::Host(host) => host.leave(&self.core),
+            Role::Host(host) => host.leave(&mut self.core),
             Role::Client(client) => client.leave(&mut self.core),
         }
     }
@@ -520,10 +576,17 @@ impl Node {
     /// Writes the next datagram into `out` (which is emptied first) and says where it goes.
     pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Path> {
         out.clear();
-        match &mut self.role {
+        let path = match &mut self.role {
             Role::Host(host) => host.poll_transmit(&mut self.core, now, out),
             Role::Client(client) => client.poll_transmit(&mut self.core, now, out),
+        };
+        if path.is_some() {
+            return path;
         }
+        let path = self.mesh.as_mut()?.poll_transmit(now, out)?;
+        self.core.statistics.datagrams_sent += 1;
+        self.core.statistics.bytes_sent += out.len() as u64;
+        Some(path)
     }
 
     /// The next event.
@@ -536,19 +599,28 @@ impl Node {
 
     /// The next path that the link should close.
     pub fn poll_close(&mut self) -> Option<Path> {
-        match &mut self.role {
+        let path = match &mut self.role {
             Role::Host(host) => host.poll_close(),
             Role::Client(client) => client.poll_close(),
+        };
+        let Some(mesh) = &mut self.mesh else {
+            return path;
+        };
+        if let Some(path) = path {
+            mesh.handle_path_closed(self.core.transmitted_at, path);
         }
+        path.or_else(|| mesh.poll_close())
     }
 
     /// When to call [`Node::handle_timeout`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        match &self.role {
+        let role = match &self.role {
             Role::Host(host) => host.poll_timeout(&self.core),
             Role::Client(client) => client.poll_timeout(&self.core),
-        }
+        };
+        let mesh = self.mesh.as_ref().map(|mesh| mesh.poll_timeout());
+        mesh.map_or(role, |mesh| mesh.min(role))
     }
 
     fn own_slot(&self) -> Option<Slot> {

@@ -23,7 +23,7 @@ pub use schema::{
     ExactType, FieldSchema, KindSchema, KindShape, Schema, SchemaDifference, SchemaError,
     Visibility, kind_salt,
 };
-pub use snapshot::{Difference, ImportError, KindRows, Snapshot};
+pub use snapshot::{DeltaCodec, DeltaHead, Difference, ImportError, KindRows, Snapshot};
 pub use wire_form::{
     FieldLayout, Interpolation, KindLayout, Lane, LaneModel, Prediction, Shape, Shapes,
     TooManyShapes, WireForm, WireLayout,

@@ -4,13 +4,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use phalanx_netcode::id::{SessionId, Slot, Term};
+use phalanx_netcode::id::{MemberId, SessionId, Slot, Term};
 use phalanx_netcode::input::{BatchDecoder, BatchEncoder, BatchPlan, InputHistory};
 use phalanx_netcode::session::bulk::{BulkConfig, BulkReceiver, BulkSender};
-use phalanx_netcode::session::control::{Control, Purpose};
+use phalanx_netcode::session::control::{Control, Purpose, Route};
 use phalanx_netcode::session::handshake::{
     self, Bye, ByeReason, Hello, Refusal, Refuse, SchemaPart, Welcome,
 };
+use phalanx_netcode::session::mesh::{self, Echo, MeshDatagram, PairKey};
 use phalanx_netcode::session::messages::{Channel, Messages, MessagesConfig};
 use phalanx_netcode::session::outbox::{Inbox, Outbox};
 use phalanx_netcode::session::roster::MemberRecord;
@@ -313,11 +314,83 @@ fn control_messages() {
             "0c fb 58 02 fd 00 00 00 00 01 00 00 00 09",
         ),
         (Control::Behind(9), "0d 09"),
+        (
+            Control::Peer {
+                member: 300,
+                key: 5,
+                route: Route::Here,
+            },
+            "0e fb 2c 01 05 00",
+        ),
+        (
+            Control::Peer {
+                member: 3,
+                key: 1 << 64,
+                route: Route::Opens(vec![4, 9]),
+            },
+            "0e 03 fe 00 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00 01 02 04 09",
+        ),
+        (
+            Control::Peer {
+                member: 2,
+                key: 250,
+                route: Route::Accepts(vec![7]),
+            },
+            "0e 02 fa 02 01 07",
+        ),
+        (
+            Control::Peer {
+                member: 2,
+                key: 0,
+                route: Route::Apart,
+            },
+            "0e 02 00 03",
+        ),
+        (
+            Control::Invite {
+                member: 4,
+                public_key: vec![8, 9],
+            },
+            "0f 04 02 08 09",
+        ),
+        (
+            Control::Invitation {
+                member: 4,
+                part: 1,
+                parts: 7,
+                bytes: b"ab".to_vec(),
+            },
+            "10 04 01 07 02 'ab'",
+        ),
     ];
     for (control, text) in controls {
         assert_eq!(control.to_bytes(), golden(text), "{control:?}");
         assert_eq!(Control::from_bytes(&golden(text)), Ok(control));
     }
+}
+
+#[test]
+fn mesh_datagram() {
+    let key = PairKey(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
+    let (from, to) = (MemberId(2), MemberId(300));
+    let echo = Echo {
+        counter: 9,
+        held_us: 300,
+    };
+    let mut bytes = Vec::new();
+    MeshDatagram::begin(from, 258, Some(echo), &mut bytes);
+    assert!(mesh::put_message(b"vote", &mut bytes));
+    mesh::seal(key.direction(from, to), &mut bytes);
+    assert_eq!(
+        bytes,
+        golden("d0 02 00 91 67 b9 09 f2 88 fb 72 02 01 00 00 01 09 00 00 00 ac 02 04 'vote'")
+    );
+    let read = MeshDatagram::read(&bytes, key.direction(from, to)).unwrap();
+    assert_eq!(
+        (read.from, read.counter, read.echo),
+        (from, 258, Some(echo))
+    );
+    assert!(read.messages().eq([&b"vote"[..]]));
 }
 
 #[test]

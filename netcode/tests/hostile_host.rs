@@ -10,7 +10,7 @@ use phalanx_netcode::limits::{EVENTS_MAX, IMAGES_MAX, JOIN_TICK_MAX};
 use phalanx_netcode::node::{Node, Request};
 use phalanx_netcode::prng::Prng;
 use phalanx_netcode::session::config::{GameInfo, JoinConfig, Mode, Role, StateSyncConfig};
-use phalanx_netcode::session::control::{Control, Purpose};
+use phalanx_netcode::session::control::{Control, Purpose, Route};
 use phalanx_netcode::session::handshake::{self, Hello, Welcome};
 use phalanx_netcode::state::{Schema, Snapshot};
 use phalanx_netcode::statesync::{Publisher, PublisherConfig, Subscription, Viewer};
@@ -38,7 +38,7 @@ fn wild32(prng: &mut Prng) -> u32 {
 }
 
 fn control(prng: &mut Prng) -> Control {
-    match prng.below(10) {
+    match prng.below(13) {
         0 => Control::Start(wild(prng)),
         1 => Control::LastTick(wild32(prng)),
         2 => Control::Activate(wild32(prng)),
@@ -68,6 +68,26 @@ fn control(prng: &mut Prng) -> Control {
             interest: wild(prng),
         },
         8 => Control::Reset,
+        9 => Control::Peer {
+            member: u16::try_from(wild(prng) & 0xffff).unwrap(),
+            key: u128::from(wild(prng)),
+            route: match prng.below(4) {
+                0 => Route::Here,
+                1 => Route::Opens(vec![1; usize::try_from(prng.below(40)).unwrap()]),
+                2 => Route::Accepts(Vec::new()),
+                _ => Route::Apart,
+            },
+        },
+        10 => Control::Invite {
+            member: u16::try_from(prng.below(5)).unwrap(),
+            public_key: vec![2; 32],
+        },
+        11 => Control::Invitation {
+            member: u16::try_from(prng.below(5)).unwrap(),
+            part: u8::try_from(prng.below(3)).unwrap(),
+            parts: u8::try_from(prng.below(4)).unwrap(),
+            bytes: vec![1; usize::try_from(prng.below(201)).unwrap()],
+        },
         _ => Control::Gone(1),
     }
 }
@@ -120,7 +140,7 @@ fn obey(node: &mut Node, now: Time) -> u32 {
 #[test]
 fn no_word_of_a_host_breaks_a_client() {
     let (mut welcomed, mut most) = (0, 0);
-    let mut followed = 0;
+    let (mut followed, mut met) = (0, 0);
     for seed in 0..1200 {
         let mut prng = Prng::new(seed);
         let game = GameInfo {
@@ -245,6 +265,14 @@ fn no_word_of_a_host_breaks_a_client() {
             most = most.max(obey(&mut node, now));
             node.handle_timeout(now);
             most = most.max(obey(&mut node, now));
+            while let Some((member, _)) = node.poll_invite() {
+                node.handle_invitation(member, Some(vec![5; 1200]));
+            }
+            while let Some(opening) = node.poll_open(now) {
+                let path = (prng.below(2) == 0).then_some(Path(100 + seq));
+                node.handle_path_open(now, opening.member, path, Some([3; 32]));
+                met += 1;
+            }
             while node.poll_transmit(now, &mut out).is_some() {}
             assert!(node.poll_timeout() >= Time::ZERO, "seed {seed}");
         }
@@ -252,6 +280,7 @@ fn no_word_of_a_host_breaks_a_client() {
         let events = core::iter::from_fn(|| node.poll_event()).count();
         assert!(events <= EVENTS_MAX, "seed {seed}: {events} events");
     }
+    assert!(met > 20, "only {met} paths were asked for");
     assert!(followed > 50, "only {followed} ever took a state");
     assert!(welcomed > 400, "only {welcomed} were let in");
     assert!(most < 20_000, "{most} requests for one datagram");

@@ -37,6 +37,9 @@ const SEEDS: u64 = 16;
 /// Datagrams of acks behind the newest that a report tells of.
 const MASK: u32 = 64;
 
+/// Ticks without a datagram, at most.
+const CALM_TICKS: u32 = 12;
+
 /// Hides the health of others, and some entities from some.
 #[derive(Debug)]
 struct Secrets {
@@ -90,6 +93,8 @@ struct Client {
     spot: Option<[f32; 3]>,
     /// The newest body.
     sent: Vec<u8>,
+    /// Ticks since the newest datagram to it.
+    calm_ticks: u32,
 }
 
 struct Run {
@@ -164,6 +169,7 @@ impl Run {
                     transfer: None,
                     transferred: None,
                     sent: Vec::new(),
+                    calm_ticks: 0,
                 }
             })
             .collect();
@@ -226,22 +232,31 @@ impl Run {
         {
             client.transfer = Some((now + self.latency * 2 + 5, keyframe.bytes));
         }
-        let seq = client.next_seq;
-        client.next_seq += 1;
-        client.waiting.push(seq);
-        let mut body = Vec::new();
-        // Control messages take their room now and then.
-        let room = match self.prng.below(16) {
-            0 => 880,
-            _ => 1060 + below(&mut self.prng, 66),
-        };
-        client
-            .subscription
-            .write(&mut self.publisher, Seq::new(seq), room, &mut body);
-        assert!(body.len() <= room, "{} in {room}", body.len());
-        let sent_at = Tick::new(now);
-        client.sent.clone_from(&body);
-        client.down.send(now, Down { seq, sent_at, body });
+        let has_news = client.subscription.begin_tick(&mut self.publisher);
+        client.calm_ticks += 1;
+        // Something else has to be said now and then.
+        let mut is_due = has_news || client.calm_ticks >= CALM_TICKS || self.prng.below(20) == 0;
+        client.sent.clear();
+        while is_due {
+            let seq = client.next_seq;
+            client.next_seq += 1;
+            client.waiting.push(seq);
+            let mut body = Vec::new();
+            // Control messages take their room now and then.
+            let room = match self.prng.below(16) {
+                0 => 880,
+                _ => 1060 + below(&mut self.prng, 66),
+            };
+            client
+                .subscription
+                .write(&mut self.publisher, Seq::new(seq), room, &mut body);
+            assert!(body.len() <= room, "{} in {room}", body.len());
+            let sent_at = Tick::new(now);
+            client.sent.clone_from(&body);
+            client.down.send(now, Down { seq, sent_at, body });
+            client.calm_ticks = 0;
+            is_due = client.subscription.has_more();
+        }
         // Client.
         if let Some((due, bytes)) = &client.transfer
             && *due <= now
@@ -316,7 +331,7 @@ impl Run {
         let complete = client.receiver.newest_complete();
         complete.is_some_and(|complete| {
             client.receiver.hash_at(complete) == Some(hash)
-                && tick.since(complete) <= self.latency + self.snapshot_ticks
+                && tick.since(complete) <= self.latency + self.snapshot_ticks + CALM_TICKS
         })
     }
 

@@ -12,9 +12,9 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use phalanx_netcode::id::Path;
+use phalanx_netcode::id::{MemberId, Path};
 use phalanx_netcode::link::udp::{BindError, ConnectError, JoinToken, UdpConfig, UdpLink};
-use phalanx_netcode::link::{CloseReason, Link, LinkEvent};
+use phalanx_netcode::link::{Address, CloseReason, Link, LinkEvent, Opening};
 use phalanx_netcode::prng::Prng;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -242,4 +242,41 @@ fn both_address_families_meet_on_one_socket() {
         host.connect(client.local_addr()),
         Err(ConnectError::AlreadyConnected)
     );
+}
+
+#[test]
+fn a_link_opens_paths_to_addresses_that_another_one_sees() {
+    let plain = || bind(config().insecure());
+    let (mut host, mut one, mut other) = (plain(), plain(), plain());
+    let address = host.local_addr();
+    let opens = |address| Opening {
+        member: MemberId(2),
+        address,
+        invitation: Vec::new(),
+    };
+    let mut seen = Vec::new();
+    for link in [&mut one, &mut other] {
+        link.connect(address).unwrap();
+        opened(link);
+        let (path, _) = opened(&mut host);
+        seen.push(host.address(path).unwrap());
+    }
+    let path = one.open(&opens(seen[1])).unwrap();
+    assert_eq!(opened(&mut one), (path, 0));
+    let (back, _) = opened(&mut other);
+    assert_eq!(other.address(back), Some(seen[0]));
+    // A second wish for the same is the same path.
+    assert_eq!(one.open(&opens(seen[1])), Some(path));
+    one.send(path, &[0x40, 9]);
+    one.flush();
+    assert_eq!(wait(&mut other), News::Datagram(back, vec![0x40, 9]));
+    for bytes in [
+        &[4, 127][..],
+        &[5, 127, 0, 0, 1, 9, 9],
+        &[4, 0, 0, 0, 0, 9, 9],
+        &[4, 127, 0, 0, 1, 0, 0],
+    ] {
+        let address = Address::new(bytes).unwrap();
+        assert_eq!(one.open(&opens(address)), None, "{bytes:?}");
+    }
 }

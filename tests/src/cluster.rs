@@ -6,7 +6,7 @@ use phalanx::netcode::driver::{Driver, Player};
 use phalanx::netcode::id::Path;
 use phalanx::netcode::input::InputFrame;
 use phalanx::netcode::link::conditioner::{Conditioner, Conditions};
-use phalanx::netcode::link::{Link, LinkEvent};
+use phalanx::netcode::link::{Address, Link, LinkEvent, Opening};
 use phalanx::netcode::node::{Event, Node, SessionInfo};
 use phalanx::netcode::prng::Prng;
 use phalanx::netcode::session::config::{HostConfig, JoinConfig};
@@ -79,21 +79,71 @@ pub struct Member<P: Player = Bot> {
     link: SimLink,
     /// Not pumped while paused.
     pub paused: bool,
+    /// Its process is gone: nothing is pumped, and what is sent to it is lost.
+    pub crashed: bool,
+    /// How others reach it: its index, and in the upper half how often it was restarted.
     path: Path,
-    /// Microseconds by which its clock is ahead of the cluster's.
+    clock: Clock,
+}
+
+/// A member's clock, as it differs from the cluster's.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    /// Microseconds by which it is ahead at `since`.
     ahead_us: u64,
+    /// Millionths by which it is faster; negative if it is slower.
+    drift_ppm: i32,
+    since: Time,
+}
+
+impl Clock {
+    /// What it shows at the cluster's time `now`.
+    fn shows(self, now: Time) -> Time {
+        let run_us = i128::from(now.micros_since(self.since));
+        let gained_us = run_us * i128::from(self.drift_ppm) / 1_000_000;
+        let us = i128::from(now.micros()) + i128::from(self.ahead_us) + gained_us;
+        Time::from_micros(u64::try_from(us).expect("drift is small"))
+    }
+
+    /// The cluster's time at which it shows `time` or a little more.
+    fn when(self, time: Time) -> Time {
+        if self.drift_ppm == 0 || time == Time::FAR {
+            return Time::from_micros(time.micros().saturating_sub(self.ahead_us));
+        }
+        let start = self.since.plus_micros(self.ahead_us);
+        let run_us = i128::from(time.micros_since(start));
+        let us = run_us * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm));
+        let us = u64::try_from(us).expect("drift is small");
+        let mut at = self.since.plus_micros(us);
+        while self.shows(at) < time {
+            at = at.plus_micros(1);
+        }
+        at
+    }
 }
 
 #[derive(Debug, Default)]
 struct SimLink {
+    opened: VecDeque<Path>,
     inbox: VecDeque<(Path, Vec<u8>)>,
     current: Vec<u8>,
     outbox: Vec<(Path, Vec<u8>)>,
     spare: Vec<Vec<u8>>,
+    /// Whether paths to others can be opened.
+    opens: bool,
+}
+
+impl SimLink {
+    fn has_news(&self) -> bool {
+        !self.inbox.is_empty() || !self.opened.is_empty()
+    }
 }
 
 impl Link for SimLink {
     fn receive(&mut self) -> Option<LinkEvent<'_>> {
+        if let Some(path) = self.opened.pop_front() {
+            return Some(LinkEvent::Opened { path, client_id: 0 });
+        }
         let (path, bytes) = self.inbox.pop_front()?;
         self.spare
             .push(core::mem::replace(&mut self.current, bytes));
@@ -111,21 +161,37 @@ impl Link for SimLink {
     }
 
     fn close(&mut self, _path: Path) {}
+
+    fn address(&self, path: Path) -> Option<Address> {
+        Address::new(&path.0.to_le_bytes())
+    }
+
+    /// Every member reaches every other one: its address is the number of the path to it.
+    fn open(&mut self, opening: &Opening) -> Option<Path> {
+        let bytes = opening.address.as_bytes().try_into().ok()?;
+        let path = Path(u32::from_le_bytes(bytes));
+        self.opens.then(|| {
+            self.opened.push_back(path);
+            path
+        })
+    }
 }
 
 /// A cluster that plays the lockstep toy.
 pub type Cluster = ClusterOf<Bot>;
 
-/// A host and its clients over conditioned paths.
+/// A host and its clients over conditioned paths. Every member reaches every other one: the path to
+/// member `j` is `Path(j)` for all, until it is restarted; see [`ClusterOf::path_to`].
 #[derive(Debug)]
 pub struct ClusterOf<P: Player> {
     /// The nodes; the host is the first.
     pub members: Vec<Member<P>>,
     now: Time,
     seed: u64,
-    network: Conditioner<(Index, Path)>,
-    conditions: BTreeMap<Index, Conditioner<(Index, Path)>>,
-    routes: BTreeMap<(Index, Index), Conditioner<(Index, Path)>>,
+    /// Of datagrams: the path to the receiver, the path from the sender.
+    network: Conditioner<(Path, Path)>,
+    conditions: BTreeMap<Index, Conditioner<(Path, Path)>>,
+    routes: BTreeMap<(Index, Index), Conditioner<(Path, Path)>>,
     default_conditions: Conditions,
     /// Directed routes that carry nothing: (from, to).
     pub cut: Vec<(Index, Index)>,
@@ -157,7 +223,12 @@ impl<P: Seeded> ClusterOf<P> {
         // An epoch that is not zero, as in a real process.
         let now = Time::from_millis(10_000);
         let node = Node::host(host, now).expect("the host's settings can be used");
-        let member = member(Driver::new(node, game, P::seeded(seed, 0)), Path(0), 0);
+        let clock = Clock {
+            ahead_us: 0,
+            drift_ppm: 0,
+            since: now,
+        };
+        let member = member(Driver::new(node, game, P::seeded(seed, 0)), Path(0), clock);
         Self {
             members: vec![member],
             now,
@@ -189,19 +260,79 @@ impl<P: Seeded> ClusterOf<P> {
     ///
     /// # Panics
     /// If the settings cannot be used.
-    pub fn join_ahead(&mut self, mut config: JoinConfig, ahead_us: u64) -> Index {
+    pub fn join_ahead(&mut self, config: JoinConfig, ahead_us: u64) -> Index {
+        self.join_drifting(config, ahead_us, 0)
+    }
+
+    /// As [`Cluster::join_ahead`], with a clock that is also faster by `drift_ppm` millionths.
+    ///
+    /// # Panics
+    /// If the settings cannot be used.
+    pub fn join_drifting(&mut self, config: JoinConfig, ahead_us: u64, drift_ppm: i32) -> Index {
         let index = self.members.len();
-        config.secret = u128::from(self.seed) << 32 | index as u128;
-        let game = config.game.clone();
-        let now = self.now.plus_micros(ahead_us);
-        let node = Node::join(config, Path(0), now).expect("the settings can be used");
-        let path = Path(u32::try_from(index).expect("few members"));
-        self.members.push(member(
-            Driver::new(node, game, P::seeded(self.seed, index as u64)),
-            path,
+        let clock = Clock {
             ahead_us,
-        ));
+            drift_ppm,
+            since: self.now,
+        };
+        let path = Path(u32::try_from(index).expect("few members"));
+        let member = self.client(config, index, path, Path(0), clock);
+        self.members.push(member);
         index
+    }
+
+    fn client(
+        &self,
+        mut config: JoinConfig,
+        index: Index,
+        path: Path,
+        host: Path,
+        clock: Clock,
+    ) -> Member<P> {
+        let life = u128::from(path.0 >> 16);
+        config.secret = u128::from(self.seed) << 32 | life << 16 | index as u128;
+        let game = config.game.clone();
+        let node = Node::join(config, host, clock.shows(self.now));
+        let node = node.expect("the settings can be used");
+        let stream = u64::from(path.0);
+        member(
+            Driver::new(node, game, P::seeded(self.seed, stream)),
+            path,
+            clock,
+        )
+    }
+
+    /// Ends the process of `index`: it says nothing more, and what is sent to it is lost. What it
+    /// has sent arrives.
+    pub fn crash(&mut self, index: Index) {
+        let member = &mut self.members[index];
+        member.crashed = true;
+        member.link = SimLink::default();
+    }
+
+    /// Starts the process of `index` again, which remembers nothing: it asks `host` to join. Others
+    /// reach it over another path than its last life. Its events and its clock go on.
+    ///
+    /// # Panics
+    /// If the settings cannot be used.
+    pub fn restart(&mut self, index: Index, host: Index, config: JoinConfig) {
+        let old = &mut self.members[index];
+        let (path, clock) = (Path(old.path.0 + (1 << 16)), old.clock);
+        let events = core::mem::take(&mut old.events);
+        let host = self.members[host].path;
+        self.members[index] = self.client(config, index, path, host, clock);
+        self.members[index].events = events;
+    }
+
+    /// The path over which others reach `index`.
+    #[must_use]
+    pub fn path_to(&self, index: Index) -> Path {
+        self.members[index].path
+    }
+
+    /// Lets `index` open paths to others, or not.
+    pub fn set_opens(&mut self, index: Index, opens: bool) {
+        self.members[index].link.opens = opens;
     }
 
     /// Gives everything that `index` sends other conditions than the rest.
@@ -244,7 +375,7 @@ impl<P: Seeded> ClusterOf<P> {
     /// The present on the clock of `index`.
     #[must_use]
     pub fn now_of(&self, index: Index) -> Time {
-        self.now.plus_micros(self.members[index].ahead_us)
+        self.members[index].clock.shows(self.now)
     }
 
     /// Mends all routes to and from `index`.
@@ -262,11 +393,7 @@ impl<P: Seeded> ClusterOf<P> {
 
     /// Hands `bytes` to `to` as if they came over the path of `from`.
     pub fn inject(&mut self, from: Index, to: Index, bytes: &[u8]) {
-        let path = if to == 0 {
-            self.members[from].path
-        } else {
-            Path(0)
-        };
+        let path = self.members[from].path;
         self.members[to]
             .link
             .inbox
@@ -313,12 +440,9 @@ impl<P: Seeded> ClusterOf<P> {
         let arrivals = routes.chain(self.conditions.values());
         let arrivals = arrivals.chain([&self.network]);
         let arrivals = arrivals.filter_map(Conditioner::next_time);
-        let timeouts = self.members.iter().filter(|member| !member.paused);
+        let timeouts = self.members.iter().filter(|member| member.runs());
         let timeouts = timeouts.map(Member::timeout);
-        let waiting = self
-            .members
-            .iter()
-            .any(|m| !m.paused && !m.link.inbox.is_empty());
+        let waiting = self.members.iter().any(|m| m.runs() && m.link.has_news());
         let waiting = waiting.then_some(self.now);
         arrivals
             .chain(timeouts)
@@ -332,7 +456,11 @@ impl<P: Seeded> ClusterOf<P> {
         let networks = routes.chain(self.conditions.values_mut());
         for network in networks.chain([&mut self.network]) {
             while let Some(((to, path), bytes)) = network.pop(self.now) {
-                let link = &mut self.members[to].link;
+                let (member, life) = (&mut self.members[index_of(to)], to);
+                if member.crashed || member.path != life {
+                    continue;
+                }
+                let link = &mut member.link;
                 let mut copy = link.spare.pop().unwrap_or_default();
                 copy.clear();
                 copy.extend_from_slice(bytes);
@@ -341,11 +469,11 @@ impl<P: Seeded> ClusterOf<P> {
         }
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
-            let due = member.timeout() <= self.now || !member.link.inbox.is_empty();
-            if member.paused || !due {
+            let due = member.timeout() <= self.now || member.link.has_news();
+            if !member.runs() || !due {
                 continue;
             }
-            let now = self.now.plus_micros(member.ahead_us);
+            let now = member.clock.shows(self.now);
             member.driver.pump(now, &mut member.link);
             while let Some(event) = member.driver.poll_event() {
                 member.events.push(event);
@@ -357,7 +485,7 @@ impl<P: Seeded> ClusterOf<P> {
     fn carry(&mut self, from: Index) {
         let mut outbox = core::mem::take(&mut self.members[from].link.outbox);
         for (path, bytes) in &mut outbox {
-            let to = if from == 0 { path.0 as usize } else { 0 };
+            let to = index_of(*path);
             if to >= self.members.len() {
                 self.astray.push_back((*path, bytes.clone()));
                 if self.astray.len() > 256 {
@@ -379,16 +507,11 @@ impl<P: Seeded> ClusterOf<P> {
                 mutate(&mut self.prng, bytes);
             }
             if !self.cut.contains(&(from, to)) {
-                let path = if from == 0 {
-                    Path(0)
-                } else {
-                    self.members[from].path
-                };
                 let network = match self.routes.get_mut(&(from, to)) {
                     Some(route) => route,
                     None => self.conditions.get_mut(&from).unwrap_or(&mut self.network),
                 };
-                network.push(self.now, (to, path), bytes);
+                network.push(self.now, (*path, self.members[from].path), bytes);
             }
         }
         let link = &mut self.members[from].link;
@@ -427,18 +550,30 @@ impl<P: Seeded> ClusterOf<P> {
 impl<P: Player> Member<P> {
     /// When it wants to be pumped, on the cluster's clock.
     fn timeout(&self) -> Time {
-        let own = self.driver.poll_timeout();
-        Time::from_micros(own.micros().saturating_sub(self.ahead_us))
+        self.clock.when(self.driver.poll_timeout())
+    }
+
+    fn runs(&self) -> bool {
+        !self.paused && !self.crashed
     }
 }
 
-fn member<P: Player>(driver: Driver<P>, path: Path, ahead_us: u64) -> Member<P> {
+/// The member to which a path leads.
+fn index_of(path: Path) -> Index {
+    path.0 as usize & 0xffff
+}
+
+fn member<P: Player>(driver: Driver<P>, path: Path, clock: Clock) -> Member<P> {
     Member {
         driver,
         events: Vec::new(),
-        link: SimLink::default(),
+        link: SimLink {
+            opens: true,
+            ..SimLink::default()
+        },
         paused: false,
+        crashed: false,
         path,
-        ahead_us,
+        clock,
     }
 }

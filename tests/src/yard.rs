@@ -23,8 +23,11 @@ use phalanx::netcode::tick::{Tick, TickRate};
 
 use crate::cluster::Seeded;
 
-/// Bytes of an input: one, whose two low bits push the hero.
+/// Bytes of an input: one, whose two low bits push the hero, and whose third stops it.
 pub const INPUT_BYTES: u8 = 1;
+
+/// The bit of an input that stops the hero.
+const STOP: u8 = 4;
 
 /// Steps of a position per unit.
 const PER_UNIT: i32 = 64;
@@ -331,6 +334,10 @@ impl Simulation for Yard {
                 continue;
             }
             if let Some(&[push, ..]) = frame.input(Slot(owner)) {
+                if push & STOP != 0 {
+                    body.speed = [0; 2];
+                    continue;
+                }
                 for (axis, speed) in body.speed.iter_mut().enumerate() {
                     let step = if push & (1 << axis) == 0 { -1 } else { 1 };
                     *speed = (*speed + step).clamp(-64, 64);
@@ -469,6 +476,8 @@ pub struct Pusher {
     pub plan: Plan,
     /// Changes of the push per million ticks.
     pub turns_per_million: u32,
+    /// It makes its hero stand still instead.
+    pub stops: bool,
     /// What it pushed, by tick.
     pub pushed: BTreeMap<Tick, u8>,
     /// The hero of the own slot, as it was after a tick ran for the first time.
@@ -491,19 +500,20 @@ impl Player for Pusher {
         self.slot = session.slot.map(|slot| slot.0);
         let is_host = session.member == phalanx::netcode::id::MemberId::FIRST_HOST;
         self.is_host = is_host;
-        // A client knows nothing of the host's secret.
-        let seed = if is_host { session.seed } else { 1 };
         let predicts = if is_host {
             None
         } else {
             Some(self.slot.unwrap_or(u8::MAX))
         };
-        Yard::new(seed, session.slots, self.plan, predicts)
+        Yard::new(session.seed, session.slots, self.plan, predicts)
     }
 
     fn sample(&mut self, tick: Tick, _yard: &Yard, input: &mut [u8]) {
         if self.prng.chance_per_million(self.turns_per_million) {
             self.push = u8::try_from(self.prng.below(4)).expect("small");
+        }
+        if self.stops {
+            self.push = STOP;
         }
         self.pushed.insert(tick, self.push);
         input[0] = self.push;
@@ -532,6 +542,7 @@ impl Seeded for Pusher {
             push: 0,
             plan: Plan::default(),
             turns_per_million: 50_000,
+            stops: false,
             pushed: BTreeMap::new(),
             shown: BTreeMap::new(),
             first: BTreeMap::new(),

@@ -16,8 +16,9 @@ use phalanx::netcode::link::memory::MemoryHub;
 use phalanx::netcode::session::config::{HostConfig, JoinConfig, Start};
 use phalanx::netcode::session::statistics::Body;
 use phalanx::prelude::*;
-use phalanx_tests::cluster::Cluster;
+use phalanx_tests::cluster::{Cluster, ClusterOf};
 use phalanx_tests::toy;
+use phalanx_tests::yard::{self, Pusher};
 
 /// Keeps every value, under its name and labels as text.
 #[derive(Default)]
@@ -151,6 +152,42 @@ fn a_host_publishes_what_it_counted_each_thing_once() {
         );
         let loss = notebook.gauge(&format!("phalanx_link_loss_ratio member={member}"));
         assert_eq!(loss, f64::from(link.loss) / 256.0);
+    }
+}
+
+#[test]
+fn an_inspected_host_publishes_every_bit_of_the_state_by_field() {
+    let config = HostConfig {
+        start: Start::Players(1),
+        ..HostConfig::new(yard::game(), 2)
+    };
+    let mut cluster = ClusterOf::<Pusher>::new(config, Conditions::from_rtt(60_000, 0), 4);
+    for name in ["one", "two"] {
+        cluster.join(JoinConfig::new(yard::game(), name));
+    }
+    cluster.driver(0).node_mut().inspect(true);
+    let (notebook, mut feed) = (Notebook::default(), Feed::default());
+    for _ in 0..40 {
+        cluster.run_us(100_000);
+        let (now, node) = (cluster.now_of(0), cluster.node(0));
+        metrics::with_local_recorder(&notebook, || feed.update(now, node));
+    }
+    metrics::with_local_recorder(&notebook, || feed.publish(cluster.node(0)));
+    for link in cluster.node(0).links() {
+        let member = link.member.0;
+        let counters = notebook.counters.lock().unwrap();
+        let of_member = format!("phalanx_state_bits_total member={member} ");
+        let bits: Vec<u64> = counters
+            .iter()
+            .filter(|(name, _)| name.starts_with(&of_member))
+            .map(|(_, count)| count.load(Ordering::Relaxed))
+            .collect();
+        // Each row is rounded down to whole bits.
+        let (sum, rows) = (bits.iter().sum::<u64>(), bits.len() as u64);
+        let sent = link.statistics.sent.of(Body::State) * 8;
+        assert!(sum <= sent && sum + rows >= sent, "{sum} of {sent}");
+        assert!(rows > 8, "{counters:?}");
+        assert!(counters.contains_key(&format!("{of_member}kind=Body field=x")));
     }
 }
 

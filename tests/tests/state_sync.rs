@@ -137,6 +137,9 @@ const CALM: Plan = Plan {
     term_ticks: 0,
 };
 
+/// A yard in which only heroes may move, if there are players.
+const EMPTY: Plan = Plan { bodies: 0, ..CALM };
+
 #[test]
 fn an_own_hero_reacts_in_the_tick_of_its_input() {
     let mut cluster = Cluster::new(host(2, 2), path(100_000, 0), 2);
@@ -318,6 +321,73 @@ fn what_a_player_sees_is_told_within_bounds() {
     assert_eq!(seen.get(&0), Some(&9));
     assert_eq!(seen.get(&1), Some(&limit));
     assert_eq!(statistics(&cluster, 0).views_cut, 1);
+}
+
+#[test]
+fn a_world_that_stands_still_costs_next_to_nothing_and_wakes_at_once() {
+    let config = HostConfig {
+        start: Start::Manual,
+        ..host(1, 0)
+    };
+    let mut cluster = Cluster::new(config, path(60_000, 0), 12);
+    cluster.driver(0).node_mut().start();
+    let watcher = cluster.join(spectator("watcher"));
+    plan(&mut cluster, EMPTY);
+    reach(&mut cluster, &[watcher], 300);
+    cluster.reset_traffic();
+    let from = cluster.node(0).tick();
+    cluster.run_us(10_000_000);
+    let ticks = u64::from(cluster.node(0).tick().since(from));
+    let (datagrams, bytes) = cluster.traffic[&(0, watcher)];
+    let snapshots = ticks / 3;
+    assert!(
+        datagrams * 4 <= snapshots + 16,
+        "{datagrams} in {snapshots} snapshots"
+    );
+    // A session with encryption adds 20 bytes to each.
+    let wire_bytes = bytes + 20 * datagrams;
+    assert!(
+        wire_bytes <= 12 * snapshots,
+        "{wire_bytes} bytes in {snapshots} snapshots"
+    );
+    let complete = statistics(&cluster, watcher).newest_complete;
+    let behind = cluster.node(0).tick().since(complete.expect("a state"));
+    assert!(behind <= 20, "the watcher is {behind} ticks behind");
+
+    let one = cluster.join(player("one"));
+    let now = cluster.node(0).tick().number();
+    reach(&mut cluster, &[one], now + 100);
+    let complete = statistics(&cluster, watcher).newest_complete;
+    let behind = cluster.node(0).tick().since(complete.expect("a state"));
+    assert!(behind <= 6, "the watcher is {behind} ticks behind");
+    assert_eq!(cluster.node(one).statistics().stalls, 0);
+    finish(&mut cluster, &[watcher, one]);
+}
+
+#[test]
+fn a_player_who_does_nothing_in_a_still_world_never_stalls() {
+    let mut cluster = Cluster::new(host(1, 1), path(80_000, 10_000), 13);
+    let one = cluster.join(JoinConfig {
+        prediction_ticks: 8,
+        ..player("one")
+    });
+    plan(&mut cluster, EMPTY);
+    cluster.driver(one).player_mut().stops = true;
+    reach(&mut cluster, &[one], 300);
+    cluster.reset_traffic();
+    let before = cluster.node(one).statistics().stalls;
+    let from = cluster.node(0).tick();
+    cluster.run_us(20_000_000);
+    let snapshots = u64::from(cluster.node(0).tick().since(from)) / 3;
+    let (datagrams, bytes) = cluster.traffic[&(0, one)];
+    assert_eq!(cluster.node(one).statistics().stalls, before);
+    assert_eq!(cluster.node(one).statistics().inputs_replaced, 0);
+    let wire_bytes = bytes + 20 * datagrams;
+    assert!(
+        wire_bytes <= 24 * snapshots,
+        "{wire_bytes} bytes in {datagrams} datagrams, {snapshots} snapshots"
+    );
+    finish(&mut cluster, &[one]);
 }
 
 #[test]

@@ -44,10 +44,12 @@ fn run(cli: Cli) -> Result<ExitCode> {
         None => <(Options, Hosting)>::default(),
     };
     let hosting = cli.hosting.or(hosting_from_file);
+    let settings = cli.options.or(from_file).resolve()?;
     let settings = Settings {
         headless: true,
         keep: hosting.keeps_slots_for(),
-        ..cli.options.or(from_file).resolve()?
+        inspect: hosting.inspects_every(settings.mode)?,
+        ..settings
     };
     let bind = tokens::bind_of(&hosting)?;
     let players = usize::from(settings.players);
@@ -64,6 +66,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
             metrics.update(status);
         }
     })?;
+    if let Some(metrics) = &mut metrics {
+        metrics.finish();
+    }
     Ok(Summary::new(settings, vec![outcome], true).report(PROGRAM)?)
 }
 
@@ -71,6 +76,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
 struct Metrics {
     file: PathBuf,
     written_at: Option<Instant>,
+    /// What was not written yet, since it was too soon.
+    newest: Option<Status>,
 }
 
 impl Metrics {
@@ -78,6 +85,7 @@ impl Metrics {
         Self {
             file,
             written_at: None,
+            newest: None,
         }
     }
 
@@ -86,7 +94,23 @@ impl Metrics {
         let is_due = self
             .written_at
             .is_none_or(|at| at.elapsed() >= METRICS_PERIOD);
-        if is_due && let Err(error) = self.write(status) {
+        if is_due {
+            self.newest = None;
+            self.try_write(status);
+        } else {
+            self.newest = Some(status.clone());
+        }
+    }
+
+    /// Writes how it ended.
+    fn finish(&mut self) {
+        if let Some(status) = self.newest.take() {
+            self.try_write(&status);
+        }
+    }
+
+    fn try_write(&mut self, status: &Status) {
+        if let Err(error) = self.write(status) {
             // Said once per period, in the log of status lines.
             let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{error:#}\n"));
             self.written_at = Some(Instant::now());
@@ -94,7 +118,7 @@ impl Metrics {
     }
 
     fn write(&mut self, status: &Status) -> Result<()> {
-        let text = prometheus(&status.figures);
+        let text = prometheus(status);
         let partial = partial_of(&self.file);
         // Readers see the old file or the new one, nothing in between.
         fs::write(&partial, text)
@@ -111,17 +135,24 @@ fn partial_of(file: &Path) -> PathBuf {
     name.into()
 }
 
-fn prometheus(figures: &[(&'static str, f64)]) -> String {
+fn prometheus(status: &Status) -> String {
     let mut text = String::new();
-    for (name, value) in figures {
+    let plain = status.figures.iter();
+    let plain = plain.map(|(name, value)| (name, "", value));
+    let labelled = status.accounts.iter();
+    let labelled = labelled.map(|(name, labels, value)| (name, labels.as_str(), value));
+    let mut told = "";
+    for (name, labels, value) in plain.chain(labelled) {
         let kind = if name.ends_with("_total") {
             "counter"
         } else {
             "gauge"
         };
-        text.push_str(&format!(
-            "# TYPE arena_{name} {kind}\narena_{name} {value}\n"
-        ));
+        if *name != told {
+            text.push_str(&format!("# TYPE arena_{name} {kind}\n"));
+            told = name;
+        }
+        text.push_str(&format!("arena_{name}{labels} {value}\n"));
     }
     text
 }

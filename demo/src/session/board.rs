@@ -24,6 +24,8 @@ pub struct Status {
     pub view: String,
     /// Counters and gauges, by name.
     pub figures: Vec<(&'static str, f64)>,
+    /// What clients are sent, if someone looks: by name and labels.
+    pub accounts: Vec<(&'static str, String, f64)>,
     /// What happened since the last look.
     pub news: Vec<String>,
 }

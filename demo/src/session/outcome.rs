@@ -6,6 +6,7 @@ use phalanx::netcode::session::statistics::NodeStatistics;
 use phalanx::netcode::tick::Tick;
 
 use crate::arena::Standing;
+use crate::inspector::Accounts;
 use crate::truth::ShownErrors;
 
 /// Bytes of IPv4 and UDP headers around every datagram.
@@ -53,6 +54,8 @@ pub struct Outcome {
     pub traffic: Traffic,
     /// How the armies stand.
     pub standings: Vec<Standing>,
+    /// What clients were sent, if someone looked.
+    pub accounts: Option<Accounts>,
     /// Names of the players, by slot.
     pub names: Vec<String>,
     /// Whether recording worked, if it was asked for.

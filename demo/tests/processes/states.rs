@@ -173,3 +173,72 @@ fn modes_that_differ_and_options_of_another_mode_are_refused() {
         assert!(sentence.contains(words), "{words}: {sentence}");
     }
 }
+
+#[test]
+fn a_host_tells_what_each_client_is_sent_by_field() {
+    let metrics = folder("inspect").join("metrics.txt");
+    let host = host_of_states(&[
+        "--insecure",
+        "--players",
+        "2",
+        "--ticks",
+        "200",
+        "--inspect",
+        "1",
+        "--metrics",
+        metrics.to_str().unwrap(),
+    ]);
+    let address = host.address().to_string();
+    let clients = ["1", "2"].map(|seed| join_states(&[&address, "--insecure", "--seed", seed]));
+    // The table, in the log.
+    host.wait_for("bit/s at tick");
+    host.wait_for("Position.0");
+    let clients = clients.map(Process::succeed);
+    let run = host.succeed();
+    let accounts = run["inspected"].as_array().unwrap();
+    assert_eq!(accounts.len(), 2, "{run}");
+    let mut sent = 0.0;
+    for account in accounts {
+        let bits = account["bits"].as_object().unwrap();
+        let sum: f64 = bits.values().map(|bits| bits.as_f64().unwrap()).sum();
+        let bytes = account["bytes"].as_f64().unwrap();
+        assert!((sum - bytes * 8.0).abs() < 1.0, "{sum} of {account}");
+        let of = |name: &str| bits.get(name).and_then(Value::as_f64).unwrap_or(0.0);
+        assert!(of("Position.0") > 1000.0, "{account}");
+        assert!(of("(header)") > 1000.0, "{account}");
+        sent += bytes;
+    }
+    // The clients counted what arrived between the first tick and the last, with headers of 28 B.
+    let received: f64 = clients
+        .iter()
+        .map(|run| {
+            let of = |name: &str| run[name].as_f64().unwrap();
+            let headers = 28.0 * of("datagrams_per_client_tick");
+            (of("bytes_down_per_client_tick") - headers) * of("ticks")
+        })
+        .sum();
+    assert!(
+        (received * 0.8..received * 1.3).contains(&sent),
+        "{sent} for {received}"
+    );
+
+    let text = fs::read_to_string(&metrics).unwrap();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("arena_state_bits_total{member="))
+        .collect();
+    assert!(
+        lines.iter().any(|line| line.contains("kind=\"Position\"")),
+        "{text}"
+    );
+    let types = text
+        .lines()
+        .filter(|line| line.starts_with("# TYPE arena_state_bits_total"));
+    assert_eq!(types.count(), 1, "{text}");
+}
+
+#[test]
+fn an_inspector_has_nothing_to_see_in_lockstep() {
+    let error = host(&["--insecure", "--inspect"]).fail();
+    assert!(error.contains("--mode state-sync"), "{error}");
+}

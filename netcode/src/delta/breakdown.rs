@@ -4,17 +4,33 @@ use core::fmt;
 
 use crate::state::Schema;
 
-use super::tally::{STRUCTURE, Tally};
+use super::tally::{HEADS, STRUCTURE, Tally};
 
 /// One field's share, or that of what belongs to no field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakdownRow {
-    /// The kind's name; empty for what belongs to none: flags and ids of entities, their shapes.
+    /// The kind's name; empty for what belongs to none: flags and ids of entities, their shapes,
+    /// and what is around bodies.
     pub kind: String,
-    /// The field's name; empty for what belongs to none.
+    /// The field's name; empty for what belongs to none. Of no kind, what it is, as `heads`.
     pub field: String,
     /// Bits in all.
     pub bits: f64,
+}
+
+impl BreakdownRow {
+    /// What the bits are for, in a word or two.
+    #[must_use]
+    pub fn name(&self) -> String {
+        // Names come from whoever made the file; what would steer a terminal is escaped.
+        let (kind, field) = (self.kind.escape_debug(), self.field.escape_debug());
+        match (self.kind.is_empty(), self.field.is_empty()) {
+            (true, true) => "(entities: ids, flags, shapes)".to_owned(),
+            (true, false) => format!("({field})"),
+            (false, true) => format!("{kind} (flags)"),
+            (false, false) => format!("{kind}.{field}"),
+        }
+    }
 }
 
 /// A [`Tally`] with names, the greatest share first; shown as a table. A kind's fields stand
@@ -36,11 +52,12 @@ impl Breakdown {
         let named = tally.iter().map(|(key, bits)| {
             let (kind, field) = key;
             let kind = schema.kinds().get(usize::from(kind));
-            let kind = kind.filter(|_| key != STRUCTURE);
+            let kind = kind.filter(|_| key != STRUCTURE && key != HEADS);
             let field = kind.and_then(|kind| kind.fields.get(usize::from(field)));
+            let of_none = if key == HEADS { "heads" } else { "" };
             BreakdownRow {
                 kind: kind.map_or_else(String::new, |kind| kind.name.clone()),
-                field: field.map_or_else(String::new, |field| field.name.clone()),
+                field: field.map_or_else(|| of_none.to_owned(), |field| field.name.clone()),
                 bits,
             }
         });
@@ -97,16 +114,7 @@ fn kinds(rows: &[BreakdownRow]) -> Vec<(String, f64)> {
 
 impl fmt::Display for Breakdown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |row: &BreakdownRow| {
-            // Names come from whoever made the file; what would steer a terminal is escaped.
-            let (kind, field) = (row.kind.escape_debug(), row.field.escape_debug());
-            match (row.kind.is_empty(), row.field.is_empty()) {
-                (true, _) => "(entities: ids, flags, shapes)".to_owned(),
-                (false, true) => format!("{kind} (flags)"),
-                (false, false) => format!("{kind}.{field}"),
-            }
-        };
-        let names: Vec<String> = self.rows.iter().map(name).collect();
+        let names: Vec<String> = self.rows.iter().map(BreakdownRow::name).collect();
         let width = names.iter().map(|name| name.chars().count()).max();
         let width = width.unwrap_or(0).max("what".len());
         writeln!(

@@ -89,10 +89,16 @@ impl Encoder {
         self.meter = on.then(Meter::default);
     }
 
-    /// Where bits went since the tally was switched on.
+    /// Where bits went since the tally was switched on, or taken.
     #[must_use]
     pub fn tally(&self) -> Option<&Tally> {
         self.meter.as_ref().map(|meter| &meter.tally)
+    }
+
+    /// Takes the tally, which begins anew.
+    pub fn take_tally(&mut self) -> Option<Tally> {
+        let meter = self.meter.as_mut()?;
+        Some(core::mem::take(&mut meter.tally))
     }
 
     /// Appends a body to `out` that says how the entities of `now` from `from` on are, for a

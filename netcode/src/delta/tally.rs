@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 /// Bits spent on what belongs to no field: flags of entities, ids, shapes.
 pub const STRUCTURE: (u16, u16) = (u16::MAX, 0);
 
-/// Bits by kind and field (both by their number in the schema), and under [`STRUCTURE`].
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Bits around bodies: their heads, and what rounding to bytes takes.
+pub const HEADS: (u16, u16) = (u16::MAX, 1);
+
+/// Bits by kind and field (both by their number in the schema), and under [`STRUCTURE`] and
+/// [`HEADS`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// In 1024ths of a bit.
     by_field: BTreeMap<(u16, u16), u64>,
@@ -26,6 +30,40 @@ impl Tally {
         self.by_field
             .iter()
             .map(|(&key, &fine)| (key, in_bits(fine)))
+    }
+
+    /// Bits of all that was counted.
+    #[must_use]
+    pub fn bits_all(&self) -> f64 {
+        in_bits(self.by_field.values().sum())
+    }
+
+    /// Counts what `other` did, too.
+    pub fn add(&mut self, other: &Self) {
+        for (&key, &fine) in &other.by_field {
+            *self.by_field.entry(key).or_default() += fine;
+        }
+    }
+
+    /// What was counted since this tally stood at `older`.
+    #[must_use]
+    pub fn since(&self, older: &Self) -> Self {
+        let grown = |(&key, &fine): (&(u16, u16), &u64)| {
+            let before = older.by_field.get(&key).copied().unwrap_or(0);
+            (key, fine.saturating_sub(before))
+        };
+        let by_field = self.by_field.iter().map(grown);
+        Self {
+            by_field: by_field.filter(|&(_, fine)| fine > 0).collect(),
+        }
+    }
+
+    /// Puts under [`HEADS`] what `bytes` have beyond the rest, so that all is as much as they are.
+    pub(crate) fn fill_up(&mut self, bytes: u64) {
+        self.by_field.remove(&HEADS);
+        let counted: u64 = self.by_field.values().sum();
+        let heads = (bytes * 8 * 1024).saturating_sub(counted);
+        self.by_field.insert(HEADS, heads);
     }
 
     /// Forgets everything.

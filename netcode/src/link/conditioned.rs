@@ -14,8 +14,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::conditioner::{Conditioner, ConditionerStatistics, Conditions};
-use super::{CloseReason, Link, LinkEvent};
-use crate::id::Path;
+use super::{Address, CloseReason, Link, LinkEvent, Opening};
+use crate::id::{MemberId, Path};
 use crate::time::Time;
 
 /// A [`Link`] whose datagrams pass through [`Conditioner`]s.
@@ -190,6 +190,22 @@ impl<L: Link> Link for ConditionedLink<L> {
             self.inner.flush();
         }
         self.inner.close(path);
+    }
+
+    fn address(&self, path: Path) -> Option<Address> {
+        self.inner.address(path)
+    }
+
+    fn open(&mut self, opening: &Opening) -> Option<Path> {
+        self.inner.open(opening)
+    }
+
+    fn public_key(&self) -> Option<[u8; 32]> {
+        self.inner.public_key()
+    }
+
+    fn invite(&mut self, member: MemberId, public_key: &[u8]) -> Option<Vec<u8>> {
+        self.inner.invite(member, public_key)
     }
 }
 

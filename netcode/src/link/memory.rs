@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::{CloseReason, Link, LinkEvent};
+use super::{Address, CloseReason, Link, LinkEvent, Opening};
 use crate::id::Path;
 
 /// Messages that wait unread at one link.
@@ -197,6 +197,16 @@ impl Link for MemoryLink {
         self.post(path, MessageKind::Close);
         self.forget(path);
     }
+
+    fn address(&self, path: Path) -> Option<Address> {
+        Address::new(&self.peers.get(&path)?.address.0.to_le_bytes())
+    }
+
+    fn open(&mut self, opening: &Opening) -> Option<Path> {
+        let address = u32::from_le_bytes(opening.address.as_bytes().try_into().ok()?);
+        self.hub.door(MemoryAddress(address))?;
+        (address != self.address.0).then(|| self.connect(MemoryAddress(address)))
+    }
 }
 
 impl Drop for MemoryLink {
@@ -276,6 +286,35 @@ mod tests {
         assert_eq!(a.connect(b.address()), to_b);
         assert_eq!((opened(&mut a), opened(&mut b)), (to_b, to_a));
         assert_eq!((a.receive(), b.receive()), (None, None));
+    }
+
+    #[test]
+    fn one_link_tells_another_where_a_third_is() {
+        let hub = MemoryHub::new();
+        let (mut a, mut b, mut c) = (hub.link(), hub.link(), hub.link());
+        let to_b = a.connect(b.address());
+        a.connect(c.address());
+        let address = Link::address(&a, to_b).expect("the path is there");
+        let opening = |address| Opening {
+            member: crate::id::MemberId(2),
+            address,
+            invitation: Vec::new(),
+        };
+        opened(&mut c);
+        let path = Link::open(&mut c, &opening(address)).expect("b has a door");
+        assert_eq!(opened(&mut c), path);
+        opened(&mut b);
+        let from_c = opened(&mut b);
+        assert_eq!(
+            Link::address(&b, from_c).map(|it| it.as_bytes().to_vec()),
+            Some(vec![2, 0, 0, 0])
+        );
+        let nobody = Address::new(&[9, 0, 0, 0]).unwrap();
+        let own = Address::new(&[2, 0, 0, 0]).unwrap();
+        let other_kind = Address::new(&[1]).unwrap();
+        for address in [nobody, own, other_kind] {
+            assert_eq!(Link::open(&mut c, &opening(address)), None);
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ mod secure;
 mod thread;
 mod token;
 
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::hash::RandomState;
 use std::io;
@@ -61,9 +61,10 @@ use self::queue::{Event, Events};
 use self::secure::{SecureConfig, SecureEndpoint};
 use self::thread::{Endpoint, Outbox, Shared};
 use self::token::TokenMint;
-use super::{CloseReason, Link, LinkEvent};
+use super::{Address, CloseReason, Link, LinkEvent, Opening};
 use crate::id::Path;
 use crate::limits::{DATAGRAM_BYTES_MAX, MEMBERS_MAX};
+use crate::wire::bytes::Reader;
 
 /// Receive buffer that is asked of the system, in bytes. At 256 clients whose datagrams arrive in
 /// one burst, the usual 208 KiB lose half of them.
@@ -451,6 +452,53 @@ impl Link for UdpLink {
             Endpoint::Plain(plain) => plain.close(path, outbox),
         });
     }
+
+    fn address(&self, path: Path) -> Option<Address> {
+        self.remote_addr(path).and_then(address_of)
+    }
+
+    /// An insecure link needs no invitation. A path that there is already is that path.
+    fn open(&mut self, opening: &Opening) -> Option<Path> {
+        let address = self.reachable(socket_addr_of(&opening.address)?).ok()?;
+        let mut nonce = [0; 8];
+        getrandom::fill(&mut nonce).ok()?;
+        let nonce = u64::from_le_bytes(nonce);
+        self.with_endpoint(|now, endpoint, outbox| match endpoint {
+            Endpoint::Plain(plain) => plain
+                .path_to(address)
+                .or_else(|| plain.connect(now, address, nonce, outbox).ok()),
+            Endpoint::Secure(_) => None,
+        })
+    }
+}
+
+/// The address of a socket as other links of this kind understand it: 4 or 6, IP, port.
+fn address_of(address: SocketAddr) -> Option<Address> {
+    let mut bytes = Vec::with_capacity(19);
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            bytes.push(4);
+            bytes.extend_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            bytes.push(6);
+            bytes.extend_from_slice(&ip.octets());
+        }
+    }
+    bytes.extend_from_slice(&address.port().to_le_bytes());
+    Address::new(&bytes)
+}
+
+fn socket_addr_of(address: &Address) -> Option<SocketAddr> {
+    let mut reader = Reader::new(address.as_bytes());
+    let ip = match reader.u8().ok()? {
+        4 => IpAddr::from(reader.array::<4>().ok()?),
+        6 => IpAddr::from(reader.array::<16>().ok()?),
+        _ => return None,
+    };
+    let port = reader.u16().ok()?;
+    reader.finish().ok()?;
+    Some(SocketAddr::new(ip, port))
 }
 
 impl Drop for UdpLink {

@@ -2,6 +2,7 @@
 
 use crate::id::{MemberId, NetId, SessionId, Slot, Term};
 use crate::input::InputFrame;
+use crate::node::audience::Inspection;
 use crate::session::close::CloseReason;
 use crate::session::config::ResumeToken;
 use crate::session::handshake::ByeReason;
@@ -24,8 +25,12 @@ pub struct SessionInfo {
     pub slot: Option<Slot>,
     /// Slots of the session.
     pub slots: u8,
-    /// Seed of the game's state.
+    /// Seed of the state that this node begins with. On a client in state-sync mode it is
+    /// `public_seed`: the host keeps its own to itself, so that nobody can foresee what it draws.
     pub seed: u64,
+    /// A number that all nodes of the session know. It follows from the host's seed by
+    /// [`public_seed`](crate::hash::public_seed), one way.
+    pub public_seed: u64,
     /// Bytes of one input.
     pub input_bytes: u8,
     /// Ticks per second.
@@ -196,6 +201,9 @@ pub enum Event {
         /// Whether the client does not decide the entity; else the game's rules forbid the values.
         is_foreign: bool,
     },
+    /// What a client was sent, while [`Node::inspect`](crate::node::Node::inspect) is on: once per
+    /// second, and when its link ends.
+    Inspected(Box<Inspection>),
     /// A message of the game.
     Message {
         /// Who sent it.

@@ -2,6 +2,9 @@
 //!
 //! The [`Audience`] is the host's side of all of them together, a [`Listener`] that of one guest.
 
+mod inspect;
+mod late;
+
 use crate::id::{MemberId, Slot};
 use crate::lockstep::Shape;
 use crate::node::core::Core;
@@ -17,6 +20,10 @@ use crate::statesync::{Publisher, PublisherConfig, Subscription, Viewer};
 use crate::tick::{Seq, Tick};
 use crate::time::Time;
 
+use late::Late;
+
+pub use inspect::Inspection;
+
 /// Ticks of a run of replaced inputs that one control message reports.
 const REPLACED_TICKS: u32 = 16;
 
@@ -27,6 +34,16 @@ const KEYFRAME_BYTES_MIN: usize = 3000;
 /// Microseconds after the end in which clients get the last state as any other.
 const FINAL_US: u64 = 300_000;
 
+/// Snapshots after which a member that plays is told that nothing has changed. It predicts for as
+/// long as six snapshots without news, so one such datagram may be lost.
+const CALM_SNAPSHOTS_PLAYING: u32 = 2;
+
+/// The same for a member that only watches.
+const CALM_SNAPSHOTS_WATCHING: u32 = 4;
+
+/// A share of a second that passes without a datagram at most, to either.
+const CALM_SHARE: u32 = 5;
+
 /// Microseconds between two resets that a member gets: each costs the whole state.
 const RESET_US: u64 = 500_000;
 
@@ -35,6 +52,8 @@ const RESET_US: u64 = 500_000;
 pub(super) struct Audience {
     pub(super) config: StateSyncConfig,
     pub(super) publisher: Publisher,
+    /// For those who watch with a delay.
+    late: Option<Box<Late>>,
     /// The newest tick that was published.
     published: Option<Tick>,
     /// The last tick of the session with the hash of the host's state, once it has run.
@@ -51,9 +70,15 @@ pub(super) struct Listener {
     replaced: Option<(Tick, u64)>,
     /// The newest datagram from it with claims.
     claimed: Option<Seq>,
+    /// Ticks since the newest datagram to it.
+    calm_ticks: u32,
     reset_at: Option<Time>,
     /// When it was told of the last tick; then, when it may get that state as a whole.
     final_at: Option<Time>,
+    /// Where the account of what it is sent began, if someone looks.
+    since: Option<inspect::Since>,
+    /// Whether it watches with a delay.
+    is_late: bool,
 }
 
 impl Audience {
@@ -64,6 +89,7 @@ impl Audience {
         Self {
             config: config.state_sync,
             publisher,
+            late: Late::new(config).map(Box::new),
             published: None,
             last: None,
             statistics: StateSyncStatistics::default(),
@@ -79,7 +105,7 @@ impl Audience {
     /// Takes a snapshot, and sees to those for whom it is time.
     pub(super) fn publish<'a>(
         &mut self,
-        core: &Core,
+        core: &mut Core,
         snapshot: &Snapshot,
         guests: impl Iterator<Item = &'a mut Guest>,
     ) {
@@ -89,6 +115,9 @@ impl Audience {
         }
         self.published = Some(snapshot.tick);
         self.publisher.publish(snapshot);
+        if let Some(late) = &mut self.late {
+            late.keep_newest(&self.publisher);
+        }
         self.statistics.snapshots += 1;
         self.statistics.newest = Some(snapshot.tick);
         let hz = u32::from(core.rate.hz());
@@ -103,9 +132,13 @@ impl Audience {
             let is_turn = (turn + u32::from(guest.peer.member.0)).is_multiple_of(turns);
             if let Some(listener) = &mut guest.listener
                 && is_turn
-                && let Some((tick, hash)) = listener.subscription.interest_hash(&mut self.publisher)
+                && let publisher = listener.publisher(&mut self.publisher, &mut self.late)
+                && let Some((tick, hash)) = listener.subscription.interest_hash(publisher)
             {
                 guest.peer.hash_due = Some(fold(tick, hash));
+            }
+            if is_turn {
+                self.tell_inspection(core, guest);
             }
         }
     }
@@ -113,6 +146,9 @@ impl Audience {
     /// Gives a guest that holds nothing all of the state: by a transfer if it is large, else with
     /// the next datagrams.
     pub(super) fn begin(&mut self, guest: &mut Guest) {
+        if let Some(listener) = &mut guest.listener {
+            self.inspect_new(listener);
+        }
         self.send_keyframe(guest, KEYFRAME_BYTES_MIN);
     }
 
@@ -121,8 +157,8 @@ impl Audience {
         let Some(listener) = &mut guest.listener else {
             return;
         };
-        let subscription = &mut listener.subscription;
-        let Some(keyframe) = subscription.keyframe(&mut self.publisher) else {
+        let publisher = listener.publisher(&mut self.publisher, &mut self.late);
+        let Some(keyframe) = listener.subscription.keyframe(publisher) else {
             return;
         };
         let bytes = keyframe.bytes.len();
@@ -151,15 +187,16 @@ impl Audience {
         let (Some((tick, state)), Some(listener)) = (self.last, &mut guest.listener) else {
             return;
         };
+        let publisher = listener.publisher(&mut self.publisher, &mut self.late);
         if let Some(at) = listener.final_at {
             let is_due = at <= now && guest.transfer.is_none();
-            if is_due && listener.subscription.known(&self.publisher) != Some(tick) {
+            if is_due && listener.subscription.known(publisher) != Some(tick) {
                 listener.final_at = Some(now.plus_micros(FINAL_US));
                 self.send_keyframe(guest, 0);
             }
             return;
         }
-        if let Some((at, interest)) = listener.subscription.interest_hash(&mut self.publisher)
+        if let Some((at, interest)) = listener.subscription.interest_hash(publisher)
             && at == tick
         {
             let rtt_us = guest.peer.rtt.smoothed_us().unwrap_or(0);
@@ -172,26 +209,51 @@ impl Audience {
         }
     }
 
+    /// Whether `guest` gets a datagram this tick: if there is something to say, and else from time
+    /// to time, for its clock, its inputs' acks, and so that it knows that nothing has changed.
+    pub(super) fn is_due(&mut self, guest: &mut Guest, core: &Core) -> bool {
+        let Some(listener) = &mut guest.listener else {
+            return false;
+        };
+        if listener.subscription.has_more() {
+            return true;
+        }
+        listener.hear(&mut guest.peer);
+        let publisher = listener.publisher(&mut self.publisher, &mut self.late);
+        let has_news = listener.subscription.begin_tick(publisher);
+        listener.calm_ticks += 1;
+        let snapshots = match guest.peer.slot {
+            Some(_) => CALM_SNAPSHOTS_PLAYING,
+            None => CALM_SNAPSHOTS_WATCHING,
+        };
+        let ticks = self.config.snapshot_ticks;
+        let calm_ticks = (snapshots * ticks).min(u32::from(core.rate.hz()) / CALM_SHARE);
+        // At the end everyone waits for the last state.
+        has_news || core.is_over() || guest.peer.has_word() || listener.calm_ticks >= calm_ticks
+    }
+
     /// Writes the next datagram to `guest`.
     pub(super) fn write(
         &mut self,
         guest: &mut Guest,
         core: &mut Core,
         now: Time,
+        since_end: u32,
         out: &mut Vec<u8>,
     ) {
+        let reference = self.present(guest, core.timeline.simulated(), since_end);
         let Some(listener) = &mut guest.listener else {
             return;
         };
-        listener.hear(&mut guest.peer);
-        let reference = core.timeline.simulated();
+        listener.calm_ticks = 0;
         let shape = Shape {
             reference,
             uneven: false,
             own: None,
         };
         let (exchange, known, theirs) = (&mut guest.exchange, &core.known, &core.submitted);
-        let (publisher, statistics) = (&mut self.publisher, &mut self.statistics);
+        let publisher = listener.publisher(&mut self.publisher, &mut self.late);
+        let statistics = &mut self.statistics;
         guest.peer.pack(
             now,
             core.clock.due(Tick::ZERO),
@@ -206,8 +268,8 @@ impl Audience {
             },
             out,
         );
-        core.statistics.datagrams_sent += 1;
-        core.statistics.bytes_sent += out.len() as u64;
+        let listener = guest.listener.as_ref();
+        guest.due = listener.is_some_and(|it| it.subscription.has_more());
     }
 }
 
@@ -222,8 +284,11 @@ impl Listener {
             }),
             replaced: None,
             claimed: None,
+            calm_ticks: 0,
             reset_at: None,
             final_at: None,
+            since: None,
+            is_late: slot.is_none(),
         }
     }
 
@@ -248,7 +313,11 @@ impl Listener {
 
     /// The whole state that it was sent has arrived.
     pub(super) fn keyframe_held(&mut self, audience: &Audience) {
-        self.subscription.keyframe_held(&audience.publisher);
+        let publisher = match &audience.late {
+            Some(late) if self.is_late => &late.publisher,
+            Some(_) | None => &audience.publisher,
+        };
+        self.subscription.keyframe_held(publisher);
     }
 
     /// It asks for all of the state; false if it asks too often.

@@ -97,6 +97,8 @@ pub(super) struct Client {
     outgoing: VecDeque<Vec<u8>>,
     schema_parts: Vec<Option<Vec<u8>>>,
     pub(super) closing: VecDeque<Path>,
+    /// What the host has said of the mesh, for the node to take at once.
+    pub(super) introduced: VecDeque<Control>,
 }
 
 impl Client {
@@ -140,6 +142,7 @@ impl Client {
             outgoing: VecDeque::new(),
             schema_parts: Vec::new(),
             closing: VecDeque::new(),
+            introduced: VecDeque::new(),
             config,
         };
         client.ask(now, Tick::ZERO);
@@ -385,6 +388,7 @@ impl Client {
                 core.report(Event::Member(member));
             }
             Control::Gone(id) => {
+                self.introduced.push_back(Control::Gone(id));
                 if let Some(member) = core.roster.remove(MemberId(id)) {
                     core.report(Event::Left {
                         member,
@@ -448,6 +452,9 @@ impl Client {
                 if lines.len() < 64 {
                     lines.push(line);
                 }
+            }
+            Control::Peer { .. } | Control::Invite { .. } | Control::Invitation { .. } => {
+                self.introduced.push_back(control);
             }
             Control::Ready
             | Control::Reset
@@ -529,7 +536,17 @@ impl Client {
             .unwrap_or(Tick::ZERO)
     }
 
-    fn tell(&mut self, control: &Control) {
+    /// The path to the host.
+    pub(super) const fn path(&self) -> Path {
+        self.path
+    }
+
+    /// Whether nothing more comes of this client, unless it rejoins.
+    pub(super) fn has_ended(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    pub(super) fn tell(&mut self, control: &Control) {
         // A full outbox means a host that acks nothing; silence ends it soon.
         let _full = self.peer.outbox.push(control.to_bytes());
     }

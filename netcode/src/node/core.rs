@@ -310,6 +310,7 @@ impl SessionInfo {
             slot: None,
             slots,
             seed: 0,
+            public_seed: 0,
             input_bytes,
             tick_rate: rate,
             images: 0,

@@ -1,17 +1,18 @@
 //! The host's side of a session: who takes part, and whose inputs act on which tick.
 //!
-//! [`admission`] lets members in, [`departure`] lets them go, [`pace`] runs the ticks, and
-//! [`broadcast`] tells the state in state-sync mode.
+//! [`admission`] lets members in, [`departure`] lets them go, [`introduce`] makes them known to each
+//! other, [`pace`] runs the ticks, and [`broadcast`] tells the state in state-sync mode.
 
 mod admission;
 mod broadcast;
 pub(super) mod claims;
 mod departure;
+mod introduce;
 mod pace;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::hash::keyed;
+use crate::hash::{keyed, public_seed};
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::limits::INPUT_HISTORY_TICKS_MAX;
 use crate::lockstep::{DelayControl, Shape};
@@ -20,6 +21,7 @@ use crate::node::audience::Audience;
 use crate::node::core::{Core, Todo};
 use crate::node::doctor::Doctor;
 use crate::node::guest::Guest;
+use crate::node::host::introduce::Introductions;
 use crate::node::seat::{Holder, Seat};
 use crate::session::bucket::Bucket;
 use crate::session::bulk::BulkSender;
@@ -59,6 +61,8 @@ pub(super) struct Host {
     schema_parts: Vec<Vec<u8>>,
     /// Paths that the driver should close.
     pub(super) closing: VecDeque<Path>,
+    /// Who knows whom, where hosting may move.
+    pub(super) introductions: Introductions,
     leaving: bool,
 }
 
@@ -78,6 +82,7 @@ impl Host {
             slot: own_slot,
             slots: config.slots,
             seed: config.seed,
+            public_seed: public_seed(config.seed),
             input_bytes: config.game.input_bytes,
             tick_rate: config.game.tick_rate,
             // Nobody compares states with a host that tells them, and nothing runs again there.
@@ -145,6 +150,7 @@ impl Host {
             outgoing: VecDeque::new(),
             schema_parts: Vec::new(),
             closing: VecDeque::new(),
+            introductions: Introductions::default(),
             leaving: false,
             config,
         };
@@ -427,6 +433,25 @@ impl Host {
             } => self
                 .doctor
                 .expect_report(path, id, Tick::new(tick), bytes, digest),
+            Control::Invite {
+                member: to,
+                public_key,
+            } if self.config.migration.allows => self.relay(now, path, to, |member| {
+                Control::Invite { member, public_key }
+            }),
+            Control::Invitation {
+                member: to,
+                part,
+                parts,
+                bytes,
+            } if self.config.migration.allows => {
+                self.relay(now, path, to, |member| Control::Invitation {
+                    member,
+                    part,
+                    parts,
+                    bytes,
+                })
+            }
             Control::Transfer {
                 purpose: Purpose::Join,
                 ..
@@ -441,7 +466,10 @@ impl Host {
             | Control::Reset
             | Control::Replaced { .. }
             | Control::Final { .. }
-            | Control::Behind(_) => Err(DropReason::Unexpected),
+            | Control::Behind(_)
+            | Control::Peer { .. }
+            | Control::Invite { .. }
+            | Control::Invitation { .. } => Err(DropReason::Unexpected),
         }
     }
 
@@ -486,8 +514,18 @@ impl Host {
         if let Some(path) = self.doctor.poll_ack(now, out) {
             return Some(path);
         }
+        // After the last tick, those who watch with a delay see the rest.
+        let since_end = self
+            .ended_at
+            .map_or(0, |at| core.rate.ticks_in_us_ceil(now.micros_since(at)));
         if now.micros_since(core.transmitted_at) >= self.pause_us(core) {
             core.transmitted_at = now;
+            if since_end > 0
+                && let Some(audience) = &mut self.audience
+            {
+                let last = core.timeline.simulated();
+                audience.release(last, since_end, self.guests.values_mut());
+            }
             for guest in self.guests.values_mut() {
                 guest.due = true;
             }
@@ -497,25 +535,24 @@ impl Host {
             .map(|slot| core.known.newest(slot))
             .max()
             .unwrap_or_default();
-        // After the last tick, those who watch with a delay see the rest.
-        let since_end = self
-            .ended_at
-            .map_or(0, |at| core.rate.ticks_in_us_ceil(now.micros_since(at)));
         let uneven = !self.is_paced();
         for (path, guest) in &mut self.guests {
             if core::mem::take(&mut guest.due) {
                 if let Some(audience) = &mut self.audience {
                     audience.tell_final(guest, now);
-                    audience.write(guest, core, now, out);
+                    if audience.is_due(guest, core) {
+                        audience.write(guest, core, now, since_end, out);
+                        return Some(*path);
+                    }
+                } else {
+                    guest.write(core, now, newest, since_end, uneven, out);
+                    if guest.is_too_far_behind {
+                        // No batch was written, and its absence means "nothing has changed".
+                        out.clear();
+                        continue;
+                    }
                     return Some(*path);
                 }
-                guest.write(core, now, newest, since_end, uneven, out);
-                if guest.is_too_far_behind {
-                    // No batch was written, and the absence of one means "nothing has changed".
-                    out.clear();
-                    continue;
-                }
-                return Some(*path);
             }
             if let Some(transfer) = &mut guest.transfer
                 && core.clock.tick() >= guest.state_not_before

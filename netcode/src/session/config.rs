@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::limits::{
     IMAGES_MAX, INPUT_BYTES_MAX, INPUT_DELAY_TICKS_MAX, INPUT_FRAME_BYTES_MAX, NAME_BYTES_MAX,
-    PREDICTION_TICKS_MAX, SLOTS_MAX, SNAPSHOT_TICKS_MAX,
+    PREDICTION_TICKS_MAX, SLOTS_MAX, SNAPSHOT_TICKS_MAX, SPECTATOR_DELAY_SNAPSHOTS_MAX,
 };
 use crate::state::Schema;
 use crate::tick::{Tick, TickRate};
@@ -178,6 +178,13 @@ impl StateSyncConfig {
     }
 }
 
+/// Whether and how hosting may move to another member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MigrationConfig {
+    /// Whether it may: then members hold paths to each other.
+    pub allows: bool,
+}
+
 /// A host's settings.
 #[derive(Clone, Debug)]
 pub struct HostConfig {
@@ -189,7 +196,8 @@ pub struct HostConfig {
     pub plays: bool,
     /// Slots of the session.
     pub slots: u8,
-    /// Seed of the game's state.
+    /// Seed of the game's state. In state-sync mode clients do not get it; for what the host draws to
+    /// be a secret, it has to be a random number that nobody guesses.
     pub seed: u64,
     /// When tick T may run.
     pub gate: Gate,
@@ -211,11 +219,13 @@ pub struct HostConfig {
     pub resume_us: u64,
     /// How long a silent link counts as alive, in microseconds.
     pub silence_us: u64,
-    /// Ticks by which spectators are behind.
+    /// Ticks by which spectators are behind; in state-sync mode, up to the next snapshot.
     pub spectator_delay_ticks: u32,
     /// Spectators that may watch at once.
     pub spectators: u16,
-    /// Secret from which session id and resume tokens follow. From the operating system in a real
+    /// Whether hosting may move.
+    pub migration: MigrationConfig,
+    /// Secret from which session id, resume tokens and the secrets of pairs follow. From the operating system in a real
     /// session, from the seed in a simulated one.
     pub secret: u128,
 }
@@ -311,6 +321,17 @@ pub enum ConfigError {
     /// The distance of snapshots is 0 or beyond the limit.
     #[error("snapshots must be 1 to {SNAPSHOT_TICKS_MAX} ticks apart, not {0}")]
     SnapshotTicks(u32),
+    /// Spectators would be further behind than a host in state-sync mode keeps snapshots for.
+    #[error(
+        "spectators of a state-sync session may be at most {max} ticks behind, not {ticks}: the host \
+         keeps {SPECTATOR_DELAY_SNAPSHOTS_MAX} snapshots for them"
+    )]
+    SpectatorDelay {
+        /// The delay asked for.
+        ticks: u32,
+        /// The longest.
+        max: u32,
+    },
     /// A role that cannot be asked for.
     #[error("a client joins as player or as spectator")]
     Role,
@@ -378,6 +399,7 @@ impl HostConfig {
             silence_us: 5_000_000,
             spectator_delay_ticks: 0,
             spectators: 32,
+            migration: MigrationConfig::default(),
             secret: 0,
         }
     }
@@ -408,6 +430,11 @@ impl HostConfig {
                 return Err(ConfigError::StateSyncGate);
             }
             self.state_sync.check()?;
+            let max = SPECTATOR_DELAY_SNAPSHOTS_MAX * self.state_sync.snapshot_ticks;
+            if self.spectator_delay_ticks > max {
+                let ticks = self.spectator_delay_ticks;
+                return Err(ConfigError::SpectatorDelay { ticks, max });
+            }
         }
         check_prediction(self.prediction_ticks, self.desync.images)
     }

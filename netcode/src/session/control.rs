@@ -77,6 +77,47 @@ pub enum Control {
     /// Client, in state-sync mode: its player sees others as they were so many ticks before its
     /// inputs act.
     Behind(u32),
+    /// Host, where hosting may move: how to reach a member, or the host itself.
+    Peer {
+        /// Who.
+        member: u16,
+        /// The secret of the two: see [`PairKey`](crate::session::mesh::PairKey).
+        key: u128,
+        /// Over which path.
+        route: Route,
+    },
+    /// Client: it cannot open a path to this member without an invitation. Host: this member asks
+    /// for one.
+    Invite {
+        /// Whom it is asked of, or who asks.
+        member: u16,
+        /// The key to which it shall be sealed: 32 bytes.
+        public_key: Vec<u8>,
+    },
+    /// A part of an invitation. Client: for this member. Host: from this member.
+    Invitation {
+        /// For whom, or from whom.
+        member: u16,
+        /// Which part, from 0.
+        part: u8,
+        /// Number of parts.
+        parts: u8,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+}
+
+/// Over which path a member reaches another one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Route {
+    /// It is the sender of this message, over this path.
+    Here,
+    /// The receiver opens a path to this address.
+    Opens(Vec<u8>),
+    /// The member will open a path from this address.
+    Accepts(Vec<u8>),
+    /// None any more: the two need no path.
+    Apart,
 }
 
 /// What a transfer is for.

@@ -69,7 +69,7 @@ pub struct Welcome {
     pub slot: u8,
     /// Slots of the session.
     pub slots: u8,
-    /// Seed of the game's state.
+    /// Seed of the game's state; in state-sync mode the public one.
     pub seed: u64,
     /// Gate: 0 paced, 1 wait.
     pub gate: u8,

@@ -22,6 +22,8 @@ const CLAIMS_HEAD_BYTES: usize = 2;
 const MISSING_BYTES_MAX: usize = 10;
 /// Numbers by which a datagram may come behind later ones before it counts as lost.
 const REORDER_MAX: u32 = 2;
+/// Ticks by which it may, where not every tick sends one.
+const REORDER_TICKS: u64 = 3;
 /// A missing number that is this far behind the ack in a datagram that the other end has accepted
 /// need not be told again: the other end has counted it as lost then.
 const TOLD_AGE: u32 = 8;
@@ -101,6 +103,8 @@ pub struct Peer {
     pub heard_at: Time,
     /// Round trips.
     pub rtt: Rtt,
+    /// When the newest of our datagrams that it has acked was sent: it was alive after that.
+    pub echoed_at: Option<Time>,
     /// How long before they were needed its inputs arrived, in 1/16 tick.
     pub margins: Samples<64>,
     /// Its clock minus ours, in microseconds, from its last clock section.
@@ -150,6 +154,10 @@ pub struct Peer {
     loss: u8,
     packed: u32,
     clock_wanted: bool,
+    /// When the newest clock section went out.
+    clock_at: Time,
+    /// The peer said something that it repeats until it hears our ack.
+    is_ack_urgent: bool,
     /// Working memory of the packer, kept for its capacity.
     scratch: Vec<u8>,
 }
@@ -164,6 +172,7 @@ impl Peer {
             slot: None,
             heard_at: now,
             rtt: Rtt::default(),
+            echoed_at: None,
             margins: Samples::default(),
             clock_offset_us: None,
             zero_us: None,
@@ -193,6 +202,8 @@ impl Peer {
             loss: 0,
             packed: 0,
             clock_wanted: false,
+            clock_at: now,
+            is_ack_urgent: false,
             scratch: Vec::new(),
         }
     }
@@ -221,6 +232,17 @@ impl Peer {
     /// Asks for a clock section in the next datagram.
     pub const fn want_clock(&mut self) {
         self.clock_wanted = true;
+    }
+
+    /// Whether the next datagram has something to say beside its batch, and beside the ack of
+    /// inputs, which can wait for a few ticks.
+    #[must_use]
+    pub fn has_word(&self) -> bool {
+        self.packed < CLOCK_WARMUP_TICKS
+            || self.clock_wanted
+            || self.is_ack_urgent
+            || !self.outbox.is_idle()
+            || !self.messages.is_idle()
     }
 
     /// Checks a tick datagram, and takes in what concerns the path: cheapest refusal first.
@@ -280,6 +302,8 @@ impl Peer {
     pub fn accept(&mut self, now: Time, datagram: &Accepted<'_>) {
         self.mark_received(now, datagram.seq);
         self.heard_at = now;
+        self.is_ack_urgent |=
+            datagram.control.is_some() || datagram.messages.is_some() || datagram.claims.is_some();
         // Of those that carry little, some fit anyway.
         if datagram.control.is_some() || !datagram.batch.is_empty() {
             self.faults = self.faults.saturating_sub(FAULTS_MAX / 4);
@@ -349,11 +373,18 @@ impl Peer {
         self.next_seq = seq.next();
         self.packed = self.packed.saturating_add(1);
         let spelled = tick.and_then(|tick| self.spell(seq, tick));
+        // Whoever sends state leaves datagrams out when there is none.
+        let clock_us = u64::from(CLOCK_INTERVAL_TICKS) * self.rate.tick_us();
         let due = self.packed <= CLOCK_WARMUP_TICKS
             || self.clock_wanted
-            || self.packed.is_multiple_of(CLOCK_INTERVAL_TICKS);
+            || self.packed.is_multiple_of(CLOCK_INTERVAL_TICKS)
+            || self.hears_missing && now.micros_since(self.clock_at) >= clock_us;
+        if due {
+            self.clock_at = now;
+        }
         let clock = due.then(|| self.clock_section(now, zero));
         self.clock_wanted = false;
+        self.is_ack_urgent = false;
         let mut scratch = core::mem::take(&mut self.scratch);
         scratch.clear();
         let resend_us = self.rtt.smoothed_us().unwrap_or(100_000) + 2 * self.rate.tick_us();
@@ -493,6 +524,7 @@ impl Peer {
         self.acked = Some(ack);
         let sent = self.sent[ack.number() as usize % SENT_MAX];
         if sent.seq == ack {
+            self.echoed_at = self.echoed_at.max(Some(sent.at));
             // Without the peer's word on its delay the sample is too long by up to a tick; then it
             // only serves until there is a better one.
             let waited = clock.map(|clock| u64::from(clock.ack_delay_us));
@@ -542,6 +574,8 @@ impl Peer {
     /// Finds out what became of our datagrams up to `ack`, of which `missing` did not arrive yet.
     fn resolve(&mut self, ack: Seq, missing: u64) {
         let mut is_first = true;
+        let newest = self.sent[ack.number() as usize % SENT_MAX];
+        let reorder_us = REORDER_TICKS * self.rate.tick_us() * 7 / 8;
         for number in self.unresolved.number()..=ack.number() {
             let seq = Seq::new(number);
             let age = ack.number() - number;
@@ -553,6 +587,7 @@ impl Peer {
                 let outcome = match (bit & 1, age) {
                     (0, _) => Some(Outcome::Acked),
                     (_, age) if age > REORDER_MAX => Some(Outcome::Lost),
+                    _ if newest.at.micros_since(sent.at) > reorder_us => Some(Outcome::Lost),
                     _ => None,
                 };
                 sent.outcome = outcome;

@@ -28,11 +28,13 @@ pub enum DropReason {
     RateLimited,
     /// Its state cannot be read with what is held here.
     BadState,
+    /// It is not from the member that it names.
+    NotAuthentic,
 }
 
 impl DropReason {
     /// Number of reasons.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
 
     /// All reasons.
     pub const ALL: [Self; Self::COUNT] = [
@@ -47,6 +49,7 @@ impl DropReason {
         Self::Unexpected,
         Self::RateLimited,
         Self::BadState,
+        Self::NotAuthentic,
     ];
 
     /// A name for tables and metrics.
@@ -64,6 +67,7 @@ impl DropReason {
             Self::Unexpected => "unexpected",
             Self::RateLimited => "rate_limited",
             Self::BadState => "bad_state",
+            Self::NotAuthentic => "not_authentic",
         }
     }
 }
@@ -111,11 +115,13 @@ pub enum Body {
     State,
     /// Chunks of transfers, and their acks.
     Bulk,
+    /// What members say to each other besides, where hosting may move.
+    Mesh,
 }
 
 impl Body {
     /// Number of bodies.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 
     /// All bodies.
     pub const ALL: [Self; Self::COUNT] = [
@@ -126,6 +132,7 @@ impl Body {
         Self::Messages,
         Self::State,
         Self::Bulk,
+        Self::Mesh,
     ];
 
     /// A name for tables and metrics.
@@ -139,6 +146,7 @@ impl Body {
             Self::Messages => "messages",
             Self::State => "state",
             Self::Bulk => "bulk",
+            Self::Mesh => "mesh",
         }
     }
 
@@ -147,6 +155,7 @@ impl Body {
     pub(crate) const fn of_kind(first: u8) -> Option<Self> {
         match first {
             kind::BULK | kind::BULK_ACK => Some(Self::Bulk),
+            kind::MESH => Some(Self::Mesh),
             _ if first & kind::MASK == kind::MASK => Some(Self::Handshake),
             _ => None,
         }
@@ -169,6 +178,16 @@ impl BodyBytes {
     #[must_use]
     pub const fn of(&self, body: Body) -> u64 {
         self.counts[body as usize]
+    }
+
+    /// The bytes since this account stood at `older`.
+    #[must_use]
+    pub fn since(&self, older: &Self) -> Self {
+        let mut since = *self;
+        for (count, before) in since.counts.iter_mut().zip(&older.counts) {
+            *count = count.saturating_sub(*before);
+        }
+        since
     }
 
     /// Bytes in all.

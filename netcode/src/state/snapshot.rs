@@ -2,9 +2,11 @@
 
 mod code;
 mod compare;
+mod delta;
 mod dump;
 
 pub use compare::Difference;
+pub use delta::{DeltaCodec, DeltaHead};
 
 use crate::hash::ValueHasher;
 use crate::id::NetId;

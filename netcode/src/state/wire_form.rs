@@ -248,6 +248,11 @@ impl Shapes {
         Ok(id)
     }
 
+    /// How many there are. Those that are known keep their ids.
+    pub(crate) fn count(&self) -> usize {
+        self.shapes.len()
+    }
+
     /// The shape with this number.
     ///
     /// # Panics

@@ -138,10 +138,10 @@ pub(super) struct Outlook {
 }
 
 /// Who decides: the settings of a publisher.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Rules {
     pub(super) interest: Option<Interest>,
-    pub(super) rule: Option<Box<dyn VisibilityRule>>,
+    pub(super) rule: Option<Arc<dyn VisibilityRule>>,
     pub(super) has_rooms: bool,
 }
 

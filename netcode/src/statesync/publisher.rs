@@ -90,6 +90,8 @@ pub struct Publisher {
     spare_entries: Vec<Arc<Vec<Entry>>>,
     store: Store,
     encoder: Encoder,
+    /// Where the bits of all bodies went, while someone looks.
+    made: Option<Box<Tally>>,
     hashes: RowHashes,
     statistics: PublisherStatistics,
 }
@@ -125,6 +127,7 @@ impl Publisher {
             sights: Vec::new(),
             spare_entries: Vec::new(),
             store: Store::default(),
+            made: None,
             hashes: RowHashes::default(),
             statistics: PublisherStatistics::default(),
         }
@@ -138,7 +141,7 @@ impl Publisher {
 
     /// Asks `rule` what each client may see.
     pub fn set_rule(&mut self, rule: Option<Box<dyn VisibilityRule>>) {
-        self.rules.rule = rule;
+        self.rules.rule = rule.map(Arc::from);
     }
 
     /// Takes in the state at a snapshot tick, with the rows of the kinds that clients may see. The
@@ -199,6 +202,32 @@ impl Publisher {
         &self.shapes
     }
 
+    /// Takes over the snapshot at `tick` of `other`, which shows it by the same rules: so that some
+    /// get it later. Ticks ascend.
+    pub(crate) fn publish_from(
+        &mut self,
+        other: &Self,
+        tick: Tick,
+        snapshot: &Arc<QuantizedSnapshot>,
+    ) {
+        let number = tick.number().div_ceil(self.config.snapshot_ticks);
+        self.sights.clear();
+        self.store.clear();
+        self.indexed = None;
+        self.rules.clone_from(&other.rules);
+        if self.shapes.count() < other.shapes.count() {
+            self.shapes.clone_from(&other.shapes);
+        }
+        let newest = self.ring.newest();
+        if newest.is_some_and(|newest| Arc::ptr_eq(&newest.snapshot, snapshot)) {
+            self.ring.push_same(number, tick);
+            self.statistics.unchanged += 1;
+        } else {
+            self.ring.push(number, tick, Arc::clone(snapshot));
+        }
+        self.statistics.snapshots += 1;
+    }
+
     /// Counters.
     #[must_use]
     pub const fn statistics(&self) -> &PublisherStatistics {
@@ -233,16 +262,21 @@ impl Publisher {
         self.ring.memory()
     }
 
-    /// Counts from here on where the bits of bodies go, or stops to. Bodies that several clients
-    /// share count once.
+    /// Counts from here on where the bits of bodies go, or stops to: here, where bodies that
+    /// several clients share count once, and for each client in its [`Subscription::ledger`].
+    ///
+    /// [`Subscription::ledger`]: super::Subscription::ledger
     pub fn set_tally(&mut self, on: bool) {
-        self.encoder.set_tally(on);
+        if on != self.made.is_some() {
+            self.encoder.set_tally(on);
+            self.made = on.then(Box::default);
+        }
     }
 
-    /// Where bits went since the tally was switched on.
+    /// Where bits of bodies went since the tally was switched on, without their heads.
     #[must_use]
     pub fn tally(&self) -> Option<&Tally> {
-        self.encoder.tally()
+        self.made.as_deref()
     }
 }
 
@@ -365,6 +399,14 @@ impl Publisher {
             &newest.snapshot,
             sight,
         ))
+    }
+
+    /// Takes what was counted of the body that was just made; `None` if nobody looks.
+    pub(super) fn take_tally(&mut self) -> Option<Tally> {
+        let made = self.made.as_mut()?;
+        let tally = self.encoder.take_tally()?;
+        made.add(&tally);
+        Some(tally)
     }
 
     /// What part bodies are made with.

@@ -30,7 +30,7 @@ pub(super) struct Record {
     pub(super) acks: u32,
     /// Snapshot tick of the newest value sent that is neither acked nor lost.
     pub(super) flight: Option<Tick>,
-    /// When that was sent, in datagrams.
+    /// When that was sent, in ticks.
     pub(super) flight_at: u32,
     /// What it is owed: grows while it waits to be sent.
     pub(super) debt: u32,

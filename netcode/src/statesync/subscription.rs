@@ -34,6 +34,7 @@ use crate::tick::{Seq, Tick};
 use super::budget::Budget;
 use super::head::{BODIES_MAX, Content, EPOCHS, HEAD_BYTES_MAX, Head};
 use super::interest::{Outlook, Sight, Viewer};
+use super::ledger::Ledger;
 use super::publisher::{Publisher, stamp};
 use super::records::Records;
 use parts::Queue;
@@ -78,6 +79,13 @@ enum Plan {
         /// Whether the queue has everything that the client is not known to hold.
         is_all: bool,
     },
+}
+
+/// A snapshot that equals the known one that is so much older.
+#[derive(Clone, Copy, Debug)]
+struct Unsaid {
+    number: u32,
+    age: u8,
 }
 
 /// A keyframe on its way to the client by other means than datagrams of state.
@@ -142,13 +150,23 @@ pub struct Subscription {
     planned: Option<u32>,
     snapshot_ticks: u32,
     next_body: u8,
+    /// What is planned says no more than that what the client is known to hold still stands.
+    is_calm: bool,
+    /// The snapshot before the newest, if it was calm and nobody said so.
+    unsaid: Option<Unsaid>,
+    /// Whether the newest datagram spoke of the snapshot before.
+    has_more: bool,
     budget: Option<Budget>,
-    /// Datagrams so far: one per tick.
-    datagrams: u32,
-    /// Datagrams between sending and ack, smoothed.
+    /// Ticks so far.
+    ticks: u32,
+    /// Whether this tick is counted already.
+    is_counted: bool,
+    /// Ticks between sending and ack, smoothed.
     round_trip: Option<u32>,
     wants_keyframe: bool,
     statistics: SubscriptionStatistics,
+    /// There while someone looks.
+    ledger: Option<Box<Ledger>>,
 }
 
 impl Subscription {
@@ -169,11 +187,16 @@ impl Subscription {
             planned: None,
             snapshot_ticks: 1,
             next_body: 0,
+            is_calm: false,
+            unsaid: None,
+            has_more: false,
             budget: None,
-            datagrams: 0,
+            ticks: 0,
+            is_counted: false,
             round_trip: None,
             wants_keyframe: false,
             statistics: SubscriptionStatistics::default(),
+            ledger: None,
         }
     }
 
@@ -192,6 +215,13 @@ impl Subscription {
     #[must_use]
     pub const fn statistics(&self) -> &SubscriptionStatistics {
         &self.statistics
+    }
+
+    /// What the client was sent since [`Publisher::set_tally`] was switched on; `None` while it is
+    /// off, and before the first body.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_deref()
     }
 
     /// Bytes per second that the client may get now: its budget, less what loss took away.
@@ -214,10 +244,53 @@ impl Subscription {
         publisher.tick(self.moments[base].number)
     }
 
+    /// Begins a tick: whether there is something to say that the client is not known to hold. If
+    /// not, its datagram can be left out; one that goes out now and then all the same tells the
+    /// client that all is as it was.
+    pub fn begin_tick(&mut self, publisher: &mut Publisher) -> bool {
+        self.ticks = self.ticks.wrapping_add(1);
+        self.is_counted = true;
+        self.has_more = false;
+        let Some(number) = publisher.newest_number() else {
+            return false;
+        };
+        if self.pending.is_some() {
+            return false;
+        }
+        if self.planned != Some(number) {
+            self.look_at(publisher, number);
+        }
+        if self.is_calm || self.next_body >= BODIES_MAX {
+            return false;
+        }
+        match self.plan {
+            Plan::Done => false,
+            Plan::Same { .. } | Plan::Whole { .. } => true,
+            Plan::Parts { is_all } => {
+                if self.queue.is_empty() {
+                    is_all
+                } else {
+                    self.budget.as_ref().is_some_and(|it| it.tokens() > 0)
+                }
+            }
+        }
+    }
+
+    /// Whether another datagram should follow at once: the last one only said that until the
+    /// snapshot before nothing had changed, so that the client does not take the time without
+    /// datagrams for one in which things moved.
+    #[must_use]
+    pub const fn has_more(&self) -> bool {
+        self.has_more
+    }
+
     /// Appends the state body of datagram `seq`, at most `room` bytes, to `out`. Call it for every
-    /// datagram to the client, one per tick; none is needed while there are zero bytes to say.
+    /// datagram to the client: one per tick, or fewer and [`Subscription::begin_tick`] at each.
     pub fn write(&mut self, publisher: &mut Publisher, seq: Seq, room: usize, out: &mut Vec<u8>) {
-        self.datagrams = self.datagrams.wrapping_add(1);
+        if !core::mem::take(&mut self.is_counted) {
+            self.ticks = self.ticks.wrapping_add(1);
+        }
+        self.has_more = false;
         let Some(number) = publisher.newest_number() else {
             return;
         };
@@ -227,7 +300,7 @@ impl Subscription {
         if self.planned != Some(number) {
             self.look_at(publisher, number);
         }
-        if self.next_body >= BODIES_MAX {
+        if self.write_unsaid(seq, room, out) || self.next_body >= BODIES_MAX {
             return;
         }
         let start = out.len();
@@ -268,19 +341,8 @@ impl Subscription {
             }
         };
         let bytes = out.len() - start;
-        self.statistics.bytes += bytes as u64;
-        if let Some(budget) = &mut self.budget {
-            budget.spend(bytes);
-        }
-        let sent = Sent {
-            seq,
-            number,
-            index: self.next_body,
-            at: self.datagrams,
-        };
-        // What stands in the way had no answer for so long that it is lost.
-        self.on_stale(seq);
-        self.sent.push(sent, &self.queue.sent);
+        self.keep_account(publisher, bytes);
+        self.note_sent(seq, number, self.next_body, bytes);
         if let Some(moment) = self.moments.back_mut()
             && is_last
         {
@@ -289,6 +351,68 @@ impl Subscription {
         self.next_body += 1;
         if is_last {
             self.plan = Plan::Done;
+        }
+    }
+
+    /// Says, after snapshots without a datagram, that nothing had changed up to the one before.
+    fn write_unsaid(&mut self, seq: Seq, room: usize, out: &mut Vec<u8>) -> bool {
+        let Some(unsaid) = self.unsaid.take().filter(|_| room >= HEAD_BYTES_MAX) else {
+            return false;
+        };
+        let is_it = |moment: &&mut Moment| moment.number == unsaid.number;
+        let Some(moment) = self.moments.iter_mut().rev().find(is_it) else {
+            return false;
+        };
+        moment.last = Some(0);
+        self.queue.sent.clear();
+        let start = out.len();
+        let content = Content::Same { age: unsaid.age };
+        let head = Head {
+            index: 0,
+            ..self.head(unsaid.number, true, content)
+        };
+        head.write(out);
+        self.statistics.same += 1;
+        let bytes = out.len() - start;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.note(bytes, None);
+        }
+        self.note_sent(seq, unsaid.number, 0, bytes);
+        self.has_more = true;
+        true
+    }
+
+    /// Takes note of a body that was written, with what `queue.sent` says of entities.
+    fn note_sent(&mut self, seq: Seq, number: u32, index: u8, bytes: usize) {
+        self.statistics.bytes += bytes as u64;
+        if let Some(budget) = &mut self.budget {
+            budget.spend(bytes);
+        }
+        let sent = Sent {
+            seq,
+            number,
+            index,
+            at: self.ticks,
+        };
+        // What stands in the way had no answer for so long that it is lost.
+        self.on_stale(seq);
+        self.sent.push(sent, &self.queue.sent);
+    }
+
+    /// Notes where the bits of the body went that was just written, if someone looks.
+    fn keep_account(&mut self, publisher: &mut Publisher, bytes: usize) {
+        if publisher.tally().is_none() {
+            self.ledger = None;
+            return;
+        }
+        let ledger = self.ledger.get_or_insert_default();
+        match self.plan {
+            Plan::Whole { stored, .. } => {
+                ledger.note(bytes, publisher.stored_tally(stored, self.next_body));
+            }
+            Plan::Done | Plan::Same { .. } | Plan::Parts { .. } => {
+                ledger.note(bytes, publisher.take_tally().as_ref());
+            }
         }
     }
 
@@ -311,7 +435,7 @@ impl Subscription {
             self.statistics.unknown_acks += 1;
             return;
         };
-        let trip = self.datagrams.wrapping_sub(sent.at);
+        let trip = self.ticks.wrapping_sub(sent.at);
         // It rises at once and falls slowly: sending again too late costs less than too often.
         self.round_trip = Some(
             self.round_trip
@@ -399,6 +523,8 @@ impl Subscription {
         self.sent.clear();
         self.planned = None;
         self.plan = Plan::Done;
+        self.is_calm = false;
+        self.unsaid = None;
         let newest = publisher.newest_number().unwrap_or(pending.number);
         let is_recent = newest.saturating_sub(pending.number) < BASE_AGE_MAX;
         if is_recent && publisher.snapshot(pending.number).is_some() {
@@ -431,6 +557,8 @@ impl Subscription {
         self.pending = None;
         self.planned = None;
         self.plan = Plan::Done;
+        self.is_calm = false;
+        self.unsaid = None;
         self.statistics.resets += 1;
     }
 

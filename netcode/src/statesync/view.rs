@@ -108,8 +108,11 @@ impl View {
         now: Time,
         received: impl Iterator<Item = (Tick, Time, &'a Arc<QuantizedSnapshot>)> + Clone,
     ) {
-        for (tick, arrived_at, _) in received.clone() {
-            self.note_arrival(tick, arrived_at);
+        let mut before = None;
+        for (tick, arrived_at, snapshot) in received.clone() {
+            let is_same = before.is_some_and(|before| Arc::ptr_eq(before, snapshot));
+            self.note_arrival(tick, arrived_at, is_same);
+            before = Some(snapshot);
         }
         let Some(newest) = self.newest else { return };
         let elapsed = i64::try_from(now.micros_since(self.at)).unwrap_or(i64::MAX);
@@ -142,7 +145,7 @@ impl View {
         self.place(shown_us);
     }
 
-    fn note_arrival(&mut self, tick: Tick, arrived_at: Time) {
+    fn note_arrival(&mut self, tick: Tick, arrived_at: Time, is_same: bool) {
         let Some(newest) = self.newest else {
             self.newest = Some(tick);
             let arrived = i64::try_from(arrived_at.micros()).unwrap_or(i64::MAX);
@@ -158,7 +161,9 @@ impl View {
         if self.distance_us == 0 || distance < self.distance_us {
             self.distance_us = distance;
         }
-        if distance > self.distance_us.saturating_mul(GAP_MAX) {
+        // Nothing was missed by showing for too long what has not changed; and a host with nothing
+        // to say says so less often.
+        if is_same || distance > self.distance_us.saturating_mul(GAP_MAX) {
             return;
         }
         if self.arrivals.len() >= ARRIVALS {

@@ -32,6 +32,8 @@ pub mod kind {
     pub const BULK: u8 = 0xc8;
     /// Which chunks arrived.
     pub const BULK_ACK: u8 = 0xc9;
+    /// A member speaks to another one.
+    pub const MESH: u8 = 0xd0;
 }
 
 /// Bits of the flags byte in an extended datagram; sections follow in this order.

@@ -29,6 +29,7 @@ impl Run {
                     watched.replaced.insert(tick.number());
                 }
                 Event::Desync(report) => self.desyncs.push(report),
+                Event::Inspected(it) => panic!("nobody looks at {it:?}"),
                 Event::ClaimRefused { slot, .. } => panic!("{slot:?} claimed something"),
                 Event::Healed { tick } => panic!("node {index} healed at {tick}"),
                 Event::Message {

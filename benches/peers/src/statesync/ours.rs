@@ -33,6 +33,9 @@ const BYTES_PER_SECOND: u32 = 4_000_000;
 
 const KINDS: [&str; 5] = ["position", "rotation", "velocity", "health", "state"];
 
+/// Snapshots after which a node says to a member that only watches that nothing has changed.
+const CALM_SNAPSHOTS: u32 = 4;
+
 /// Snapshots until every client must hold every entity.
 const JOIN_SNAPSHOTS_MAX: usize = 2000;
 
@@ -91,6 +94,9 @@ struct Client {
     subscription: Subscription,
     receiver: Receiver,
     seq: u32,
+    /// Whether a datagram went out at this tick, and when the newest one did.
+    is_due: bool,
+    sent_at: u32,
 }
 
 impl Session {
@@ -116,6 +122,8 @@ impl Session {
                     }),
                     receiver: Receiver::new(&schema, snapshot_ticks),
                     seq: 0,
+                    is_due: false,
+                    sent_at: 0,
                 }
             })
             .collect();
@@ -145,6 +153,12 @@ impl Session {
             let started = Instant::now();
             for (client, body) in self.clients.iter_mut().zip(&mut bodies) {
                 body.clear();
+                client.is_due = client.subscription.begin_tick(&mut self.publisher)
+                    || self.tick >= client.sent_at + CALM_SNAPSHOTS * self.snapshot_ticks;
+                if !client.is_due {
+                    continue;
+                }
+                client.sent_at = self.tick;
                 let seq = Seq::new(client.seq);
                 client
                     .subscription
@@ -152,6 +166,9 @@ impl Session {
             }
             took += started.elapsed();
             for (client, body) in self.clients.iter_mut().zip(&bodies) {
+                if !client.is_due {
+                    continue;
+                }
                 self.down.bytes += body.len() as u64 + FRAME_BYTES;
                 self.down.datagrams += 1;
                 if !body.is_empty() {

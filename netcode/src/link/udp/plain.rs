@@ -270,6 +270,11 @@ impl PlainEndpoint {
         Ok(())
     }
 
+    /// The path to this address, if there is one or one is under way.
+    pub(super) fn path_to(&self, address: SocketAddr) -> Option<Path> {
+        self.sessions.get(&address).map(|session| session.path)
+    }
+
     /// Where the other end of a path is.
     pub(super) fn remote(&self, path: Path) -> Option<SocketAddr> {
         self.routes.get(&path).copied()

@@ -35,6 +35,9 @@ const PREDICTED_MAX: usize = 32;
 /// holds.
 const STARVED_SNAPSHOTS: u32 = 6;
 
+/// Ticks for which one arrival stands, at most.
+const ARRIVAL_TICKS_MAX: u32 = 16;
+
 /// Microseconds between two requests for the whole state.
 const RESET_US: u64 = 1_000_000;
 
@@ -223,8 +226,12 @@ impl Client {
             }
         }
         if tick > follower.heard {
+            // As often as if there had been a datagram per tick: what is remembered spans a time.
+            let passed = tick.since(follower.heard).min(ARRIVAL_TICKS_MAX);
             follower.heard = tick;
-            self.arrivals.push(offset_of(core.rate, tick, now));
+            for _ in 0..passed {
+                self.arrivals.push(offset_of(core.rate, tick, now));
+            }
         }
         if let Some(hash) = datagram.hash
             && follower.promised.is_none_or(|known| known.tick < hash.tick)
@@ -313,7 +320,10 @@ impl Client {
             | Control::Activate(_)
             | Control::Transfer { .. }
             | Control::Reset
-            | Control::Behind(_) => Ok(Some(control)),
+            | Control::Behind(_)
+            | Control::Peer { .. }
+            | Control::Invite { .. }
+            | Control::Invitation { .. } => Ok(Some(control)),
         }
     }
 

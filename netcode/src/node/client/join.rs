@@ -1,7 +1,7 @@
 //! Getting in: Hello, Welcome, Refuse, and the slot that takes part.
 
 use super::{Client, NONCE_US, Phase, lead_limits};
-use crate::hash::keyed;
+use crate::hash::{keyed, public_seed};
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::limits::{IMAGES_MAX, JOIN_TICK_MAX, SLOTS_MAX, SNAPSHOT_TICKS_MAX};
 use crate::lockstep::{DelayControl, Exchange};
@@ -121,6 +121,11 @@ impl Client {
             slot,
             slots: welcome.slots,
             seed: welcome.seed,
+            public_seed: if follows {
+                welcome.seed
+            } else {
+                public_seed(welcome.seed)
+            },
             input_bytes,
             tick_rate: self.config.game.tick_rate,
             images: match (follows, slot) {

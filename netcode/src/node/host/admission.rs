@@ -177,7 +177,9 @@ impl Host {
             Some(holder) => {
                 if let Some(old) = holder.path {
                     self.say_bye(core, old, ByeReason::Replaced);
-                    self.guests.remove(&old);
+                    if let Some(guest) = self.guests.remove(&old) {
+                        self.close_account(core, &guest);
+                    }
                     self.doctor.forget(old);
                 }
                 holder.member
@@ -254,7 +256,11 @@ impl Host {
             member: member.0,
             slot: slot.map_or(u8::MAX, |slot| slot.0),
             slots: core.info.slots,
-            seed: core.info.seed,
+            seed: if tells_state {
+                core.info.public_seed
+            } else {
+                core.info.seed
+            },
             gate: u8::from(!self.is_paced()),
             desync_interval: core.info.desync_interval,
             images: core.info.images,
@@ -298,7 +304,11 @@ impl Host {
             behind,
             due: true,
             wants_state,
-            state_not_before: from.plus(behind),
+            state_not_before: if tells_state {
+                Tick::ZERO
+            } else {
+                from.plus(behind)
+            },
             transfer: None,
             transfers: first_transfer(hello.nonce),
             is_too_far_behind: false,

@@ -2,7 +2,9 @@
 
 use super::Host;
 use crate::id::Path;
+use crate::node::audience::Inspection;
 use crate::node::core::{Core, Todo};
+use crate::node::guest::Guest;
 use crate::session::control::Control;
 use crate::session::statistics::DropReason;
 use crate::state::Snapshot;
@@ -27,9 +29,35 @@ impl Host {
     }
 
     /// The state that clients may see is there.
-    pub(in crate::node) fn commit_publish(&mut self, core: &Core, snapshot: &Snapshot) {
+    pub(in crate::node) fn commit_publish(&mut self, core: &mut Core, snapshot: &Snapshot) {
         if let Some(audience) = &mut self.audience {
             audience.publish(core, snapshot, self.guests.values_mut());
+            audience.release(snapshot.tick, 0, self.guests.values_mut());
+        }
+    }
+
+    /// Begins to count what clients are sent, or stops to; false in lockstep.
+    pub(in crate::node) fn inspect(&mut self, on: bool) -> bool {
+        let Some(audience) = &mut self.audience else {
+            return false;
+        };
+        audience.inspect(on, self.guests.values_mut());
+        true
+    }
+
+    /// What each client was sent, while someone looks.
+    pub(in crate::node) fn inspections(&self) -> impl Iterator<Item = Inspection> {
+        let audience = self.audience.as_ref();
+        audience
+            .into_iter()
+            .flat_map(|audience| self.guests.values().map(move |guest| (audience, guest)))
+            .filter_map(|(audience, guest)| audience.inspection(guest))
+    }
+
+    /// The link of a guest is gone: tells what it was sent.
+    pub(super) fn close_account(&self, core: &mut Core, guest: &Guest) {
+        if let Some(audience) = &self.audience {
+            audience.tell_inspection(core, guest);
         }
     }
 
@@ -84,7 +112,10 @@ impl Host {
             | Control::Diverged { .. }
             | Control::Difference(_)
             | Control::Replaced { .. }
-            | Control::Final { .. } => Ok(Some(control)),
+            | Control::Final { .. }
+            | Control::Peer { .. }
+            | Control::Invite { .. }
+            | Control::Invitation { .. } => Ok(Some(control)),
         }
     }
 }

@@ -195,7 +195,7 @@ mod tests {
     }
 
     /// Entities 1 to 3 with who decides them.
-    fn publish(host: &mut Host, core: &Core, tick: u32, deciders: [Option<u8>; 3]) {
+    fn publish(host: &mut Host, core: &mut Core, tick: u32, deciders: [Option<u8>; 3]) {
         let mut state = Snapshot {
             tick: Tick::new(tick),
             kinds: vec![Default::default(); 2],
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn who_claims_what_it_does_not_decide_is_ignored_counted_and_reported_once() {
         let (mut host, mut core) = host();
-        publish(&mut host, &core, 3, [Some(1), Some(2), None]);
+        publish(&mut host, &mut core, 3, [Some(1), Some(2), None]);
         claim(&mut host, &mut core, 1, 1);
         for _ in 0..100 {
             claim(&mut host, &mut core, 1, 2);
@@ -250,8 +250,8 @@ mod tests {
     #[test]
     fn a_claim_that_crosses_a_transfer_is_no_lie() {
         let (mut host, mut core) = host();
-        publish(&mut host, &core, 3, [Some(1), None, None]);
-        publish(&mut host, &core, 6, [Some(2), None, None]);
+        publish(&mut host, &mut core, 3, [Some(1), None, None]);
+        publish(&mut host, &mut core, 6, [Some(2), None, None]);
         claim(&mut host, &mut core, 1, 1);
         claim(&mut host, &mut core, 2, 1);
         assert_eq!(pending(&mut host), [(2, 1, vec![9])]);
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn a_flood_of_claims_is_bounded() {
         let (mut host, mut core) = host();
-        publish(&mut host, &core, 3, [Some(1), None, None]);
+        publish(&mut host, &mut core, 3, [Some(1), None, None]);
         (0..10_000).for_each(|_| claim(&mut host, &mut core, 1, 1));
         assert_eq!(pending(&mut host).len(), CLAIMS_MAX * 4);
     }
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn what_the_rules_forbid_is_counted() {
         let (mut host, mut core) = host();
-        publish(&mut host, &core, 3, [Some(1), None, None]);
+        publish(&mut host, &mut core, 3, [Some(1), None, None]);
         for is_taken in [true, false] {
             claim(&mut host, &mut core, 1, 1);
             assert!(host.next_claim(Tick::ZERO).is_some());

@@ -33,6 +33,7 @@ impl Host {
         let Some(guest) = self.guests.remove(&path) else {
             return Err(DropReason::UnknownPath);
         };
+        self.close_account(core, &guest);
         self.doctor.forget(path);
         self.closing.push_back(path);
         let reason = if bye.reason == ByeReason::Ended && core.is_over() {
@@ -53,6 +54,7 @@ impl Host {
         let Some(guest) = self.guests.remove(&path) else {
             return;
         };
+        self.close_account(core, &guest);
         self.doctor.forget(path);
         self.closing.push_back(path);
         let member = guest.peer.member;
@@ -103,10 +105,13 @@ impl Host {
         self.closing.push_back(path);
     }
 
-    pub(in crate::node) fn leave(&mut self, core: &Core) {
+    pub(in crate::node) fn leave(&mut self, core: &mut Core) {
         let paths: Vec<Path> = self.guests.keys().copied().collect();
         for path in paths {
             self.say_bye(core, path, ByeReason::HostStops);
+        }
+        for guest in self.guests.values() {
+            self.close_account(core, guest);
         }
         self.guests.clear();
         self.leaving = true;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::delta::{Reference, WholeEnd};
+use crate::delta::{Reference, Tally, WholeEnd};
 use crate::id::NetId;
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::wire::bytes::put_varint;
@@ -22,6 +22,8 @@ struct Stored {
     bytes: Vec<u8>,
     /// Where each body ends.
     ends: Vec<usize>,
+    /// Where the bits of each body went, if someone looks.
+    tallies: Vec<Tally>,
     /// Whether the bodies are all there; otherwise they would have been more, or larger, than these
     /// limits say.
     is_whole: bool,
@@ -117,6 +119,7 @@ impl Publisher {
         let stored = &mut self.store.stored[at];
         stored.bytes.clear();
         stored.ends.clear();
+        stored.tallies.clear();
         stored.is_whole = false;
         stored.bodies_max = bodies_max;
         stored.bytes_max = bytes_max;
@@ -147,6 +150,10 @@ impl Publisher {
                 BODY_BYTES_MAX,
                 &mut stored.bytes,
             );
+            if let (Some(made), Some(tally)) = (&mut self.made, self.encoder.take_tally()) {
+                made.add(&tally);
+                stored.tallies.push(tally);
+            }
             match end {
                 WholeEnd::TooLarge(_) => return,
                 WholeEnd::Done => {
@@ -170,6 +177,11 @@ impl Publisher {
         let start = index.checked_sub(1).map_or(0, |before| stored.ends[before]);
         let body = &stored.bytes[start..stored.ends[index]];
         (body, index + 1 == stored.ends.len())
+    }
+
+    /// Where the bits of that body went, if someone looks.
+    pub(in super::super) fn stored_tally(&self, at: usize, index: u8) -> Option<&Tally> {
+        self.store.stored[at].tallies.get(usize::from(index))
     }
 
     /// The newest snapshot as `sight` shows it in one piece, behind the epoch and the tick.
@@ -198,6 +210,8 @@ impl Publisher {
             SNAPSHOT_BYTES_MAX,
             &mut bytes,
         );
+        // It is no body: the account of transfers has its bytes.
+        self.encoder.take_tally();
         if end != WholeEnd::Done {
             return None;
         }

@@ -29,7 +29,7 @@ const OVERDRAFT: usize = 128;
 const BITS_GUESS: u32 = 128;
 /// Bits of the record of a removal.
 const TOMBSTONE_BITS: u64 = 16;
-/// Datagrams without an answer after which something is sent again, until round trips are known.
+/// Ticks without an answer after which something is sent again, until round trips are known.
 const ANSWER_GUESS: u32 = 60;
 
 /// Growth of the debt per snapshot.
@@ -91,6 +91,11 @@ impl Queue {
         self.bits_per_entity
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.at == self.waiting.len()
+    }
+
     /// The next entities for a body with `room` bytes, by id ascending: as many as may fit, and some
     /// more. One that did not fit behind others comes first.
     fn chunk(&mut self, room: usize) -> Range<usize> {
@@ -137,7 +142,7 @@ impl Subscription {
                 continue;
             }
             let in_flight = record.flight.is_some_and(|flight| flight >= changed)
-                && self.datagrams.wrapping_sub(record.flight_at) < answer_after;
+                && self.ticks.wrapping_sub(record.flight_at) < answer_after;
             if !in_flight {
                 let is_own = !record.is_ghost
                     && (record.id.is_none()
@@ -279,7 +284,7 @@ impl Subscription {
         for waiting in &queue.waiting[queue.at..queue.at + pushed] {
             let record = &mut records.rows_mut()[waiting.record as usize];
             record.flight = Some(tick);
-            record.flight_at = self.datagrams;
+            record.flight_at = self.ticks;
             record.staked = record.staked.saturating_add(record.debt);
             record.debt = 0;
             record.is_touched = true;

@@ -8,7 +8,7 @@ use super::super::publisher::Publisher;
 use super::super::records::Records;
 use super::{
     BASE_AGE_MAX, BODIES_MAX, Budget, EPOCHS, GHOSTS_MAX, Moment, PARTS_AT_LEAST, Plan,
-    Subscription,
+    Subscription, Unsaid,
 };
 
 /// Distances from the base of the references next to it, the most useful first: one that tells of
@@ -24,9 +24,49 @@ impl Subscription {
         self.budget
             .get_or_insert_with(|| Budget::new(config.bytes_per_snapshot()))
             .accrue(passed);
+        // Nobody said that the snapshot before was calm: that has to be known if this one is not.
+        let was_calm = self.is_calm && self.next_body == 0 && passed == 1;
+        let before = self.planned.filter(|_| was_calm);
         self.planned = Some(number);
         self.next_body = 0;
         self.plan = Plan::Done;
+        self.is_calm = false;
+        self.unsaid = None;
+        self.choose(publisher, number);
+        self.is_calm = self.says_nothing_new(publisher, number);
+        if let Some(before) = before.filter(|_| !self.is_calm)
+            && let Some(base) = self.base()
+            && let base = &self.moments[base]
+            && base.number < before
+            && publisher.is_same(base.number, before)
+            && let mut moments = self.moments.iter().rev()
+            && moments.any(|it| it.number == before && it.sight.same(&base.sight))
+            && let Ok(age) = u8::try_from(before - base.number)
+        {
+            self.unsaid = Some(Unsaid {
+                number: before,
+                age,
+            });
+        }
+    }
+
+    /// Whether the client is known to hold what is planned to be said.
+    fn says_nothing_new(&self, publisher: &Publisher, number: u32) -> bool {
+        match self.plan {
+            Plan::Same { .. } => true,
+            Plan::Parts { is_all: true } if self.queue.is_empty() => {
+                let (Some(base), Some(now)) = (self.base(), self.moments.back()) else {
+                    return false;
+                };
+                let base = &self.moments[base];
+                publisher.is_same(base.number, number) && base.sight.same(&now.sight)
+            }
+            Plan::Done | Plan::Whole { .. } | Plan::Parts { .. } => false,
+        }
+    }
+
+    /// Chooses how the newest snapshot is told.
+    fn choose(&mut self, publisher: &mut Publisher, number: u32) {
         let sight = publisher.sight(&self.viewer, &mut self.outlook);
         let Some(snapshot) = publisher.snapshot(number).map(Arc::clone) else {
             return;
@@ -130,6 +170,7 @@ impl Subscription {
         self.epoch = (self.epoch + 1) % EPOCHS;
         self.statistics.resets += 1;
         self.sent.clear();
+        self.unsaid = None;
         let now = self.moments.pop_back();
         self.moments.clear();
         if let Some(now) = now.filter(|now| Some(now.number) == self.planned) {

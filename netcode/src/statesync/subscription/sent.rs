@@ -12,7 +12,7 @@ pub(super) struct Sent {
     pub(super) seq: Seq,
     pub(super) number: u32,
     pub(super) index: u8,
-    /// When it was sent, in datagrams.
+    /// When it was sent, in ticks.
     pub(super) at: u32,
 }
 

@@ -1,0 +1,758 @@
+//! The term machine of one node.
+//!
+//! What all roles share is here: facts about members, promises, adopting rosters, sending.
+//! `follower.rs` watches the host, `election.rs` stands and votes, `host.rs` keeps the lease and
+//! the roster, `standbys.rs` chooses who succeeds, `handover.rs` moves hosting as planned.
+
+mod election;
+mod follower;
+mod handover;
+mod host;
+mod known;
+mod standbys;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::id::{MemberId, Term};
+use crate::limits::{EVENTS_MAX, SUSPECT_US_MAX, TERM_SENDS_MAX};
+use crate::migration::api::{Authority, Decision, TermEvent, TermsStatistics};
+use crate::migration::certificate::{Certificate, ElectionKind};
+use crate::migration::message::TermMessage;
+use crate::migration::policy::HostPolicy;
+use crate::migration::roster::TermRoster;
+use crate::tick::{Tick, TickRate};
+use crate::time::Time;
+
+use self::election::{Attempt, Election};
+use self::follower::Follower;
+use self::handover::{Grant, Incoming};
+use self::host::Host;
+use self::known::{Beats, Known};
+
+/// How much earlier than the suspicion time a voter's word ends, in microseconds. Less than any
+/// lease's margin.
+const STICKY_MARGIN_US: u64 = 20_000;
+/// Round trip that is assumed before one is measured, in microseconds.
+const RTT_UNKNOWN_US: u64 = 100_000;
+/// Time between two times that somebody is told of a newer term, in microseconds.
+const NEWS_US: u64 = 30_000;
+
+/// Who a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The member.
+    pub member: MemberId,
+    /// Number of its process: another for each that joins under the same identity.
+    pub incarnation: u32,
+}
+
+/// The term machine; see the [module](super).
+///
+/// Call `heard`, `handle`, `handle_timeout` or a command, then drain `poll_decision` (carry each
+/// out before the next call that takes an [`Authority`]), `poll_send` and `poll_event`, and sleep
+/// until `poll_timeout`.
+#[derive(Debug)]
+pub struct Terms {
+    me: Identity,
+    policy: HostPolicy,
+    rate: TickRate,
+    /// The newest roster that it knows; of term 0 before the first.
+    roster: TermRoster,
+    /// Why its host is its host, as far as it was told.
+    certificate: Certificate,
+    /// What is of a lower term is refused.
+    promised: Term,
+    /// Whom it gave its vote in `promised`.
+    vote: Option<MemberId>,
+    /// The highest term that it has heard of.
+    highest: Term,
+    sticky: Option<Sticky>,
+    grant: Option<Grant>,
+    incoming: Option<Incoming>,
+    known: BTreeMap<MemberId, Known>,
+    beats: Beats,
+    role: Role,
+    attempt: Option<Attempt>,
+    election: Option<Election>,
+    /// A host's goodbye in the term of the roster.
+    farewell: Option<Farewell>,
+    /// What the host last said was safe, or this host found to be.
+    safe: Tick,
+    /// Silence after which the host is suspected, as it says.
+    suspect_us: u64,
+    /// When heartbeats, suspicions or requests go out again.
+    next_beat: Time,
+    next_report: Time,
+    load: (u16, u32),
+    outgoing: VecDeque<(MemberId, TermMessage)>,
+    decisions: VecDeque<Decision>,
+    events: VecDeque<TermEvent>,
+    statistics: TermsStatistics,
+}
+
+/// A voter's word: no vote for another than `to` before `until`.
+#[derive(Clone, Copy, Debug)]
+struct Sticky {
+    to: MemberId,
+    until: Time,
+}
+
+/// A host that left for ever, and for whom it votes.
+#[derive(Clone, Copy, Debug)]
+struct Farewell {
+    host: MemberId,
+    successor: Option<MemberId>,
+    position: Tick,
+    shown: Tick,
+}
+
+#[derive(Debug)]
+enum Role {
+    Follower(Follower),
+    Host(Box<Host>),
+    /// Left, or forked.
+    Over,
+}
+
+impl Terms {
+    /// The machine of the node that opens a session, or of one whose roster is known already.
+    #[must_use]
+    pub fn new(
+        me: Identity,
+        policy: HostPolicy,
+        rate: TickRate,
+        roster: TermRoster,
+        now: Time,
+    ) -> Self {
+        let mut terms = Self::join(me, policy, rate, now);
+        terms.promised = roster.term;
+        terms.highest = roster.term;
+        terms.learn_members(&roster, now);
+        terms.roster = roster;
+        if terms.roster.host == me.member && terms.is_member() {
+            terms.role = Role::Host(Box::new(Host::new(terms.roster.clone(), true, now)));
+        }
+        terms
+    }
+
+    /// The machine of a node that joins: it follows as soon as the host sends a roster.
+    #[must_use]
+    pub fn join(me: Identity, policy: HostPolicy, rate: TickRate, now: Time) -> Self {
+        let suspect_us = policy.suspect_us_max;
+        Self {
+            me,
+            policy,
+            rate,
+            roster: TermRoster::default(),
+            certificate: Certificate::default(),
+            promised: Term(0),
+            vote: None,
+            highest: Term(0),
+            sticky: None,
+            grant: None,
+            incoming: None,
+            known: BTreeMap::new(),
+            beats: Beats::default(),
+            role: Role::Follower(Follower::new(now)),
+            attempt: None,
+            election: None,
+            farewell: None,
+            safe: Tick::ZERO,
+            suspect_us,
+            next_beat: now,
+            next_report: now,
+            load: (0, 0),
+            outgoing: VecDeque::new(),
+            decisions: VecDeque::new(),
+            events: VecDeque::new(),
+            statistics: TermsStatistics::default(),
+        }
+    }
+
+    // ---- getters ----
+
+    /// The newest roster that this node knows; of term 0 before it knows one.
+    #[must_use]
+    pub const fn roster(&self) -> &TermRoster {
+        &self.roster
+    }
+
+    /// Why the host is the host, as far as this node was told.
+    #[must_use]
+    pub const fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// The term that this node follows or hosts.
+    #[must_use]
+    pub const fn term(&self) -> Term {
+        self.roster.term
+    }
+
+    /// Whatever is of a lower term must be dropped, even while no host of this one is known: this
+    /// node has voted, and what it said that it holds must stay true.
+    #[must_use]
+    pub fn fence(&self) -> Term {
+        if self.policy.ablation.no_fence {
+            return self.roster.term;
+        }
+        self.promised.max(self.roster.term)
+    }
+
+    /// The host of [`Terms::term`], if it is known.
+    #[must_use]
+    pub fn host(&self) -> Option<MemberId> {
+        (self.roster.term > Term(0)).then_some(self.roster.host)
+    }
+
+    /// Whether this node hosts. It may still be frozen; see [`Terms::may_act`].
+    #[must_use]
+    pub const fn is_host(&self) -> bool {
+        matches!(self.role, Role::Host(_))
+    }
+
+    /// Whether this node, as host, may emit anything authoritative now: it holds a lease.
+    #[must_use]
+    pub fn may_act(&self, now: Time) -> bool {
+        let Role::Host(host) = &self.role else {
+            return false;
+        };
+        self.attempt.is_none()
+            && self.election.is_none()
+            && self.promised == self.roster.term
+            && (host.lease_until > now || self.policy.ablation.no_lease)
+    }
+
+    /// Whether this node, as host, may run `tick` now: it may act, and no handover ends its term
+    /// before.
+    #[must_use]
+    pub fn may_run(&self, now: Time, tick: Tick) -> bool {
+        self.may_act(now) && self.switch_tick().is_none_or(|switch| tick < switch)
+    }
+
+    /// Host: the newest tick that every standby that counts holds. Follower: as the host last
+    /// said.
+    #[must_use]
+    pub const fn safe_tick(&self) -> Tick {
+        self.safe
+    }
+
+    /// Whether the host is suspected.
+    #[must_use]
+    pub const fn suspects(&self) -> bool {
+        match &self.role {
+            Role::Follower(follower) => follower.suspected_since.is_some(),
+            Role::Host(_) | Role::Over => false,
+        }
+    }
+
+    /// Whether this node is over: it left, or forked.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.role, Role::Over)
+    }
+
+    /// Counters.
+    #[must_use]
+    pub const fn statistics(&self) -> &TermsStatistics {
+        &self.statistics
+    }
+
+    /// Whether this very process is a member of the roster.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.roster
+            .member(self.me.member)
+            .is_some_and(|one| one.incarnation == self.me.incarnation)
+    }
+
+    // ---- facts ----
+
+    /// Something authentic arrived from this member. A host's tick datagrams of the current term
+    /// are heartbeats; [`Terms::handle`] knows itself which messages are.
+    pub fn heard(&mut self, now: Time, from: MemberId) {
+        if let Some(known) = self.known.get_mut(&from) {
+            known.heard_at = now;
+        }
+        if from == self.roster.host {
+            self.host_heard(now);
+        }
+    }
+
+    /// The round trip to a member, as measured by the node.
+    pub fn set_rtt(&mut self, member: MemberId, us: u64) {
+        if let Some(known) = self.known.get_mut(&member) {
+            known.rtt_us = Some(us.min(SUSPECT_US_MAX));
+        }
+    }
+
+    /// How this node copes: times that it stalled in the last minute, and the mean time that a
+    /// tick takes, in microseconds. It counts when standbys are chosen.
+    pub const fn set_load(&mut self, stalls: u16, tick_us: u32) {
+        self.load = (stalls, tick_us);
+    }
+
+    /// A message from a member, authenticated by its link.
+    pub fn handle(
+        &mut self,
+        now: Time,
+        from: MemberId,
+        message: &TermMessage,
+        authority: &impl Authority,
+    ) {
+        if self.is_over() || from == self.me.member {
+            return;
+        }
+        self.statistics.handled += 1;
+        if let Some(known) = self.known.get_mut(&from) {
+            known.heard_at = now;
+        }
+        match message {
+            TermMessage::Heartbeat {
+                term,
+                seq,
+                suspect_ms,
+                is_frozen,
+                tick: _,
+                safe,
+            } => {
+                if self.refuses(now, from, *term) {
+                    return;
+                }
+                if *term == self.roster.term && from == self.roster.host {
+                    self.safe = self.safe.max(*safe);
+                    self.suspect_us = u64::from(*suspect_ms) * 1000;
+                    self.heartbeat(now, *seq, *is_frozen, authority);
+                } else {
+                    self.statistics.ignored += 1;
+                }
+            }
+            TermMessage::NewTerm {
+                seq,
+                suspect_ms,
+                certificate,
+                roster,
+            } => {
+                self.highest = self.highest.max(roster.term);
+                if self.adopt(now, roster, Some(certificate), authority)
+                    || roster.number() == self.roster.number()
+                {
+                    self.certificate = certificate.clone();
+                }
+                if self.refuses(now, from, roster.term) {
+                    return;
+                }
+                let is_hosts = from == self.roster.host && roster.term == self.roster.term;
+                if is_hosts && *seq > 0 && !self.is_host() {
+                    self.suspect_us = u64::from(*suspect_ms) * 1000;
+                    self.heartbeat(now, *seq, false, authority);
+                }
+            }
+            TermMessage::RosterUpdate { roster } => {
+                self.highest = self.highest.max(roster.term);
+                let is_news = self.adopt(now, roster, None, authority);
+                if is_news && from == self.roster.host && !self.is_host() {
+                    // The host waits for this ack.
+                    self.echo(now, 0, false, authority);
+                }
+            }
+            TermMessage::Echo {
+                term,
+                seq,
+                position,
+                version,
+            } => self.echoed(now, from, *term, *seq, position.tick, *version, authority),
+            TermMessage::Report {
+                reach,
+                median_us,
+                p95_us,
+                stalls,
+                tick_us,
+            } => {
+                let cost_us = standbys::cost_us(*median_us, *p95_us, *stalls, *tick_us);
+                if let Some(known) = self.known.get_mut(&from) {
+                    known.report = Some((*reach, cost_us));
+                }
+            }
+            TermMessage::Suspect {
+                promised,
+                position,
+                roster,
+            } => self.suspicion(now, from, *promised, position.tick, roster, authority),
+            TermMessage::VoteRequest {
+                term,
+                seq,
+                suspect_ms,
+                kind,
+                position,
+                roster,
+            } => {
+                let request = election::Request {
+                    term: *term,
+                    seq: *seq,
+                    suspect_us: u64::from(*suspect_ms) * 1000,
+                    kind: *kind,
+                    position: position.tick,
+                };
+                self.vote_asked(now, from, request, roster, authority);
+            }
+            TermMessage::Vote {
+                term,
+                seq,
+                position,
+                shown,
+                upto,
+                records,
+            } => {
+                let ballot = election::Ballot {
+                    position: *position,
+                    shown: *shown,
+                    upto: *upto,
+                    records: records.clone(),
+                };
+                self.voted(now, from, *term, *seq, ballot, authority);
+            }
+            TermMessage::Stale { promised } => self.learn_promise(from, *promised),
+            TermMessage::Prepare {
+                term,
+                target,
+                switch,
+            } => self.prepared(now, from, *term, *target, *switch),
+            TermMessage::Ready { term } => self.target_ready(now, from, *term),
+            TermMessage::Commit {
+                term,
+                target,
+                last,
+                hash,
+            } => self.committed(now, from, *term, *target, (*last, *hash), authority),
+            TermMessage::Abort { term } => self.aborted(now, from, *term),
+            TermMessage::Goodbye {
+                term,
+                successor,
+                position,
+                shown,
+            } => {
+                let farewell = Farewell {
+                    host: from,
+                    successor: *successor,
+                    position: position.tick,
+                    shown: *shown,
+                };
+                self.goodbye(now, *term, farewell, authority);
+            }
+        }
+        self.settle(now, authority);
+    }
+
+    /// Time has passed, or a tick has run.
+    pub fn handle_timeout(&mut self, now: Time, authority: &impl Authority) {
+        self.take_office(now, authority);
+        match &self.role {
+            Role::Host(_) => self.host_timeout(now, authority),
+            Role::Follower(_) => self.follower_timeout(now, authority),
+            Role::Over => return,
+        }
+        self.attempt_timeout(now, authority);
+        self.settle(now, authority);
+    }
+
+    /// Leaves: a host names who shall succeed, and stops for ever. The machine is over; what it
+    /// still has to say is in [`Terms::poll_send`], three times.
+    pub fn leave(&mut self, now: Time, authority: &impl Authority) {
+        if self.is_over() {
+            return;
+        }
+        let hosts = self.is_host();
+        let successor = if hosts { self.heir(now) } else { None };
+        let goodbye = TermMessage::Goodbye {
+            term: self.roster.term,
+            successor,
+            position: self.roster.lineage.position(authority.newest()),
+            shown: authority.shown(),
+        };
+        for id in self.others() {
+            if hosts || id == self.roster.host {
+                for _ in 0..3 {
+                    self.send(id, goodbye.clone());
+                }
+            }
+        }
+        (self.attempt, self.election, self.incoming) = (None, None, None);
+        self.role = Role::Over;
+    }
+
+    // ---- outputs ----
+
+    /// What the node must do, in order.
+    pub fn poll_decision(&mut self) -> Option<Decision> {
+        self.decisions.pop_front()
+    }
+
+    /// A message to a member. It may be lost.
+    pub fn poll_send(&mut self) -> Option<(MemberId, TermMessage)> {
+        let next = self.outgoing.pop_front()?;
+        self.statistics.sent += 1;
+        Some(next)
+    }
+
+    /// What happened.
+    pub fn poll_event(&mut self) -> Option<TermEvent> {
+        self.events.pop_front()
+    }
+
+    /// When [`Terms::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        if self.election.is_some() {
+            return Time::ZERO;
+        }
+        let role = match &self.role {
+            Role::Over => return Time::FAR,
+            Role::Host(host) => host.next_timeout(self.next_beat),
+            Role::Follower(follower) => self.follower_due(follower),
+        };
+        let attempt = self.attempt.as_ref();
+        role.min(attempt.map_or(Time::FAR, |attempt| attempt.deadline.min(self.next_beat)))
+    }
+
+    // ---- promises ----
+
+    /// Whether something of `term` is too old; then the sender is told.
+    fn refuses(&mut self, now: Time, from: MemberId, term: Term) -> bool {
+        let fence = self.promised.max(self.roster.term);
+        if term >= fence {
+            return false;
+        }
+        self.statistics.ignored += 1;
+        if self.roster.term > term {
+            self.send_news(now, from);
+        }
+        if self.promised > term {
+            self.send(
+                from,
+                TermMessage::Stale {
+                    promised: self.promised,
+                },
+            );
+        }
+        true
+    }
+
+    /// Whether a vote for `candidate` breaks no word now.
+    fn may_vote_for(&self, now: Time, candidate: MemberId) -> bool {
+        if self.policy.ablation.no_stickiness {
+            return true;
+        }
+        let held = |to: MemberId, until: Time| to != candidate && until > now;
+        let by_echo = self.sticky.is_some_and(|one| held(one.to, one.until));
+        let by_grant = self.grant.is_some_and(|one| held(one.target, one.until));
+        !by_echo && !by_grant
+    }
+
+    /// Gives the word not to vote for another than `to` for so long.
+    fn stick(&mut self, now: Time, to: MemberId, suspect_us: u64) {
+        let until = now.plus_micros(suspect_us.saturating_sub(STICKY_MARGIN_US));
+        let before = self.sticky.filter(|one| one.to == to);
+        let until = before.map_or(until, |one| one.until.max(until));
+        self.sticky = Some(Sticky { to, until });
+    }
+
+    fn learn_promise(&mut self, from: MemberId, promised: Term) {
+        self.highest = self.highest.max(promised);
+        if let Some(known) = self.known.get_mut(&from) {
+            known.promised = known.promised.max(promised);
+        }
+    }
+
+    // ---- rosters ----
+
+    /// Takes over a roster that is newer than its own; true if it was.
+    fn adopt(
+        &mut self,
+        now: Time,
+        roster: &TermRoster,
+        certificate: Option<&Certificate>,
+        authority: &impl Authority,
+    ) -> bool {
+        if roster.number() <= self.roster.number() {
+            return false;
+        }
+        if roster.term == self.roster.term {
+            // Only the host makes versions, and it knows its own.
+            if self.is_host() || roster.host != self.roster.host {
+                return false;
+            }
+            self.learn_members(roster, now);
+            self.roster = roster.clone();
+            return true;
+        }
+        // A vote for oneself binds nobody once one has given up.
+        let promised = self
+            .attempt
+            .as_ref()
+            .map_or(self.promised, |one| one.before.0);
+        if roster.term < promised || !self.decisions.is_empty() {
+            return false;
+        }
+        self.follow(now, roster, certificate, authority);
+        true
+    }
+
+    fn follow(
+        &mut self,
+        now: Time,
+        roster: &TermRoster,
+        certificate: Option<&Certificate>,
+        authority: &impl Authority,
+    ) {
+        let newest = authority.newest();
+        let is_first = self.roster.term == Term(0);
+        let keep = if is_first {
+            Some(newest)
+        } else {
+            self.roster.lineage.common(newest, &roster.lineage)
+        };
+        let kept = keep.unwrap_or(Tick::ZERO);
+        if kept < newest {
+            self.event(TermEvent::LostTicks {
+                first: kept.next(),
+                last: newest,
+            });
+        }
+        if self.is_host() {
+            self.handover_lost();
+            self.decisions.push_back(Decision::StepDown {
+                term: self.roster.term,
+                last: keep,
+            });
+        }
+        let before = self.roster.host;
+        self.learn_members(roster, now);
+        self.roster = roster.clone();
+        self.certificate = certificate.cloned().unwrap_or_default();
+        (self.promised, self.vote) = (roster.term, None);
+        self.highest = self.highest.max(roster.term);
+        (self.attempt, self.election, self.incoming) = (None, None, None);
+        (self.farewell, self.grant) = (None, None);
+        self.safe = self.safe.min(self.roster.lineage.base());
+        self.role = Role::Follower(Follower::new(now));
+        self.suspect_us = self.suspect_us.max(self.own_suspect_us());
+        self.statistics.terms += 1;
+        self.decisions.push_back(Decision::Follow {
+            term: roster.term,
+            host: roster.host,
+            kind: roster.kind,
+            base: roster.lineage.base(),
+            start: roster.start,
+            keep,
+        });
+        if !is_first {
+            self.host_changed(before);
+        }
+    }
+
+    fn host_changed(&mut self, before: MemberId) {
+        self.event(TermEvent::HostChanged {
+            term: self.roster.term,
+            host: self.roster.host,
+            before,
+            kind: self.roster.kind,
+            data_loss_possible: self.roster.kind == ElectionKind::Unclean,
+        });
+    }
+
+    /// Keeps facts about those in `roster` only; a new process of a member is a stranger.
+    fn learn_members(&mut self, roster: &TermRoster, now: Time) {
+        let mut known = core::mem::take(&mut self.known);
+        for member in &roster.members {
+            let before = known.remove(&member.id);
+            let same = before.filter(|one| one.incarnation == member.incarnation);
+            let facts = same.unwrap_or_else(|| Known::new(member.incarnation, now));
+            self.known.insert(member.id, facts);
+        }
+    }
+
+    // ---- sending ----
+
+    fn others(&self) -> Vec<MemberId> {
+        let others = self.roster.members.iter().map(|one| one.id);
+        others.filter(|&id| id != self.me.member).collect()
+    }
+
+    fn send(&mut self, to: MemberId, message: TermMessage) {
+        if self.outgoing.len() >= TERM_SENDS_MAX {
+            self.outgoing.pop_front();
+            self.statistics.overflowed += 1;
+        }
+        self.outgoing.push_back((to, message));
+    }
+
+    fn event(&mut self, event: TermEvent) {
+        if self.events.len() >= EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// Tells somebody of the term that it does not know, now and then.
+    fn send_news(&mut self, now: Time, to: MemberId) {
+        if let Some(known) = self.known.get_mut(&to) {
+            if now.micros_since(known.news_at) < NEWS_US {
+                return;
+            }
+            known.news_at = now;
+        }
+        let news = TermMessage::NewTerm {
+            seq: 0,
+            suspect_ms: self.suspect_ms(),
+            certificate: self.certificate.clone(),
+            roster: self.roster.clone(),
+        };
+        self.send(to, news);
+    }
+
+    // ---- times ----
+
+    /// The longest round trip to a voter, in microseconds.
+    fn rtt_max_us(&self) -> u64 {
+        let voters = self.roster.voters().filter(|&id| id != self.me.member);
+        let heard = voters.filter_map(|id| self.known.get(&id));
+        let longest = heard.filter_map(Known::rtt_us).max();
+        longest.unwrap_or(RTT_UNKNOWN_US)
+    }
+
+    /// The suspicion time that suits what this node measures, in microseconds; whole milliseconds.
+    fn own_suspect_us(&self) -> u64 {
+        let alone = self.roster.voter_count() <= 1;
+        let rtt_us = if alone { 0 } else { self.rtt_max_us() };
+        let us =
+            (2 * rtt_us + 50_000).clamp(self.policy.suspect_us_min, self.policy.suspect_us_max);
+        us.next_multiple_of(1000)
+    }
+
+    fn suspect_ms(&self) -> u16 {
+        u16::try_from(self.suspect_us / 1000).unwrap_or(u16::MAX)
+    }
+
+    /// Time between two heartbeats, suspicions or requests, in microseconds.
+    fn beat_us(&self) -> u64 {
+        let lease_us = self.suspect_us.saturating_sub(self.policy.lease_margin_us);
+        let room_us = lease_us.saturating_sub(self.rtt_max_us() + 10_000);
+        (room_us / 3).clamp(self.policy.heartbeat_us_min, self.policy.heartbeat_us_max)
+    }
+
+    /// Ends a mutation: what follows from the facts, and the checks of tests.
+    fn settle(&mut self, now: Time, authority: &impl Authority) {
+        if self.is_host() {
+            self.tell_lease(now, authority);
+        }
+        debug_assert!(
+            self.promised >= self.roster.term,
+            "a term without a promise"
+        );
+        debug_assert!(
+            self.known.len() <= self.roster.members.len(),
+            "facts of strangers"
+        );
+    }
+}

@@ -1,0 +1,327 @@
+//! Watching a host: echoes, suspicion, and what follows from it.
+
+use crate::id::{MemberId, Term};
+use crate::migration::api::{Authority, Decision, TermEvent};
+use crate::migration::detector::Detector;
+use crate::migration::message::TermMessage;
+use crate::migration::roster::TermRoster;
+use crate::tick::Tick;
+use crate::time::Time;
+
+use super::{Farewell, RTT_UNKNOWN_US, Role, Terms};
+
+/// Time between two reports to the host, in microseconds.
+const REPORT_US: u64 = 1_000_000;
+
+/// A node that does not host.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) detector: Detector,
+    pub(super) suspected_since: Option<Time>,
+    /// Since when enough others suspect the host, too.
+    pub(super) quorum_since: Option<Time>,
+    /// It does not stand for election before.
+    pub(super) stands_not_before: Time,
+    /// Elections that it stood for in vain since it followed anybody.
+    pub(super) failed: u32,
+}
+
+impl Follower {
+    pub(super) fn new(now: Time) -> Self {
+        let mut detector = Detector::default();
+        detector.restart(now);
+        Self {
+            detector,
+            suspected_since: None,
+            quorum_since: None,
+            stands_not_before: Time::ZERO,
+            failed: 0,
+        }
+    }
+}
+
+impl Terms {
+    /// What this node holds of the history that it follows, also while a decision to drop some
+    /// has not been carried out.
+    pub(super) fn holds(&self, authority: &impl Authority) -> Tick {
+        let newest = authority.newest();
+        let kept = self.decisions.iter().filter_map(|decision| {
+            if let Decision::Follow { keep, .. } = decision {
+                Some(keep.unwrap_or(Tick::ZERO))
+            } else {
+                None
+            }
+        });
+        kept.fold(newest, Tick::min)
+    }
+
+    /// Silence after which this node suspects its host, in microseconds.
+    fn patience_us(&self, follower: &Follower) -> u64 {
+        self.suspect_us
+            .max(follower.detector.patience_us())
+            .clamp(self.policy.suspect_us_min, self.policy.suspect_us_max)
+    }
+
+    /// Whether the host of the roster has stopped for ever: it said goodbye, or this is it.
+    pub(super) fn host_is_gone(&self) -> bool {
+        self.farewell.is_some() || self.is_retired()
+    }
+
+    /// Whether this node was the host of the roster's term, and hosts no more.
+    pub(super) fn is_retired(&self) -> bool {
+        self.roster.host == self.me.member && self.is_member() && !self.is_host()
+    }
+
+    /// A sign of life of the host.
+    pub(super) fn host_heard(&mut self, now: Time) {
+        if self.promised != self.roster.term || self.farewell.is_some() {
+            return;
+        }
+        let host = self.roster.host;
+        if let Role::Follower(follower) = &mut self.role {
+            if follower.suspected_since.take().is_some() {
+                follower.detector.skip(now);
+                (follower.quorum_since, follower.failed) = (None, 0);
+                self.event(TermEvent::SuspicionEnded { host });
+            } else {
+                follower.detector.heard(now);
+            }
+        }
+    }
+
+    /// A heartbeat of the host of the roster, in its term.
+    pub(super) fn heartbeat(
+        &mut self,
+        now: Time,
+        seq: u32,
+        is_frozen: bool,
+        authority: &impl Authority,
+    ) {
+        if self.is_host() || self.farewell.is_some() {
+            return;
+        }
+        if !is_frozen {
+            self.host_heard(now);
+        } else if self.suspects() {
+            // Whoever has lost patience waits for an election, and is free to vote in it.
+            return;
+        }
+        self.echo(now, seq, true, authority);
+    }
+
+    /// Tells the host that it was heard, what this node holds, and gives the word that goes with it.
+    pub(super) fn echo(&mut self, now: Time, seq: u32, sticks: bool, authority: &impl Authority) {
+        if self.promised != self.roster.term || self.is_host() {
+            return;
+        }
+        if sticks {
+            self.stick(now, self.roster.host, self.suspect_us);
+        }
+        let echo = TermMessage::Echo {
+            term: self.roster.term,
+            seq,
+            position: self.roster.lineage.position(self.holds(authority)),
+            version: self.roster.version,
+        };
+        self.send(self.roster.host, echo);
+    }
+
+    pub(super) fn follower_timeout(&mut self, now: Time, authority: &impl Authority) {
+        let Role::Follower(follower) = &self.role else {
+            return;
+        };
+        if self.roster.term == Term(0) {
+            return;
+        }
+        let silent_us = now.micros_since(follower.detector.heard_at());
+        let is_late = silent_us >= self.patience_us(follower) || self.farewell.is_some();
+        if follower.suspected_since.is_none() && is_late && self.is_member() {
+            self.suspect(now);
+        }
+        if now >= self.next_report {
+            self.next_report = now.plus_micros(REPORT_US);
+            self.report();
+        }
+        if now >= self.next_beat {
+            if self.suspects() {
+                self.next_beat = now.plus_micros(self.beat_us());
+                self.tell_suspicion(authority);
+            } else if self.incoming.is_some() {
+                self.next_beat = now.plus_micros(self.beat_us());
+            }
+            self.handover_beat(now, authority);
+        }
+        self.settle_incoming(now, authority);
+        self.consider_standing(now, authority);
+        self.consider_fork(now, authority);
+    }
+
+    fn suspect(&mut self, now: Time) {
+        let host = self.roster.host;
+        if let Role::Follower(follower) = &mut self.role {
+            follower.suspected_since = Some(now);
+            follower.quorum_since = None;
+        }
+        // The host will not commit any more, or is gone: what it prepared is void.
+        if self.promised == self.roster.term {
+            self.incoming = None;
+        }
+        self.next_beat = now;
+        self.event(TermEvent::HostSuspected { host });
+    }
+
+    fn tell_suspicion(&mut self, authority: &impl Authority) {
+        let suspicion = TermMessage::Suspect {
+            promised: self
+                .promised
+                .max(self.grant.map_or(Term(0), |grant| grant.term)),
+            position: self.roster.lineage.position(self.holds(authority)),
+            roster: self.roster.clone(),
+        };
+        for id in self.others() {
+            let decides = self.roster.is_voter(id) || self.roster.is_standby(id);
+            if decides || id == self.roster.host {
+                self.send(id, suspicion.clone());
+            }
+        }
+    }
+
+    /// A member suspects the host of the roster that it knows.
+    pub(super) fn suspicion(
+        &mut self,
+        now: Time,
+        from: MemberId,
+        promised: Term,
+        position: Tick,
+        roster: &TermRoster,
+        authority: &impl Authority,
+    ) {
+        self.learn_promise(from, promised);
+        self.highest = self.highest.max(roster.term);
+        if !self.policy.ablation.no_gossip {
+            self.adopt(now, roster, None, authority);
+        }
+        if roster.number() < self.roster.number() && !self.policy.ablation.no_gossip {
+            self.send_news(now, from);
+        }
+        if roster.term != self.roster.term {
+            return;
+        }
+        if let Some(known) = self.known.get_mut(&from) {
+            known.suspects_at = Some(now);
+            known.position = position;
+        }
+        self.consider_standing(now, authority);
+    }
+
+    /// Whether a member's suspicion still counts.
+    pub(super) fn is_suspecting(&self, now: Time, id: MemberId) -> bool {
+        let fresh_us = 3 * self.policy.heartbeat_us_max + 50_000;
+        let known = self.known.get(&id);
+        known
+            .and_then(|one| one.suspects_at)
+            .is_some_and(|at| now.micros_since(at) < fresh_us)
+    }
+
+    /// The host, or another member, leaves for ever.
+    pub(super) fn goodbye(
+        &mut self,
+        now: Time,
+        term: Term,
+        farewell: Farewell,
+        authority: &impl Authority,
+    ) {
+        let from = farewell.host;
+        if self.is_host() {
+            self.member_left(from);
+            return;
+        }
+        if from != self.roster.host || term != self.roster.term || self.farewell.is_some() {
+            return;
+        }
+        self.farewell = Some(farewell);
+        // It stopped before it said so: the word given to it is void.
+        if self.sticky.is_some_and(|one| one.to == from) {
+            self.sticky = None;
+        }
+        (self.incoming, self.grant) = (None, None);
+        if !self.suspects() && self.is_member() {
+            self.suspect(now);
+        }
+        self.follower_timeout(now, authority);
+    }
+
+    fn report(&mut self) {
+        let mut trips: Vec<u64> = Vec::new();
+        let mut reach = 0_u8;
+        for id in self.others() {
+            let Some(rtt_us) = self.known.get(&id).and_then(|one| one.mean_rtt_us()) else {
+                continue;
+            };
+            trips.push(rtt_us);
+            reach = reach.saturating_add(u8::from(self.roster.is_voter(id)));
+        }
+        reach = reach.saturating_add(u8::from(self.roster.is_voter(self.me.member)));
+        trips.sort_unstable();
+        let small = |us: u64| u32::try_from(us).unwrap_or(u32::MAX);
+        let at = |percent: usize| {
+            let index = (trips.len() * percent / 100).min(trips.len().saturating_sub(1));
+            small(trips.get(index).copied().unwrap_or(RTT_UNKNOWN_US))
+        };
+        let report = TermMessage::Report {
+            reach,
+            median_us: at(50),
+            p95_us: at(95),
+            stalls: self.load.0,
+            tick_us: self.load.1,
+        };
+        self.send(self.roster.host, report);
+    }
+
+    fn consider_fork(&mut self, now: Time, authority: &impl Authority) {
+        let Role::Follower(follower) = &self.role else {
+            return;
+        };
+        let waited = |us: u64| {
+            let since = follower.suspected_since;
+            since.is_some_and(|since| now.micros_since(since) >= us)
+        };
+        let is_due = self.policy.fork_after_us.is_some_and(waited);
+        let may = self.policy.can_host && self.is_member() && self.attempt.is_none();
+        let few = self.roster.voter_count() <= 2 || self.policy.fork_minority;
+        if is_due && may && few && self.election.is_none() && self.decisions.is_empty() {
+            self.fork(authority);
+        }
+    }
+
+    /// Goes on alone, in a session of its own.
+    pub(super) fn fork(&mut self, authority: &impl Authority) {
+        let newest = self.holds(authority);
+        self.role = Role::Over;
+        self.event(TermEvent::Forked);
+        self.decisions.push_back(Decision::Fork {
+            term: Term(self.highest.max(self.promised).0 + 1),
+            base: newest,
+            start: newest.max(authority.shown()).next(),
+        });
+    }
+
+    pub(super) fn follower_due(&self, follower: &Follower) -> Time {
+        if self.roster.term == Term(0) {
+            return Time::FAR;
+        }
+        let late_at = follower
+            .detector
+            .heard_at()
+            .plus_micros(self.patience_us(follower));
+        let busy = follower.suspected_since.is_some() || self.incoming.is_some();
+        let due = if busy {
+            self.next_beat
+        } else if self.is_member() {
+            late_at
+        } else {
+            Time::FAR
+        };
+        due.min(self.next_report)
+    }
+}

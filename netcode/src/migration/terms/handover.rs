@@ -1,0 +1,565 @@
+//! Moving hosting as planned.
+//!
+//! The host says to whom; voters grant their vote to the target on the condition that the host
+//! commits; the target asks for these grants again and again, so that it holds a lease by the time
+//! that it begins. The host stops for ever and commits; the target takes over at the next tick.
+
+use std::collections::BTreeMap;
+
+use crate::id::{MemberId, Term};
+use crate::migration::api::{Authority, Decision, HandoverError, HandoverFailure, TermEvent};
+use crate::migration::certificate::ElectionKind;
+use crate::migration::message::TermMessage;
+use crate::tick::Tick;
+use crate::time::Time;
+
+use super::election::{Ballot, Request};
+use super::follower::Follower;
+use super::{Role, STICKY_MARGIN_US, Terms};
+
+/// Time for a target to become ready, in microseconds.
+const PATIENCE_US: u64 = 2_000_000;
+/// Ticks that a target may be behind.
+const LAG_TICKS_MAX: u32 = 2;
+/// Ticks by which the switch moves if the target is not ready at it.
+const POSTPONE_TICKS: u32 = 4;
+
+/// A handover, on the host.
+#[derive(Debug)]
+pub(super) struct Handover {
+    pub(super) target: MemberId,
+    /// The target's term, once it was prepared.
+    pub(super) term: Option<Term>,
+    pub(super) switch: Tick,
+    deadline: Time,
+    ready_at: Option<Time>,
+}
+
+/// A vote that counts if the host commits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grant {
+    pub(super) term: Term,
+    pub(super) target: MemberId,
+    pub(super) switch: Tick,
+    pub(super) until: Time,
+    /// What the host has said when it stopped.
+    pub(super) commit: Option<(Tick, u64)>,
+}
+
+/// A handover, on its target.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) term: Term,
+    pub(super) ballots: BTreeMap<MemberId, Ballot>,
+}
+
+impl Terms {
+    // ---- host ----
+
+    /// Host: hands over to `target`, or to the best successor. Says to whom.
+    ///
+    /// # Errors
+    /// If that cannot begin; see [`HandoverError`].
+    pub fn request_handover(
+        &mut self,
+        now: Time,
+        target: Option<MemberId>,
+    ) -> Result<MemberId, HandoverError> {
+        if !self.may_act(now) {
+            return Err(HandoverError::NotHost);
+        }
+        let target = target
+            .or_else(|| self.heir(now))
+            .ok_or(HandoverError::Nobody)?;
+        let able = self.roster.member(target).is_some_and(|one| one.can_host);
+        if !able || target == self.me.member {
+            return Err(HandoverError::CannotHost(target));
+        }
+        let Role::Host(host) = &mut self.role else {
+            return Err(HandoverError::NotHost);
+        };
+        if host.handover.is_some() {
+            return Err(HandoverError::UnderWay);
+        }
+        host.handover = Some(Handover {
+            target,
+            term: None,
+            switch: Tick::MAX,
+            deadline: now.plus_micros(PATIENCE_US),
+            ready_at: None,
+        });
+        self.next_beat = now;
+        Ok(target)
+    }
+
+    /// Host: calls a handover off. Nothing happens if none is under way, or if it is too late.
+    pub fn cancel_handover(&mut self) {
+        self.abort_handover(HandoverFailure::CalledOff);
+    }
+
+    /// The member that is about to host, and the first tick that it will host as planned: inputs
+    /// from there on go to both.
+    #[must_use]
+    pub fn handover_target(&self) -> Option<(MemberId, Tick)> {
+        match &self.role {
+            Role::Host(host) => {
+                let handover = host.handover.as_ref()?;
+                handover.term.map(|_| (handover.target, handover.switch))
+            }
+            Role::Follower(_) => {
+                let grant = self.grant.filter(|one| one.term > self.roster.term)?;
+                Some((grant.target, grant.switch))
+            }
+            Role::Over => None,
+        }
+    }
+
+    /// The first tick that this host does not run any more.
+    pub(super) fn switch_tick(&self) -> Option<Tick> {
+        match &self.role {
+            Role::Host(host) => host.handover.as_ref().map(|handover| handover.switch),
+            Role::Follower(_) | Role::Over => None,
+        }
+    }
+
+    fn abort_handover(&mut self, reason: HandoverFailure) {
+        let Role::Host(host) = &mut self.role else {
+            return;
+        };
+        let Some(handover) = host.handover.take() else {
+            return;
+        };
+        self.event(TermEvent::HandoverAborted {
+            target: handover.target,
+            reason,
+        });
+        if let Some(term) = handover.term {
+            for id in self.others() {
+                for _ in 0..2 {
+                    self.send(id, TermMessage::Abort { term });
+                }
+            }
+        }
+    }
+
+    /// This host has lost its term, or is about to.
+    pub(super) fn handover_lost(&mut self) {
+        self.abort_handover(HandoverFailure::LostLease);
+    }
+
+    /// Host: prepares, waits, and commits at the switch tick.
+    pub(super) fn handover_progress(&mut self, now: Time, authority: &impl Authority) {
+        let acts = self.may_act(now);
+        let settled = self.is_roster_settled();
+        let newest = authority.newest();
+        let rtt_us = self.rtt_max_us();
+        let highest = self.highest;
+        let roster_term = self.roster.term;
+        let beat_us = self.beat_us();
+        let Role::Host(host) = &mut self.role else {
+            return;
+        };
+        let Some(handover) = &mut host.handover else {
+            return;
+        };
+        let (target, deadline) = (handover.target, handover.deadline);
+        let Some(term) = handover.term else {
+            let is_standby = self.roster.is_standby(target);
+            let known = self.known.get(&target);
+            let is_near = known.is_some_and(|one| {
+                one.term == roster_term
+                    && newest.since(one.held)
+                        <= self.rate.ticks_in_us_ceil(rtt_us) + LAG_TICKS_MAX + 2
+            });
+            if acts && settled && is_standby && is_near {
+                let lead_us = rtt_us + rtt_us / 2 + 2 * beat_us;
+                handover.term = Some(Term(highest.max(roster_term).0 + 1));
+                handover.switch = newest.plus(self.rate.ticks_in_us_ceil(lead_us) + 1);
+                self.highest = Term(highest.max(roster_term).0 + 1);
+                self.next_beat = now;
+            } else if now >= deadline {
+                self.abort_handover(HandoverFailure::NotReady);
+            } else if !acts {
+                self.abort_handover(HandoverFailure::LostLease);
+            }
+            return;
+        };
+        if !acts {
+            self.abort_handover(HandoverFailure::LostLease);
+            return;
+        }
+        let fresh_us = 3 * beat_us + 10_000;
+        let is_ready = handover
+            .ready_at
+            .is_some_and(|at| now.micros_since(at) < fresh_us);
+        if newest.next() < handover.switch {
+            if now >= deadline && !is_ready {
+                self.abort_handover(HandoverFailure::NotReady);
+            }
+            return;
+        }
+        if is_ready {
+            self.commit_handover(now, term, target, authority);
+        } else if now >= deadline {
+            self.abort_handover(HandoverFailure::NotReady);
+        } else {
+            handover.switch = newest.plus(POSTPONE_TICKS);
+        }
+    }
+
+    fn commit_handover(
+        &mut self,
+        now: Time,
+        term: Term,
+        target: MemberId,
+        authority: &impl Authority,
+    ) {
+        let last = authority.newest();
+        let commit = (last, authority.hash(last).unwrap_or(0));
+        let (switch, until) = (last.next(), now);
+        self.grant = Some(Grant {
+            term,
+            target,
+            switch,
+            until,
+            commit: Some(commit),
+        });
+        if self.policy.ablation.act_after_commit {
+            if let Role::Host(host) = &mut self.role {
+                host.handover = None;
+            }
+        } else {
+            (self.promised, self.vote) = (term, Some(target));
+            self.stick(now, target, self.suspect_us);
+            self.role = Role::Follower(Follower::new(now));
+            self.decisions.push_back(Decision::StepDown {
+                term: self.roster.term,
+                last: Some(last),
+            });
+        }
+        self.next_beat = now;
+        for _ in 0..2 {
+            self.tell_commit();
+        }
+        self.next_beat = now.plus_micros(self.beat_us());
+    }
+
+    /// The host that has stopped: to all, until the target's term begins.
+    fn tell_commit(&mut self) {
+        let Some(grant) = self.grant else {
+            return;
+        };
+        let Some((last, hash)) = grant.commit else {
+            return;
+        };
+        let commit = TermMessage::Commit {
+            term: grant.term,
+            target: grant.target,
+            last,
+            hash,
+        };
+        for id in self.others() {
+            self.send(id, commit.clone());
+        }
+    }
+
+    /// What goes out with heartbeats while a handover is under way.
+    pub(super) fn handover_beat(&mut self, now: Time, authority: &impl Authority) {
+        match &self.role {
+            Role::Host(host) => {
+                let Some(handover) = &host.handover else {
+                    return;
+                };
+                let Some(term) = handover.term else {
+                    return;
+                };
+                let prepare = TermMessage::Prepare {
+                    term,
+                    target: handover.target,
+                    switch: handover.switch,
+                };
+                for id in self.others() {
+                    self.send(id, prepare.clone());
+                }
+            }
+            Role::Follower(_) if self.is_retired() => self.tell_commit(),
+            Role::Follower(_) if self.incoming.is_some() => self.ask_grants(now, authority),
+            Role::Follower(_) | Role::Over => {}
+        }
+    }
+
+    pub(super) fn target_ready(&mut self, now: Time, from: MemberId, term: Term) {
+        if let Role::Host(host) = &mut self.role
+            && let Some(handover) = &mut host.handover
+            && handover.target == from
+            && handover.term == Some(term)
+        {
+            handover.ready_at = Some(now);
+        }
+    }
+
+    // ---- voters and the target ----
+
+    pub(super) fn prepared(
+        &mut self,
+        now: Time,
+        from: MemberId,
+        term: Term,
+        target: MemberId,
+        switch: Tick,
+    ) {
+        self.highest = self.highest.max(term);
+        let known = from == self.roster.host && !self.is_host() && !self.host_is_gone();
+        if !known || term <= self.promised || self.suspects() || !self.is_member() {
+            self.statistics.ignored += 1;
+            return;
+        }
+        let before = self.grant;
+        if before.is_some_and(|one| one.term > term || (one.term == term && one.target != target)) {
+            return;
+        }
+        let same = before.filter(|one| one.term == term);
+        self.grant = Some(Grant {
+            term,
+            target,
+            switch,
+            until: same.map_or(Time::ZERO, |one| one.until),
+            commit: same.and_then(|one| one.commit),
+        });
+        let begins = self.incoming.as_ref().is_none_or(|one| one.term != term);
+        if target == self.me.member && self.policy.can_host && begins {
+            self.incoming = Some(Incoming {
+                term,
+                ballots: BTreeMap::new(),
+            });
+            self.next_beat = now;
+        }
+    }
+
+    /// Target: asks for grants, and tells the host once there are enough.
+    fn ask_grants(&mut self, now: Time, authority: &impl Authority) {
+        let Some(incoming) = &self.incoming else {
+            return;
+        };
+        let term = incoming.term;
+        let request = TermMessage::VoteRequest {
+            term,
+            seq: self.beats.begin(now, self.suspect_us),
+            suspect_ms: self.suspect_ms(),
+            kind: ElectionKind::Handover,
+            position: self.roster.lineage.position(self.holds(authority)),
+            roster: self.roster.clone(),
+        };
+        for id in self.others() {
+            if self.roster.is_voter(id) && id != self.roster.host {
+                self.send(id, request.clone());
+            }
+        }
+        self.tell_ready(now);
+    }
+
+    fn tell_ready(&mut self, now: Time) {
+        if let Some(incoming) = &self.incoming {
+            let term = incoming.term;
+            if self.has_grants(now) {
+                self.send(self.roster.host, TermMessage::Ready { term });
+            }
+        }
+    }
+
+    /// Whether enough voters have granted, and their word still holds for a while. The host's own
+    /// vote comes with its commit.
+    fn has_grants(&self, now: Time) -> bool {
+        let Some(incoming) = &self.incoming else {
+            return false;
+        };
+        let me = self.me.member;
+        let host = self.roster.host;
+        let granted = self.roster.voters().filter(|id| {
+            let word = self.known.get(id).is_some_and(|one| one.lease_until > now);
+            *id == me || *id == host || (incoming.ballots.contains_key(id) && word)
+        });
+        granted.count() >= self.roster.elect()
+    }
+
+    /// Voter: grants, if the host has named this target for this term.
+    pub(super) fn grant_asked(
+        &mut self,
+        now: Time,
+        from: MemberId,
+        request: Request,
+        authority: &impl Authority,
+    ) {
+        let Some(grant) = &mut self.grant else {
+            return;
+        };
+        let named = grant.term == request.term && grant.target == from;
+        if !named || request.term < self.promised || self.attempt.is_some() {
+            return;
+        }
+        let word_us = request.suspect_us.saturating_sub(STICKY_MARGIN_US);
+        grant.until = grant.until.max(now.plus_micros(word_us));
+        let newest = self.holds(authority);
+        let vote = TermMessage::Vote {
+            term: request.term,
+            seq: request.seq,
+            position: self.roster.lineage.position(newest),
+            shown: authority.shown(),
+            upto: request.position,
+            records: Vec::new(),
+        };
+        self.send(from, vote);
+    }
+
+    /// The host has stopped for ever, and `target` hosts.
+    pub(super) fn committed(
+        &mut self,
+        now: Time,
+        from: MemberId,
+        term: Term,
+        target: MemberId,
+        (last, hash): (Tick, u64),
+        authority: &impl Authority,
+    ) {
+        self.highest = self.highest.max(term);
+        if from != self.roster.host || term < self.promised || term <= self.roster.term {
+            self.statistics.ignored += 1;
+            return;
+        }
+        if self.is_host() || self.attempt.is_some() {
+            return;
+        }
+        let voted = term == self.promised && self.vote.is_some_and(|vote| vote != target);
+        let granted = self
+            .grant
+            .is_some_and(|one| one.term == term && one.target != target);
+        if voted || granted {
+            return;
+        }
+        let is_first = self
+            .grant
+            .is_none_or(|one| one.term != term || one.commit.is_none());
+        let until = self
+            .grant
+            .filter(|one| one.term == term)
+            .map_or(Time::ZERO, |one| one.until);
+        self.grant = Some(Grant {
+            term,
+            target,
+            switch: last.next(),
+            until,
+            commit: Some((last, hash)),
+        });
+        if target == self.me.member {
+            self.settle_incoming(now, authority);
+            return;
+        }
+        if is_first {
+            // The old host's word is void, and the new one has its time.
+            (self.promised, self.vote) = (term, Some(target));
+            if self.sticky.is_some_and(|one| one.to == from) {
+                self.sticky = None;
+            }
+            self.stick(now, target, self.suspect_us);
+            if let Role::Follower(follower) = &mut self.role {
+                follower.detector.restart(now);
+                (follower.suspected_since, follower.quorum_since) = (None, None);
+            }
+        }
+    }
+
+    /// Target: takes over once the host has committed and all of its ticks are here.
+    pub(super) fn settle_incoming(&mut self, now: Time, authority: &impl Authority) {
+        let Some(incoming) = &self.incoming else {
+            return;
+        };
+        let term = incoming.term;
+        let commit = self
+            .grant
+            .filter(|one| one.term == term)
+            .and_then(|one| one.commit);
+        let Some((last, hash)) = commit else {
+            return;
+        };
+        if !self.decisions.is_empty() || self.election.is_some() || self.holds(authority) < last {
+            return;
+        }
+        let own_hash = authority.hash(last);
+        if self.holds(authority) > last || own_hash.is_some_and(|own| hash != 0 && own != hash) {
+            self.incoming = None;
+            self.send(self.roster.host, TermMessage::Abort { term });
+            return;
+        }
+        let Some(incoming) = self.incoming.take() else {
+            return;
+        };
+        let _ = now;
+        let mut ballots = incoming.ballots;
+        let position = self.roster.lineage.position(last);
+        for id in [self.me.member, self.roster.host] {
+            if self.roster.is_voter(id) {
+                let ballot = Ballot {
+                    position,
+                    shown: last,
+                    upto: last,
+                    records: Vec::new(),
+                };
+                ballots.insert(id, ballot);
+            }
+        }
+        // What voters have shown of the host's last ticks is no reason to leave ticks out.
+        for ballot in ballots.values_mut() {
+            ballot.shown = ballot.shown.min(last);
+        }
+        let fallback = (self.promised, self.vote);
+        self.promised = term;
+        self.vote = Some(self.me.member);
+        self.win(
+            term,
+            ElectionKind::Handover,
+            &ballots,
+            fallback,
+            None,
+            authority,
+        );
+    }
+
+    /// The host calls it off, or the target refuses.
+    pub(super) fn aborted(&mut self, now: Time, from: MemberId, term: Term) {
+        if from == self.roster.host {
+            let is_this = self
+                .grant
+                .is_some_and(|one| one.term == term && one.commit.is_none());
+            if is_this {
+                // The vote of this term stays given; the word that went with it is void.
+                if let Some(grant) = &mut self.grant {
+                    grant.until = Time::ZERO;
+                }
+                self.incoming = None;
+            }
+            return;
+        }
+        if let Role::Host(host) = &self.role
+            && host
+                .handover
+                .as_ref()
+                .is_some_and(|one| one.target == from && one.term == Some(term))
+        {
+            self.abort_handover(HandoverFailure::Refused);
+            return;
+        }
+        // It has stopped already: it stands again, as the one who holds everything.
+        let refused = self
+            .grant
+            .is_some_and(|one| one.term == term && one.target == from);
+        if refused && self.is_retired() {
+            self.sticky = None;
+            if let Some(grant) = &mut self.grant {
+                grant.commit = None;
+            }
+            if let Role::Follower(follower) = &mut self.role {
+                follower.suspected_since.get_or_insert(now);
+            }
+        }
+    }
+}

@@ -1,0 +1,563 @@
+//! Hosting: heartbeats, the lease, the roster, and what is safe.
+
+use std::collections::BTreeMap;
+
+use crate::id::{MemberId, Term};
+use crate::limits::{TERM_MEMBERS_MAX, TERM_VOTERS_MAX};
+use crate::migration::api::{Authority, Decision, TermEvent};
+use crate::migration::certificate::ElectionKind;
+use crate::migration::message::TermMessage;
+use crate::migration::roster::{TermMember, TermRoster, keep_quorum};
+use crate::tick::Tick;
+use crate::time::Time;
+
+use super::handover::Handover;
+use super::{Role, Terms};
+
+/// Of so many heartbeats one goes to members that neither vote nor succeed.
+const BYSTANDER_BEATS: u32 = 8;
+/// Times that a member is told of a new term at full pace.
+const TOLD_FAST: u32 = 12;
+/// Time between two tellings after that, in microseconds.
+const TOLD_SLOW_US: u64 = 250_000;
+/// Time between two looks at who should succeed, in microseconds.
+const RANKING_US: u64 = 1_000_000;
+
+/// What a host keeps.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// Until when it may act.
+    pub(super) lease_until: Time,
+    /// The newest roster that counts alone.
+    pub(super) committed: TermRoster,
+    /// Whether the first roster of the term counts.
+    pub(super) is_settled: bool,
+    /// Whether the node was told to freeze.
+    pub(super) is_frozen: bool,
+    frozen_since: Time,
+    /// Members that came, changed or went, and are not in the roster yet.
+    wishes: BTreeMap<MemberId, Option<TermMember>>,
+    /// Who should succeed, in order; not all need be in the roster yet.
+    pub(super) wanted: Vec<MemberId>,
+    pub(super) ranked_at: Time,
+    pub(super) handover: Option<Handover>,
+    /// Handover target that must become a standby first.
+    began_at: Time,
+    beats: u32,
+    stands_not_before: Time,
+    failed: u32,
+}
+
+impl Host {
+    pub(super) fn new(roster: TermRoster, is_settled: bool, now: Time) -> Self {
+        let alone = roster.keep() <= 1 && roster.is_voter(roster.host);
+        Self {
+            lease_until: if alone { Time::FAR } else { Time::ZERO },
+            wanted: roster.standbys.clone(),
+            committed: roster,
+            is_settled,
+            is_frozen: false,
+            frozen_since: now,
+            wishes: BTreeMap::new(),
+            ranked_at: Time::ZERO,
+            handover: None,
+            began_at: now,
+            beats: 0,
+            stands_not_before: Time::ZERO,
+            failed: 0,
+        }
+    }
+
+    /// Takes over from this node's own term before.
+    pub(super) fn inherit(&mut self, before: Self) {
+        self.wishes = before.wishes;
+        self.is_frozen = before.is_frozen;
+    }
+
+    pub(super) fn stood_in_vain(&mut self, now: Time, jitter_us: u64) {
+        let pause_us = (60_000 << self.failed.min(4)) + jitter_us;
+        self.failed += 1;
+        self.stands_not_before = now.plus_micros(pause_us);
+    }
+
+    pub(super) fn next_timeout(&self, next_beat: Time) -> Time {
+        if self.is_frozen || self.lease_until == Time::FAR {
+            next_beat
+        } else {
+            next_beat.min(self.lease_until)
+        }
+    }
+}
+
+impl Terms {
+    // ---- commands ----
+
+    /// Host: a member came, in this process, or something about it changed. It becomes part of the
+    /// roster, and votes (if it wants to) once it has echoed.
+    pub fn member_joined(&mut self, member: TermMember) {
+        if let Role::Host(host) = &mut self.role
+            && member.id != self.me.member
+        {
+            let room = self.roster.members.len() + host.wishes.len() < 2 * TERM_MEMBERS_MAX;
+            if room || host.wishes.contains_key(&member.id) {
+                host.wishes.insert(member.id, Some(member));
+            }
+        }
+    }
+
+    /// Host: a member is gone for ever.
+    pub fn member_left(&mut self, member: MemberId) {
+        if let Role::Host(host) = &mut self.role
+            && member != self.me.member
+            && (self.roster.member(member).is_some() || host.wishes.contains_key(&member))
+        {
+            host.wishes.insert(member, None);
+        }
+    }
+
+    // ---- echoes ----
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(super) fn echoed(
+        &mut self,
+        now: Time,
+        from: MemberId,
+        term: Term,
+        seq: u32,
+        position: Tick,
+        version: u32,
+        authority: &impl Authority,
+    ) {
+        if !self.is_host() || term != self.roster.term {
+            self.statistics.ignored += 1;
+            if term < self.roster.term {
+                self.send_news(now, from);
+            }
+            return;
+        }
+        let sent = self.beats.sent(seq);
+        let margin_us = self.policy.lease_margin_us;
+        let newest = authority.newest();
+        let Some(known) = self.known.get_mut(&from) else {
+            return;
+        };
+        if known.term != term {
+            (known.term, known.held, known.version) = (term, Tick::ZERO, 0);
+        }
+        if let Some((sent, suspect_us)) = sent {
+            known.sample_rtt(now.micros_since(sent));
+            let lease_us = suspect_us.saturating_sub(margin_us);
+            known.lease_until = known.lease_until.max(sent.plus_micros(lease_us));
+        }
+        known.echoed_at = now;
+        // Nobody holds what has not run.
+        known.held = known.held.max(position.min(newest));
+        known.version = known.version.max(version);
+        self.commit_roster();
+        self.renew_lease(now);
+        self.advance_safe(now, authority);
+    }
+
+    /// Whether those who hold the newest roster are enough among the voters of `roster`.
+    fn is_held_by_quorum(&self, roster: &TermRoster) -> bool {
+        let (term, version) = self.roster.number();
+        let holds = |id: &MemberId| {
+            let known = self.known.get(id);
+            *id == self.me.member
+                || known.is_some_and(|one| one.term == term && one.version >= version)
+        };
+        roster.voters().filter(holds).count() >= roster.keep()
+    }
+
+    fn commit_roster(&mut self) {
+        let Role::Host(host) = &self.role else {
+            return;
+        };
+        let settled = host.is_settled && host.committed.number() == self.roster.number();
+        let counts = self.policy.ablation.no_commit
+            || (self.is_held_by_quorum(&host.committed) && self.is_held_by_quorum(&self.roster));
+        if settled || !counts {
+            return;
+        }
+        let roster = self.roster.clone();
+        if let Role::Host(host) = &mut self.role {
+            (host.committed, host.is_settled) = (roster, true);
+        }
+    }
+
+    /// Whether no change of the roster is under way.
+    pub(super) fn is_roster_settled(&self) -> bool {
+        match &self.role {
+            Role::Host(host) => host.is_settled && host.committed.number() == self.roster.number(),
+            Role::Follower(_) | Role::Over => false,
+        }
+    }
+
+    /// When the word of enough voters of `roster` ends.
+    fn lease_of(&self, roster: &TermRoster) -> Time {
+        let mut until: Vec<Time> = roster
+            .voters()
+            .map(|id| {
+                let known = self.known.get(&id);
+                let word = known.map_or(Time::ZERO, |one| one.lease_until);
+                if id == self.me.member {
+                    Time::FAR
+                } else {
+                    word
+                }
+            })
+            .collect();
+        until.sort_unstable();
+        let keep = keep_quorum(until.len());
+        let index = until.len().checked_sub(keep);
+        index
+            .and_then(|index| until.get(index))
+            .copied()
+            .unwrap_or(Time::ZERO)
+    }
+
+    pub(super) fn renew_lease(&mut self, now: Time) {
+        let Role::Host(host) = &self.role else {
+            return;
+        };
+        let until = self
+            .lease_of(&self.roster)
+            .min(self.lease_of(&host.committed));
+        if let Role::Host(host) = &mut self.role {
+            host.lease_until = until;
+            if until > now {
+                host.failed = 0;
+            }
+        }
+    }
+
+    /// Tells the node to freeze or to go on, if that has changed.
+    pub(super) fn tell_lease(&mut self, now: Time, authority: &impl Authority) {
+        if self.election.is_some() {
+            return;
+        }
+        let acts = self.may_act(now);
+        let Role::Host(host) = &mut self.role else {
+            return;
+        };
+        if acts != host.is_frozen {
+            return;
+        }
+        host.is_frozen = !acts;
+        if acts {
+            self.event(TermEvent::Resumed);
+            self.decisions.push_back(Decision::Thaw);
+            self.advance_safe(now, authority);
+        } else {
+            host.frozen_since = now;
+            self.statistics.frozen += 1;
+            self.event(TermEvent::Frozen);
+            self.decisions.push_back(Decision::Freeze);
+        }
+    }
+
+    // ---- what is safe ----
+
+    fn advance_safe(&mut self, now: Time, authority: &impl Authority) {
+        let newest = authority.newest();
+        let Role::Host(host) = &self.role else {
+            return;
+        };
+        if self.policy.ablation.safe_at_once {
+            self.safe = newest;
+            return;
+        }
+        if !self.may_act(now) || !(host.is_settled || self.policy.ablation.early_safe) {
+            return;
+        }
+        let mut counted = self.roster.standbys.clone();
+        if !self.policy.ablation.no_commit {
+            counted.extend(&host.committed.standbys);
+        }
+        let term = self.roster.term;
+        let held = counted.iter().map(|id| {
+            let known = self.known.get(id).filter(|one| one.term == term);
+            known.map_or(Tick::ZERO, |one| one.held)
+        });
+        let all = held.min();
+        // Without a standby nothing can be kept safer than here, unless one is about to be.
+        let alone = || self.wanted_standbys(now).is_empty();
+        let safe = all.or_else(|| alone().then_some(newest));
+        self.safe = self.safe.max(safe.unwrap_or_default().min(newest));
+    }
+
+    // ---- heartbeats ----
+
+    pub(super) fn host_timeout(&mut self, now: Time, authority: &impl Authority) {
+        self.commit_roster();
+        self.renew_lease(now);
+        self.tell_lease(now, authority);
+        self.advance_safe(now, authority);
+        self.handover_progress(now, authority);
+        if !self.is_host() {
+            return;
+        }
+        self.maintain(now, authority);
+        if now >= self.next_beat && self.attempt.is_none() {
+            self.suspect_us = self.own_suspect_us();
+            self.next_beat = now.plus_micros(self.beat_us());
+            self.beat(now, authority);
+            self.handover_beat(now, authority);
+        }
+        self.consider_incumbency(now, authority);
+        self.consider_host_fork(now, authority);
+    }
+
+    fn beat(&mut self, now: Time, authority: &impl Authority) {
+        let is_frozen = !self.may_act(now);
+        if is_frozen && self.policy.ablation.silent_when_frozen {
+            return;
+        }
+        let Role::Host(host) = &mut self.role else {
+            return;
+        };
+        host.beats = host.beats.wrapping_add(1);
+        let for_all = host.beats % BYSTANDER_BEATS == 0;
+        let seq = self.beats.begin(now, self.suspect_us);
+        let newest = authority.newest();
+        let heartbeat = TermMessage::Heartbeat {
+            term: self.roster.term,
+            seq,
+            suspect_ms: self.suspect_ms(),
+            is_frozen,
+            tick: newest,
+            safe: self.safe.min(newest),
+        };
+        for id in self.others() {
+            let matters = self.roster.is_voter(id)
+                || self.roster.is_standby(id)
+                || self.roster.member(id).is_some_and(|one| one.wants_vote);
+            let (term, version) = self.roster.number();
+            let Some(known) = self.known.get_mut(&id) else {
+                continue;
+            };
+            let knows_term = known.term == term;
+            let patience_us = known.rtt_us().map_or(super::RTT_UNKNOWN_US, |us| us) + 20_000;
+            let pause_us = if known.told >= TOLD_FAST {
+                TOLD_SLOW_US
+            } else if knows_term {
+                patience_us
+            } else {
+                0
+            };
+            let is_behind = !knows_term || known.version < version;
+            let tells = is_behind && now.micros_since(known.told_at) >= pause_us;
+            if tells {
+                (known.told_at, known.told) = (now, known.told.saturating_add(1));
+            } else if !is_behind {
+                known.told = 0;
+            }
+            if tells && !knows_term {
+                let announcement = TermMessage::NewTerm {
+                    seq,
+                    suspect_ms: self.suspect_ms(),
+                    certificate: self.certificate.clone(),
+                    roster: self.roster.clone(),
+                };
+                self.send(id, announcement);
+                continue;
+            }
+            if tells {
+                let roster = self.roster.clone();
+                self.send(id, TermMessage::RosterUpdate { roster });
+            }
+            if matters || for_all {
+                self.send(id, heartbeat.clone());
+            }
+        }
+    }
+
+    // ---- the roster ----
+
+    /// Changes the roster by what has come up, one step at a time: as many members without a vote
+    /// as there are, but one vote.
+    fn maintain(&mut self, now: Time, authority: &impl Authority) {
+        if !self.may_act(now) || !self.is_roster_settled() {
+            return;
+        }
+        let Role::Host(host) = &self.role else {
+            return;
+        };
+        if now.micros_since(host.ranked_at) >= RANKING_US || host.ranked_at == Time::ZERO {
+            self.rank(now, authority);
+        }
+        let mut next = self.roster.clone();
+        let mut votes_changed = false;
+        let fulfilled = self.grant_wishes(&mut next, &mut votes_changed);
+        let evicted = self.change_a_vote(now, &mut next, &mut votes_changed);
+        next.standbys = self.next_standbys(now, &next, authority);
+        if let Role::Host(host) = &mut self.role {
+            for id in fulfilled {
+                host.wishes.remove(&id);
+            }
+        }
+        if next == self.roster {
+            return;
+        }
+        if next.standbys != self.roster.standbys {
+            self.event(TermEvent::Standbys {
+                standbys: next.standbys.clone(),
+            });
+        }
+        if let Some(member) = evicted {
+            self.event(TermEvent::Evicted { member });
+        }
+        next.version += 1;
+        next.floor = next.lineage.position(self.safe.min(authority.newest()));
+        self.learn_members(&next, now);
+        self.roster = next;
+        self.commit_roster();
+        self.renew_lease(now);
+        self.next_beat = now;
+    }
+
+    /// Puts wishes into `next` as far as one change of votes allows; those that are fulfilled.
+    fn grant_wishes(&self, next: &mut TermRoster, votes_changed: &mut bool) -> Vec<MemberId> {
+        let Role::Host(host) = &self.role else {
+            return Vec::new();
+        };
+        let mut fulfilled = Vec::new();
+        for (&id, wish) in &host.wishes {
+            let place = next.members.binary_search_by_key(&id, |one| one.id);
+            let present = place
+                .ok()
+                .and_then(|index| next.members.get(index))
+                .copied();
+            let same =
+                |one: &TermMember| wish.is_some_and(|wish| wish.incarnation == one.incarnation);
+            if let (Some(one), Some(wish)) = (present, wish)
+                && same(&one)
+            {
+                // Its vote follows by itself.
+                if let Some(entry) = place.ok().and_then(|index| next.members.get_mut(index)) {
+                    (entry.can_host, entry.wants_vote) = (wish.can_host, wish.wants_vote);
+                }
+                fulfilled.push(id);
+                continue;
+            }
+            if present.is_some_and(|one| one.is_voter) {
+                if *votes_changed {
+                    continue;
+                }
+                *votes_changed = true;
+            }
+            if let Ok(index) = place {
+                next.members.remove(index);
+                next.standbys.retain(|&standby| standby != id);
+            }
+            if let Some(wish) = wish {
+                if next.members.len() >= TERM_MEMBERS_MAX {
+                    continue;
+                }
+                let place = next.members.partition_point(|one| one.id < id);
+                next.members.insert(
+                    place,
+                    TermMember {
+                        is_voter: false,
+                        ..*wish
+                    },
+                );
+            }
+            fulfilled.push(id);
+        }
+        fulfilled
+    }
+
+    /// Takes the vote of one that is silent, or gives one to a member that echoes.
+    fn change_a_vote(
+        &self,
+        now: Time,
+        next: &mut TermRoster,
+        votes_changed: &mut bool,
+    ) -> Option<MemberId> {
+        let Role::Host(host) = &self.role else {
+            return None;
+        };
+        if *votes_changed {
+            return None;
+        }
+        let term = self.roster.term;
+        let silent_us = |id: MemberId| {
+            let known = self.known.get(&id);
+            known.map_or(0, |one| now.micros_since(one.echoed_at.max(host.began_at)))
+        };
+        let fresh_us = self.policy.demote_after_us / 2;
+        let voters = next.voter_count();
+        for index in 0..next.members.len() {
+            let one = next.members[index];
+            let known = self.known.get(&one.id);
+            if one.id == self.me.member {
+                continue;
+            }
+            if one.is_voter && (silent_us(one.id) >= self.policy.evict_after_us || !one.wants_vote)
+            {
+                next.members[index].is_voter = false;
+                *votes_changed = true;
+                return Some(one.id);
+            }
+            let is_up = known.is_some_and(|known| {
+                let holds = known.term == term && known.version >= self.roster.version;
+                holds && known.incarnation == one.incarnation && silent_us(one.id) < fresh_us
+            });
+            if one.wants_vote && !one.is_voter && is_up && voters < TERM_VOTERS_MAX {
+                next.members[index].is_voter = true;
+                *votes_changed = true;
+                return None;
+            }
+        }
+        None
+    }
+
+    // ---- losing and regaining a term ----
+
+    /// A host whose term is over for some of its voters, or that many of them suspect, stands
+    /// again as soon as enough of them are heard: the term changes, the host stays.
+    fn consider_incumbency(&mut self, now: Time, authority: &impl Authority) {
+        let Role::Host(host) = &self.role else {
+            return;
+        };
+        let ablated = self.policy.ablation.no_incumbent;
+        if ablated || self.attempt.is_some() || self.election.is_some() {
+            return;
+        }
+        if now < host.stands_not_before || !self.may_vote_for(now, self.me.member) {
+            return;
+        }
+        let term = self.roster.term;
+        let others = || self.roster.voters().filter(|&id| id != self.me.member);
+        let known = |id: MemberId| self.known.get(&id);
+        let is_challenged = self.promised > term
+            || others().any(|id| known(id).is_some_and(|one| one.promised > term));
+        let suspected = others().filter(|&id| self.is_suspecting(now, id)).count();
+        let is_lost = !self.may_act(now) && suspected > 0;
+        if !is_challenged && !is_lost {
+            return;
+        }
+        let hears = others().filter(|&id| {
+            let heard_at = known(id).map(|one| one.heard_at);
+            heard_at.is_some_and(|at| now.micros_since(at) < self.suspect_us)
+        });
+        let own = usize::from(self.roster.is_voter(self.me.member));
+        if hears.count() + own >= self.roster.elect() {
+            self.handover_lost();
+            self.stand(now, ElectionKind::Incumbent, authority);
+        }
+    }
+
+    fn consider_host_fork(&mut self, now: Time, authority: &impl Authority) {
+        let Role::Host(host) = &self.role else {
+            return;
+        };
+        let frozen_us = now.micros_since(host.frozen_since);
+        let is_due = self.policy.fork_after_us.is_some_and(|us| frozen_us >= us);
+        let may = self.policy.fork_minority && self.policy.can_host && self.attempt.is_none();
+        if host.is_frozen && is_due && may && self.election.is_none() && self.decisions.is_empty() {
+            self.fork(authority);
+        }
+    }
+}

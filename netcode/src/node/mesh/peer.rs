@@ -1,0 +1,474 @@
+//! One other member of the mesh: its path, its secrets, and what was heard.
+
+use std::collections::VecDeque;
+
+use crate::id::{MemberId, Path};
+use crate::limits::{INVITATION_BYTES_MAX, INVITATION_PART_BYTES_MAX, MESH_OUTBOX_MESSAGES_MAX};
+use crate::session::clock::Rtt;
+use crate::session::mesh::{self, Address, Echo, MacKey, MeshDatagram, Opening, PairKey};
+use crate::session::statistics::{Body, DropReason, PeerStatistics};
+use crate::time::Time;
+
+/// Microseconds between two datagrams while there is nothing to say.
+const IDLE_US: u64 = 250_000;
+/// The same over a path that carries tick datagrams, which tell more.
+const IDLE_TICKS_US: u64 = 1_000_000;
+/// Microseconds between two datagrams until the path is confirmed.
+const GREETING_US: u64 = 50_000;
+/// Microseconds after a path came up in which greetings are that close.
+const GREETING_SPAN_US: u64 = 3_000_000;
+/// Microseconds from the end of a path to the first attempt at another, and to an attempt that
+/// could not be made. It doubles with each.
+const RETRY_US: u64 = 250_000;
+/// Doublings of it.
+const RETRY_DOUBLINGS_MAX: u32 = 5;
+/// Microseconds for which the secret before the present one is still in use: the other member
+/// hears of the new one a little earlier or later.
+const OLD_KEY_US: u64 = 2_000_000;
+/// Datagrams whose time of sending is remembered for their echo.
+const SENT_MAX: usize = 128;
+/// Counters before the newest one that are told apart.
+const SEEN: u32 = 64;
+/// Datagrams over which loss is measured: eight seconds of an idle path.
+const LOSS_WINDOW: u32 = 32;
+
+/// A part of an invitation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) struct Invitation<'a> {
+    /// Which one, from 0.
+    pub(in crate::node) part: u8,
+    /// Number of parts.
+    pub(in crate::node) parts: u8,
+    /// Its bytes.
+    pub(in crate::node) bytes: &'a [u8],
+}
+
+/// Who brings about the path.
+#[derive(Debug)]
+enum Origin {
+    /// The role has it.
+    Role,
+    /// This node opens it.
+    Opens(Opener),
+    /// The other member opens it.
+    Accepts,
+}
+
+/// What is needed to open a path.
+#[derive(Debug)]
+struct Opener {
+    address: Address,
+    invitation: Vec<u8>,
+    /// Parts of the next invitation that have come, in order.
+    parts: u8,
+    coming: Vec<u8>,
+    /// When to try; `None` while the link is asked.
+    try_at: Option<Time>,
+    tries: u32,
+}
+
+/// Another member.
+#[derive(Debug)]
+pub(in crate::node) struct MeshPeer {
+    own: MemberId,
+    member: MemberId,
+    pub(in crate::node) path: Option<Path>,
+    /// Whether the link has said that the path may be used. Over one that it does not speak of, a
+    /// greeting is tried now and then.
+    pub(in crate::node) is_up: bool,
+    /// Whether the path is that of tick datagrams, and so not the mesh's to close.
+    pub(in crate::node) carries_ticks: bool,
+    /// Whether the other member is heard over the path and hears this one.
+    pub(in crate::node) is_confirmed: bool,
+    pub(in crate::node) heard_at: Option<Time>,
+    /// When the newest datagram that the other member has echoed was sent.
+    pub(in crate::node) echoed_at: Option<Time>,
+    pub(in crate::node) rtt: Rtt,
+    /// Share of its datagrams that did not arrive, in 1/256.
+    pub(in crate::node) loss: u8,
+    pub(in crate::node) statistics: PeerStatistics,
+    /// The key of the member, if it asks for an invitation.
+    pub(in crate::node) invites: Option<[u8; super::PUBLIC_KEY_BYTES]>,
+    pub(in crate::node) next_at: Time,
+    origin: Origin,
+    keys: Secret,
+    /// The secret before, and until when it is in use.
+    old_keys: Option<(Secret, Time)>,
+    /// Number of the next datagram.
+    counter: u32,
+    /// Number of the first datagram over the present path.
+    path_counter: u32,
+    path_since: Time,
+    sent: Vec<(u32, Time)>,
+    echoed: Option<u32>,
+    loss_window: (u32, u32),
+    outbox: VecDeque<Vec<u8>>,
+}
+
+/// The secret of this node and the other member, and what came under it.
+#[derive(Clone, Debug)]
+struct Secret {
+    key: PairKey,
+    to_peer: MacKey,
+    from_peer: MacKey,
+    newest: Option<u32>,
+    newest_at: Time,
+    /// Bit i: `newest - 1 - i` has come.
+    seen: u64,
+}
+
+impl Secret {
+    fn new(key: PairKey, own: MemberId, member: MemberId) -> Self {
+        Self {
+            key,
+            to_peer: key.direction(own, member),
+            from_peer: key.direction(member, own),
+            newest: None,
+            newest_at: Time::ZERO,
+            seen: 0,
+        }
+    }
+
+    fn check_new(&self, counter: u32) -> Result<(), DropReason> {
+        match self.newest {
+            Some(newest) if counter <= newest => match newest - counter {
+                0 => Err(DropReason::Duplicate),
+                age if age > SEEN => Err(DropReason::TooOld),
+                age if self.seen & (1 << (age - 1)) != 0 => Err(DropReason::Duplicate),
+                _ => Ok(()),
+            },
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Marks a counter that is new; says by how much it is ahead of the newest one before.
+    fn mark(&mut self, now: Time, counter: u32) -> u32 {
+        let Some(newest) = self.newest else {
+            self.newest = Some(counter);
+            self.newest_at = now;
+            return 1;
+        };
+        if counter <= newest {
+            self.seen |= 1 << (newest - counter).clamp(1, SEEN).saturating_sub(1);
+            return 0;
+        }
+        let ahead = counter - newest;
+        self.seen =
+            self.seen.checked_shl(ahead).unwrap_or(0) | 1_u64.checked_shl(ahead - 1).unwrap_or(0);
+        self.newest = Some(counter);
+        self.newest_at = now;
+        ahead
+    }
+}
+
+impl MeshPeer {
+    pub(super) fn new(own: MemberId, member: MemberId, key: PairKey, now: Time) -> Self {
+        Self {
+            own,
+            member,
+            path: None,
+            is_up: false,
+            carries_ticks: false,
+            is_confirmed: false,
+            heard_at: None,
+            echoed_at: None,
+            rtt: Rtt::default(),
+            loss: 0,
+            statistics: PeerStatistics::default(),
+            invites: None,
+            next_at: now,
+            origin: Origin::Role,
+            keys: Secret::new(key, own, member),
+            old_keys: None,
+            counter: 0,
+            path_counter: 0,
+            path_since: now,
+            sent: vec![(u32::MAX, Time::ZERO); SENT_MAX],
+            echoed: None,
+            loss_window: (0, 0),
+            outbox: VecDeque::new(),
+        }
+    }
+
+    /// Takes another secret. The one before stays in use for a while.
+    pub(super) fn renew(&mut self, now: Time, key: PairKey) {
+        if self.keys.key == key {
+            return;
+        }
+        let keys = Secret::new(key, self.own, self.member);
+        let old = core::mem::replace(&mut self.keys, keys);
+        self.old_keys = Some((old, now.plus_micros(OLD_KEY_US)));
+    }
+
+    // ---- the path ----
+
+    /// This node opens the path, to `address`; one that is there stays.
+    pub(super) fn opens(&mut self, now: Time, address: Option<Address>) {
+        let Some(address) = address else {
+            return;
+        };
+        if let Origin::Opens(opener) = &mut self.origin {
+            if opener.address != address {
+                opener.address = address;
+                opener.tries = 0;
+                opener.try_at = opener.try_at.map(|_later| now);
+            }
+            return;
+        }
+        self.origin = Origin::Opens(Opener {
+            address,
+            invitation: Vec::new(),
+            parts: 0,
+            coming: Vec::new(),
+            try_at: Some(now),
+            tries: 0,
+        });
+    }
+
+    /// The other member opens the path.
+    pub(super) fn accepts(&mut self) {
+        self.origin = Origin::Accepts;
+    }
+
+    /// Whether the other member is the one that opens the path.
+    pub(super) const fn is_accepting(&self) -> bool {
+        matches!(self.origin, Origin::Accepts) && !self.carries_ticks
+    }
+
+    /// What the link needs to open the path, if it is time for that.
+    pub(super) fn poll_open(&mut self, now: Time) -> Option<Opening> {
+        let Origin::Opens(opener) = &mut self.origin else {
+            return None;
+        };
+        if self.path.is_some() || opener.try_at.is_none_or(|at| now < at) {
+            return None;
+        }
+        opener.try_at = None;
+        Some(Opening {
+            member: self.member,
+            address: opener.address,
+            invitation: opener.invitation.clone(),
+        })
+    }
+
+    /// The link could not try: later, or when an invitation has come.
+    pub(super) fn cannot_open(&mut self, now: Time) {
+        if let Origin::Opens(opener) = &mut self.origin {
+            // An invitation takes a round trip and a half by way of the host.
+            opener.tries = opener.tries.max(2);
+            opener.retry(now);
+        }
+    }
+
+    pub(super) fn take_invitation(&mut self, part: &Invitation<'_>, now: Time) {
+        let Origin::Opens(opener) = &mut self.origin else {
+            return;
+        };
+        if part.part == 0 {
+            opener.parts = 0;
+            opener.coming.clear();
+        }
+        let fits = part.bytes.len() <= INVITATION_PART_BYTES_MAX
+            && opener.coming.len() + part.bytes.len() <= INVITATION_BYTES_MAX;
+        if part.part != opener.parts || part.part >= part.parts || !fits {
+            return;
+        }
+        opener.coming.extend_from_slice(part.bytes);
+        opener.parts += 1;
+        if opener.parts == part.parts {
+            opener.invitation = core::mem::take(&mut opener.coming);
+            opener.parts = 0;
+            // While the link is asked, its answer decides.
+            opener.try_at = opener.try_at.map(|_later| now);
+        }
+    }
+
+    /// From now on this is the path.
+    pub(super) fn set_path(&mut self, now: Time, path: Option<Path>) {
+        self.path = path;
+        self.is_up = path.is_some();
+        self.is_confirmed = false;
+        self.path_counter = self.counter;
+        self.path_since = now;
+        self.next_at = now;
+        if let Origin::Opens(opener) = &mut self.origin
+            && path.is_none()
+        {
+            // What opened the last path opens no other.
+            opener.invitation.clear();
+            opener.retry(now);
+        }
+    }
+
+    /// Whether a datagram with a right mac may come over `path`, which leads to nobody else. Tick
+    /// datagrams have their path, and the mesh uses no other.
+    pub(super) fn may_come_over(&self, path: Path) -> bool {
+        self.path == Some(path) || !self.carries_ticks
+    }
+
+    // ---- arrivals ----
+
+    /// Checks a datagram, and says whether it came under the secret before the present one. Nothing
+    /// has changed yet.
+    pub(super) fn read<'a>(
+        &self,
+        now: Time,
+        path: Path,
+        bytes: &'a [u8],
+    ) -> Result<(MeshDatagram<'a>, bool), DropReason> {
+        let (datagram, keys, is_old) = match MeshDatagram::read(bytes, self.keys.from_peer) {
+            Err(DropReason::NotAuthentic) => {
+                let old = self.old_keys.as_ref().filter(|(_, until)| now < *until);
+                let (old, _) = old.ok_or(DropReason::NotAuthentic)?;
+                (MeshDatagram::read(bytes, old.from_peer)?, old, true)
+            }
+            read => (read?, &self.keys, false),
+        };
+        keys.check_new(datagram.counter)?;
+        // Of two paths the one that is used now counts; what comes late over the other one is no
+        // reason to change.
+        let is_newest = keys.newest.is_none_or(|newest| datagram.counter > newest);
+        if self.path.is_some_and(|known| known != path) && !is_newest {
+            return Err(DropReason::UnknownPath);
+        }
+        // An echo of what was never sent.
+        if datagram
+            .echo
+            .is_some_and(|echo| echo.counter >= self.counter)
+        {
+            return Err(DropReason::Malformed);
+        }
+        Ok((datagram, is_old))
+    }
+
+    /// Takes in a datagram that [`MeshPeer::read`] has passed, over the path.
+    pub(super) fn accept(&mut self, now: Time, datagram: &MeshDatagram<'_>, is_old: bool) {
+        let ahead = match &mut self.old_keys {
+            Some((old, _)) if is_old => old.mark(now, datagram.counter),
+            _ => self.keys.mark(now, datagram.counter),
+        };
+        self.heard_at = Some(now);
+        self.count_loss(ahead);
+        let was_confirmed = self.is_confirmed;
+        if let Some(echo) = datagram.echo {
+            self.take_echo(now, echo);
+        }
+        // Whoever does not know yet that it is heard is told at once.
+        if !self.is_confirmed || !was_confirmed || datagram.echo.is_none() {
+            self.next_at = now;
+        }
+    }
+
+    fn take_echo(&mut self, now: Time, echo: Echo) {
+        self.is_confirmed |= echo.counter >= self.path_counter;
+        if self.echoed.is_some_and(|newest| echo.counter <= newest) {
+            return;
+        }
+        self.echoed = Some(echo.counter);
+        let (counter, at) = self.sent[echo.counter as usize % SENT_MAX];
+        if counter != echo.counter {
+            return;
+        }
+        self.echoed_at = self.echoed_at.max(Some(at));
+        // Both clocks measure a span, so their epochs do not matter, and their drift hardly.
+        let trip_us = now.micros_since(at);
+        if let Some(us) = trip_us.checked_sub(u64::from(echo.held_us)) {
+            self.rtt.sample(us);
+        }
+    }
+
+    fn count_loss(&mut self, ahead: u32) {
+        let (sent, came) = &mut self.loss_window;
+        *sent = sent.saturating_add(ahead);
+        *came += 1;
+        if *sent >= LOSS_WINDOW {
+            let lost = u64::from(sent.saturating_sub(*came));
+            self.loss = u8::try_from(lost * 256 / u64::from(*sent)).unwrap_or(u8::MAX);
+            self.loss_window = (0, 0);
+        }
+    }
+
+    // ---- sending ----
+
+    /// Queues a message.
+    pub(super) fn push(&mut self, message: Vec<u8>) {
+        if self.outbox.len() >= MESH_OUTBOX_MESSAGES_MAX {
+            self.outbox.pop_front();
+        }
+        self.outbox.push_back(message);
+    }
+
+    /// Writes a datagram into `out` if one is due, and says where it goes.
+    pub(super) fn write(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Path> {
+        let path = self.path?;
+        let has_news = self.is_up && !self.outbox.is_empty();
+        if !has_news && now < self.next_at || self.counter == u32::MAX {
+            return None;
+        }
+        let keys = self.keys_to_send(now);
+        let to_peer = keys.to_peer;
+        let echo = keys.newest.map(|counter| Echo {
+            counter,
+            held_us: u32::try_from(now.micros_since(keys.newest_at)).unwrap_or(u32::MAX),
+        });
+        let counter = self.counter;
+        self.counter += 1;
+        MeshDatagram::begin(self.own, counter, echo, out);
+        while let Some(message) = self.outbox.front()
+            && mesh::put_message(message, out)
+        {
+            self.outbox.pop_front();
+        }
+        mesh::seal(to_peer, out);
+        self.sent[counter as usize % SENT_MAX] = (counter, now);
+        self.next_at = now.plus_micros(self.pause_us(now));
+        self.statistics.count_sent(Body::Mesh, out.len());
+        Some(path)
+    }
+
+    /// The secret to send under: the new one, as soon as the other member is known to have it, or
+    /// has had time to hear of it.
+    fn keys_to_send(&self, now: Time) -> &Secret {
+        match &self.old_keys {
+            Some((old, until))
+                if self.is_confirmed
+                    && self.keys.newest.is_none()
+                    && now.plus_micros(OLD_KEY_US / 2) < *until =>
+            {
+                old
+            }
+            _ => &self.keys,
+        }
+    }
+
+    fn pause_us(&self, now: Time) -> u64 {
+        let is_greeting = self.is_up
+            && !self.is_confirmed
+            && now.micros_since(self.path_since) < GREETING_SPAN_US;
+        if is_greeting {
+            GREETING_US
+        } else if self.carries_ticks {
+            IDLE_TICKS_US
+        } else {
+            IDLE_US
+        }
+    }
+
+    /// When something is due.
+    pub(super) fn next_time(&self) -> Time {
+        match (&self.path, &self.origin) {
+            (Some(_), _) if self.is_up && !self.outbox.is_empty() => Time::ZERO,
+            (Some(_), _) => self.next_at,
+            (None, Origin::Opens(opener)) => opener.try_at.unwrap_or(Time::FAR),
+            (None, Origin::Accepts | Origin::Role) => Time::FAR,
+        }
+    }
+}
+
+impl Opener {
+    fn retry(&mut self, now: Time) {
+        let wait_us = RETRY_US << self.tries.min(RETRY_DOUBLINGS_MAX);
+        self.tries = self.tries.saturating_add(1);
+        self.try_at = Some(now.plus_micros(wait_us));
+    }
+}
