@@ -43,6 +43,8 @@ pub(super) enum Todo {
     PublishDecided(Tick, Slot),
     Overwrite(Tick),
     Claim(Tick),
+    Authority(Tick),
+    StandBy,
 }
 
 /// Microseconds for which datagrams of a link that is no more may still come.
