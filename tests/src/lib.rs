@@ -5,5 +5,6 @@
 
 pub mod cluster;
 pub mod counting;
+pub mod succession;
 pub mod toy;
 pub mod yard;
