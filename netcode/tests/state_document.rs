@@ -16,16 +16,22 @@ mod body;
 mod coder;
 #[path = "state_document/layout.rs"]
 mod layout;
+#[path = "state_document/recorded.rs"]
+mod recorded;
 #[path = "state_document/rotation.rs"]
 mod rotation;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Cursor;
+use std::sync::Arc;
 
-use phalanx_netcode::id::{MemberId, NetId, Slot};
+use phalanx_netcode::delta;
+use phalanx_netcode::id::{MemberId, NetId, SessionId, Slot};
 use phalanx_netcode::prng::Prng;
+use phalanx_netcode::replay::{Header, Mode, Writer};
 use phalanx_netcode::state::{
-    ExactType, FieldSchema, KindSchema, KindShape, Prediction, QuantizedSnapshot, Schema, Shapes,
-    Snapshot, Visibility, WireForm,
+    ExactType, FieldSchema, KindSchema, KindShape, Prediction, QuantizedSnapshot, Quantizer,
+    Schema, Shapes, Snapshot, Visibility, WireForm, WireLayout,
 };
 use phalanx_netcode::statesync::{Publisher, PublisherConfig, Subscription, Viewer};
 use phalanx_netcode::tick::{Seq, Tick, TickRate};
@@ -55,7 +61,9 @@ fn schema() -> Schema {
             "Body",
             Visibility::Client,
             vec![
-                field("place", ExactType::Vec3).wire(fixed(256, 128)).position(),
+                field("place", ExactType::Vec3)
+                    .wire(fixed(256, 128))
+                    .position(),
                 field("turn", ExactType::Quat).wire(WireForm::Rotation { bits: 9 }),
                 field("speed", ExactType::Vec2).wire(fixed(32, 64)),
             ],
@@ -220,7 +228,9 @@ impl World {
         for (&id, thing) in &self.things {
             let id = NetId::from_bits(id);
             let floats = |out: &mut Vec<u8>, values: &[f32]| {
-                values.iter().for_each(|value| out.extend(value.to_le_bytes()));
+                values
+                    .iter()
+                    .for_each(|value| out.extend(value.to_le_bytes()));
             };
             snapshot.kinds[body].push(id, |out| {
                 floats(out, &thing.place);
@@ -275,7 +285,8 @@ fn state_of(snapshot: &QuantizedSnapshot, shapes: &Shapes, kinds: &[Option<Kind>
         for &kind in &*shapes.get(entity.shape).kinds {
             let layout = kinds[usize::from(kind)].as_ref().unwrap();
             let count = layout.groups.iter().map(|group| group.lanes.len()).sum();
-            ours.kinds.insert(u64::from(kind), lanes.by_ref().take(count).collect());
+            ours.kinds
+                .insert(u64::from(kind), lanes.by_ref().take(count).collect());
         }
         assert_eq!(lanes.count(), 0);
         state.insert(entity.id.bits(), ours);
@@ -466,9 +477,9 @@ fn follow(seed: u64, things: u64, budget: u32, loss_percent: u64) -> (Reader, u3
             continue;
         }
         let before = reader.complete;
-        reader.read(&document, tick, &bytes).unwrap_or_else(|wrong| {
-            panic!("seed {seed}, tick {tick}: {wrong}: {bytes:02x?}")
-        });
+        reader
+            .read(&document, tick, &bytes)
+            .unwrap_or_else(|wrong| panic!("seed {seed}, tick {tick}: {wrong}: {bytes:02x?}"));
         let Some(number) = reader.complete.filter(|_| reader.complete != before) else {
             continue;
         };
@@ -476,7 +487,11 @@ fn follow(seed: u64, things: u64, budget: u32, loss_percent: u64) -> (Reader, u3
         let real = state_of(snapshot, publisher.shapes(), &kinds);
         let read = reader.state_at(number);
         for (id, entity) in &real {
-            assert_eq!(read.get(id), Some(entity), "seed {seed}, tick {tick}, entity {id}");
+            assert_eq!(
+                read.get(id),
+                Some(entity),
+                "seed {seed}, tick {tick}, entity {id}"
+            );
         }
         assert_eq!(read.len(), real.len(), "seed {seed}, tick {tick}");
         compared += 1;
@@ -490,7 +505,11 @@ fn whole_bodies_read_as_the_document_says() {
         let (reader, compared) = follow(seed, things, 200_000, 5);
         let [same, whole, _] = reader.counts;
         assert!(whole > 200 && same > 0, "seed {seed}: {:?}", reader.counts);
-        assert!(things < 100 || reader.split > 20, "seed {seed}: {}", reader.split);
+        assert!(
+            things < 100 || reader.split > 20,
+            "seed {seed}: {}",
+            reader.split
+        );
         assert!(compared > 150, "seed {seed}: {compared}");
     }
 }
@@ -505,4 +524,143 @@ fn part_bodies_read_as_the_document_says() {
         all += compared;
     }
     assert!(all > 5, "{all} complete snapshots");
+}
+
+/// A replay of these states.
+fn record(schema: &Arc<Schema>, states: &[Snapshot]) -> Vec<u8> {
+    record_in_parts(schema, &[states])
+}
+
+/// A replay of these states, with a chunk at least for each part.
+fn record_in_parts(schema: &Arc<Schema>, parts: &[&[Snapshot]]) -> Vec<u8> {
+    let header = Header {
+        game: "states".to_owned(),
+        build: "1".to_owned(),
+        mode: Mode::StateSync,
+        tick_rate: TickRate::DEFAULT,
+        input_bytes: 1,
+        seed: 7,
+        session: SessionId(0xfeed),
+        schema: Arc::clone(schema),
+        roster: vec![String::new()],
+        start: parts[0][0].tick,
+    };
+    let mut writer = Writer::new(Cursor::new(Vec::new()), &header).unwrap();
+    for part in parts {
+        for state in *part {
+            writer.state(state, false).unwrap();
+        }
+        writer.flush().unwrap();
+    }
+    writer.finish().unwrap().0.into_inner()
+}
+
+#[test]
+fn recorded_states_read_as_the_documents_say() {
+    let schema = Arc::new(schema());
+    let kinds = kinds();
+    let tables = Tables::read(include_bytes!("../src/delta/tables.bin"));
+    let document = Document {
+        tables: &tables,
+        kinds: &kinds,
+    };
+    let mut world = World::new(6, 150);
+    let mut states = Vec::new();
+    for tick in 9..900_u32 {
+        world.step();
+        if tick.is_multiple_of(3) {
+            states.push(world.snapshot(&schema, tick));
+        }
+    }
+    let file = record(&schema, &states);
+    let layout = WireLayout::new(&schema);
+    let (mut next, mut run) = (0, Vec::<State>::new());
+    let mut seen = [0, 0];
+    for chunk in recorded::chunks(&file) {
+        let goes_on = match chunk.0 {
+            0x10 => false,
+            0x11 => true,
+            _ => continue,
+        };
+        seen[usize::from(goes_on)] += 1;
+        let (version, distance, bodies) = recorded::states(&chunk);
+        assert_eq!(version, u64::from(delta::VERSION));
+        if goes_on {
+            assert_eq!(distance, 3, "from the state before");
+        } else {
+            run.clear();
+        }
+        for (tick, body) in bodies {
+            // The states 1, 2 and 5 before it, as far as the run has so many.
+            let held: Vec<Held<'_>> = [1, 2, 5]
+                .into_iter()
+                .filter_map(|age| {
+                    let at = run.len().checked_sub(age)?;
+                    let state = &run[at];
+                    let age = i64::try_from(age).unwrap();
+                    Some(Held { age, state })
+                })
+                .collect();
+            let read = document.whole(&body, &held).unwrap();
+            assert_eq!((read.first, read.next), (0, None), "a body is not split");
+            let (mut shapes, mut real) = (Shapes::default(), QuantizedSnapshot::default());
+            Quantizer::default().quantize(&layout, &mut shapes, &states[next], None, &mut real);
+            assert_eq!(tick, states[next].tick.number());
+            assert!(
+                read.entities == state_of(&real, &shapes, &kinds),
+                "tick {tick}"
+            );
+            run.push(read.entities);
+            next += 1;
+        }
+    }
+    assert_eq!(next, states.len());
+    assert!(seen[0] > 0 && seen[1] > 2, "{seen:?}");
+}
+
+/// Chunks 0x10 and 0x11 of a replay of five states: kind, first and last tick, payload.
+const GOLDEN: &str = "
+    10 30 36 020303031993ed6ffd343a0da4be3070c8013fcf0101d66e4e6018a5baf507cce6772e8b65090a29f922469c3491771780
+    11 39 42 0203020306258e5114c9b103259be4
+";
+
+/// Two bodies that move, one of which gets a second kind.
+fn tiny_states(schema: &Schema) -> Vec<Snapshot> {
+    let state = |number: u32| {
+        let mut world = World::new(1, 0);
+        for id in [3_u64, 8] {
+            let thing = Thing {
+                place: [id as f32 + number as f32 * 0.25, 0.0, -2.0],
+                turn: [0.0, 0.0, 0.0, 1.0],
+                points: 500 - u16::try_from(number).unwrap(),
+                has_health: id == 8 && number >= 2,
+                ..Thing::default()
+            };
+            world.things.insert(id, thing);
+        }
+        world.snapshot(schema, 30 + 3 * number)
+    };
+    (0..5).map(state).collect()
+}
+
+#[test]
+fn recorded_states_have_these_bytes() {
+    let schema = Arc::new(schema());
+    let states = tiny_states(&schema);
+    let file = record_in_parts(&schema, &[&states[..3], &states[3..]]);
+    let chunks = recorded::chunks(&file);
+    let chunks = chunks.iter().filter(|chunk| matches!(chunk.0, 0x10 | 0x11));
+    let lines: Vec<String> = chunks
+        .map(|(kind, first, last, payload)| {
+            let payload: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{kind:02x} {first} {last} {payload}")
+        })
+        .collect();
+    let golden: Vec<&str> = GOLDEN
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    // Whoever changes what a body's bytes mean raises the codec's version, too.
+    assert_eq!(lines, golden, "codec version {}", delta::VERSION);
 }

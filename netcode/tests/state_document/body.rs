@@ -219,7 +219,8 @@ impl Body<'_, '_> {
     fn values(&mut self, past: Option<&Past<'_>>) -> Result<Entity, Wrong> {
         let before = self.newest.take();
         let known = past.map(|past| past.base).or(before.as_ref());
-        let expected: Vec<u64> = known.map_or_else(Vec::new, |it| it.kinds.keys().copied().collect());
+        let expected: Vec<u64> =
+            known.map_or_else(Vec::new, |it| it.kinds.keys().copied().collect());
         let kinds = self.kinds(&expected)?;
         let mut entity = Entity::default();
         let mut has_changed = None;
@@ -227,7 +228,10 @@ impl Body<'_, '_> {
         let mut positions = 0;
         let mut is_opaque = false;
         for kind in kinds {
-            let layout = self.kind(kind).ok_or("a kind that clients do not get")?.clone();
+            let layout = self
+                .kind(kind)
+                .ok_or("a kind that clients do not get")?
+                .clone();
             is_opaque |= layout.is_opaque;
             let mut lanes = Vec::new();
             let old = past.and_then(|past| past.base.kinds.get(&kind));
@@ -262,8 +266,7 @@ impl Body<'_, '_> {
                         let is_first_position = group.per_unit.is_some() && positions == 0;
                         positions += usize::from(group.per_unit.is_some());
                         if changes {
-                            let older: Vec<(i64, Vec<i64>)> =
-                                near.into_iter().chain(far).collect();
+                            let older: Vec<(i64, Vec<i64>)> = near.into_iter().chain(far).collect();
                             self.changed(
                                 group,
                                 base,
@@ -363,7 +366,9 @@ impl Body<'_, '_> {
             ..group.clone()
         };
         let mut surprise = Surprise::default();
-        let reach = group.per_unit.map_or(1.0, |per_unit| (1.25 * per_unit).clamp(1.0, 1e6));
+        let reach = group
+            .per_unit
+            .map_or(1.0, |per_unit| (1.25 * per_unit).clamp(1.0, 1e6));
         let mut at = [0_f32; 3];
         for (at, &lane) in at.iter_mut().zip(base) {
             *at = lane as f32;
@@ -375,7 +380,10 @@ impl Body<'_, '_> {
             for (index, (class, _)) in found.iter().enumerate() {
                 classes[index] = *class;
             }
-            neighbours = found.iter().map(|(_, place)| &self.places[*place]).collect();
+            neighbours = found
+                .iter()
+                .map(|(_, place)| &self.places[*place])
+                .collect();
             if !neighbours.is_empty() {
                 let sum: i64 = neighbours
                     .iter()
@@ -389,8 +397,10 @@ impl Body<'_, '_> {
         let mut values = Vec::new();
         let mut remembered = [0; 3];
         for (part, lane) in group.lanes.iter().enumerate() {
-            let past: Vec<(i64, i64)> =
-                older.iter().map(|(gap, lanes)| (*gap, lanes[part])).collect();
+            let past: Vec<(i64, i64)> = older
+                .iter()
+                .map(|(gap, lanes)| (*gap, lanes[part]))
+                .collect();
             let (step, scale) = step(group, tables, base[part], &past, age);
             let mut added = 0;
             if near_ones && part < 3 {
@@ -567,9 +577,7 @@ impl<'b> Document<'b> {
                 break;
             }
             let id = match last {
-                Some(last) if body.coder.flag(143) => {
-                    last - body.coder.gamma()
-                }
+                Some(last) if body.coder.flag(143) => last - body.coder.gamma(),
                 _ => body.id(last)?,
             };
             last = Some(id);

@@ -144,7 +144,11 @@ pub(super) fn read(
     for (part, &axis) in order.iter().enumerate() {
         by_axis[axis] = q[part];
     }
-    let s = if by_axis[guess] < 0.0 { -(u * w) } else { u * w };
+    let s = if by_axis[guess] < 0.0 {
+        -(u * w)
+    } else {
+        u * w
+    };
     let mut values = vec![i64::try_from(guess).unwrap()];
     let mut surprise = Surprise::default();
     for (number, axis) in others(guess).into_iter().enumerate() {
