@@ -7,6 +7,7 @@
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
     reason = "a test fails by panicking, and the document's arithmetic is that of processors"
 )]
 

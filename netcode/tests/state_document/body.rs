@@ -142,7 +142,7 @@ pub(super) fn residual(coder: &mut Coder<'_>, family: usize, scale: usize, surpr
     };
     match symbol {
         0 => 0,
-        1..=16 => signed(u64::from(symbol).div_ceil(2), symbol % 2 == 0),
+        1..=16 => signed(u64::from(symbol).div_ceil(2), symbol.is_multiple_of(2)),
         17..=48 => {
             let (o, h, s) = ((symbol - 17) / 4, (symbol - 17) / 2 % 2, (symbol - 17) % 2);
             let size = (1 << (o + 3)) + (u64::from(h) << (o + 2)) + coder.plain(o + 2) + 1;
