@@ -45,6 +45,7 @@ pub(super) enum Todo {
     Claim(Tick),
     Authority(Tick),
     StandBy,
+    Promote(Tick, Term),
 }
 
 /// The game's progress.

@@ -262,6 +262,28 @@ impl Standby {
         self.state.newest()
     }
 
+    /// The inputs with which the newest tick ran that it holds.
+    pub(super) fn newest_frame(&self) -> Option<InputFrame> {
+        let (_, context) = self.state.newest_told()?;
+        let tick = self.held()?;
+        let context = TickContext::decode(context, tick, self.slots, self.input_bytes).ok()?;
+        Some(context.frame)
+    }
+
+    /// The state at `tick`, if it is held as such and not run.
+    pub(super) fn state_at(&self, tick: Tick) -> Option<&Snapshot> {
+        match self.state.mode() {
+            StandbyMode::Runs if self.state.to_import().is_none() => None,
+            StandbyMode::Runs | StandbyMode::Copies => self.state.at(tick).map(|held| &held.state),
+        }
+    }
+
+    /// Stands by for the host of another term, which goes on after `base`.
+    pub(super) fn begin_term(&mut self, term: Term, base: Tick) {
+        self.state.begin_term(term, base);
+        self.ack_due = true;
+    }
+
     pub(super) fn statistics(&self) -> StandbyStatistics {
         StandbyStatistics {
             held: self.held().map(|tick| (self.state.mode(), tick)),

@@ -331,7 +331,8 @@ impl Host {
             .slots()
             .all(|slot| core.known.oldest(slot) <= confirmed);
         let is_near = newest.since(confirmed) < INPUT_HISTORY_TICKS_MAX / 2;
-        let resumed = terms.is_some() && confirmed > Tick::ZERO && holds && is_near;
+        let goes_on = terms.is_some() && self.audience.is_none();
+        let resumed = goes_on && confirmed > Tick::ZERO && holds && is_near;
         let from = if resumed {
             confirmed
         } else {
@@ -481,7 +482,7 @@ impl Host {
 
     /// Whether hosting of this session may move.
     pub(in crate::node) fn may_move(&self) -> bool {
-        self.config.migration.allows && self.config.game.mode == Mode::Lockstep
+        self.config.migration.allows
     }
 
     /// Whether this host says nothing with authority.
