@@ -7,7 +7,6 @@ use std::fmt;
 use std::io;
 use std::path::Path as FilePath;
 
-use crate::id::Term;
 use crate::id::{MemberId, Term};
 use crate::input::InputFrame;
 use crate::link::replay_file::{RecordError, ReplayFile};

@@ -19,7 +19,7 @@ use crate::node::client::switch::keep;
 use crate::node::core::{Core, Todo};
 use crate::node::seat::{Holder, Seat};
 use crate::node::takeover::{TakeOver, Warm};
-use crate::session::config::{Gate, JoinConfig, LatePolicy, Mode, Role, Start};
+use crate::session::config::{Gate, JoinConfig, LatePolicy, Role, Start};
 use crate::session::control::{Control, Settings};
 use crate::session::handshake::{self, ByeReason, Return, TERMS_MAX, TermStart};
 use crate::session::roster::{Member, MemberRecord};
