@@ -688,7 +688,7 @@ impl Client {
             core.clock.due(Tick::ZERO),
             newest,
             |seq, room, out| {
-                let result = exchange.write(seq, shape, &core.submitted, &core.known, room, out);
+                let result = exchange.write(seq, shape, &core.submitted, room, out);
                 is_forgotten = result.is_err();
             },
             out,
