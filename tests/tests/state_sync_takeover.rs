@@ -153,3 +153,54 @@ fn who_stands_not_by_cannot_go_on() {
     assert_eq!(refused, Err(TakeOverError::NoState));
     assert!(!cluster.node(2).is_host());
 }
+
+/// Members elect: nobody is told from outside.
+#[test]
+fn members_of_a_state_sync_session_elect_a_standby() {
+    for seed in 11..=13 {
+        let config = HostConfig {
+            start: Start::Players(4),
+            plays: true,
+            migration: MigrationConfig::ELECTED,
+            ..HostConfig::new(yard::game(), 4)
+        };
+        let network = Conditions::from_rtt(RTT_US, 0);
+        let mut cluster: ClusterOf<Pusher> = ClusterOf::new(config, network, seed);
+        for number in 1..4 {
+            cluster.join(JoinConfig {
+                prediction_ticks: 12,
+                ..JoinConfig::new(yard::game(), &format!("{number}"))
+            });
+        }
+        cluster.run_us(10_000_000);
+        let last = cluster.node(0).tick();
+        let standbys = (1..4).filter(|&index| cluster.node(index).standby_held().is_some());
+        assert!(standbys.count() >= 1, "seed {seed}: nobody stands by");
+        cluster.members[0].paused = true;
+        cluster.isolate(0);
+        cluster.run_us(4_000_000);
+        let hosts: Vec<usize> = (1..4)
+            .filter(|&index| cluster.node(index).is_host())
+            .collect();
+        assert_eq!(hosts.len(), 1, "seed {seed}: {hosts:?}");
+        let host = hosts[0];
+        let tick = cluster.node(host).tick();
+        assert!(tick > last.plus(100), "seed {seed}: {tick} after {last}");
+        for index in (1..4).filter(|&index| index != host) {
+            let node = cluster.node(index);
+            assert_eq!(node.host_member(), member(host), "seed {seed}");
+            let newest = node
+                .state_sync()
+                .and_then(|counted| counted.newest_complete);
+            let newest = newest.expect("a state of the new host");
+            assert!(tick.since(newest) < 30, "seed {seed}: {newest} of {tick}");
+        }
+        // The old host wakes up, finds another one, and follows it.
+        cluster.mend(0);
+        cluster.members[0].paused = false;
+        cluster.run_us(4_000_000);
+        assert!(!cluster.node(0).is_host(), "seed {seed}");
+        assert!(cluster.node(host).is_host(), "seed {seed}");
+        assert_eq!(cluster.node(0).host_member(), member(host), "seed {seed}");
+    }
+}

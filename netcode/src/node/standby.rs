@@ -95,6 +95,11 @@ impl AuthorityStream {
         }
     }
 
+    /// The hash after `tick`.
+    pub(super) fn hash_at(&self, tick: Tick) -> Option<u64> {
+        self.stream.hash_at(tick)
+    }
+
     pub(super) fn is_wanted(&self) -> bool {
         !self.feeds.is_empty()
     }
@@ -260,6 +265,12 @@ impl Standby {
     /// The newest tick that it holds.
     pub(super) fn held(&self) -> Option<Tick> {
         self.state.newest()
+    }
+
+    /// The hash of the host's state after `tick`, if it is the newest that is held.
+    pub(super) fn hash_at(&self, tick: Tick) -> Option<u64> {
+        let (hash, _) = self.state.newest_told()?;
+        (self.held() == Some(tick)).then_some(hash)
     }
 
     /// The inputs with which the newest tick ran that it holds.

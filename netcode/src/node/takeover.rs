@@ -243,7 +243,7 @@ impl Node {
         let Role::Host(host) = &mut self.role else {
             return;
         };
-        if !host.may_move() || host.audience.is_some() {
+        if !host.may_move() {
             return;
         }
         let mut client = Client::after_hosting(host, &mut self.core, now, &step_down);
