@@ -388,6 +388,14 @@ impl Session {
                     slot.0
                 ));
             }
+            Event::HostChanged { member, term } => {
+                let text = format!("member {} hosts from now on, in term {}", member.0, term.0);
+                log.news.push(text);
+            }
+            Event::TicksLost { first, last } => {
+                log.news
+                    .push(format!("ticks {first} to {last} did not happen"));
+            }
             Event::Healed { tick } => {
                 log.news
                     .push(format!("took over the host's state of tick {tick}"));

@@ -18,8 +18,8 @@ use crate::limits::{EVENTS_MAX, SUSPECT_US_MAX, TERM_SENDS_MAX};
 use crate::migration::api::{Authority, Decision, TermEvent, TermsStatistics};
 use crate::migration::certificate::{Certificate, ElectionKind};
 use crate::migration::message::TermMessage;
-use crate::migration::policy::HostPolicy;
 use crate::migration::roster::TermRoster;
+use crate::session::hosting::HostPolicy;
 use crate::tick::{Tick, TickRate};
 use crate::time::Time;
 

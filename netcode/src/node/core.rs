@@ -9,6 +9,7 @@ use crate::lockstep::{Inputs, Timeline, Work};
 use crate::node::api::{Event, SessionInfo};
 use crate::node::desync::HashRing;
 use crate::session::clock::TickClock;
+use crate::session::handshake::TermStart;
 use crate::session::roster::Roster;
 use crate::session::statistics::NodeStatistics;
 use crate::simulation::StepKind;
@@ -68,10 +69,19 @@ pub(super) struct Core {
     pub(super) transmitted_at: Time,
     /// Whether the state comes from a host, and ticks run here on this node's own inputs only.
     pub(super) follows: bool,
+    /// How later terms began, ascending: of all after `lineage_from`, at most [`TERMS_KEPT`].
+    terms: VecDeque<TermStart>,
+    /// The term that this node came in, or the newest whose beginning is forgotten.
+    lineage_from: Term,
+    /// Beginnings of terms that the recorder has not seen.
+    term_changes: VecDeque<TermStart>,
     frame: InputFrame,
     /// Newest tick handed out by [`Core::confirmed_frame`].
     reported: Tick,
 }
+
+/// Beginnings of terms that a node remembers. Whoever missed more needs a state.
+const TERMS_KEPT: usize = 64;
 
 impl Core {
     pub(super) fn new(info: SessionInfo, prediction: u32, now: Time) -> Self {
@@ -92,6 +102,9 @@ impl Core {
             stalled_since: None,
             transmitted_at: now,
             follows: false,
+            terms: VecDeque::new(),
+            lineage_from: info.term,
+            term_changes: VecDeque::new(),
             frame: InputFrame::empty(Tick::ZERO, slots, input_bytes),
             reported: Tick::ZERO,
             info,
@@ -115,6 +128,85 @@ impl Core {
             self.known.start(slot, tick);
         }
         self.reported = tick;
+    }
+
+    /// The newest tick that the recorder has seen.
+    pub(super) const fn reported(&self) -> Tick {
+        self.reported
+    }
+
+    /// The recorder has seen all up to `tick` already.
+    pub(super) fn skip_reports(&mut self, tick: Tick) {
+        self.reported = self.reported.max(tick);
+    }
+
+    // ---- terms ----
+
+    /// A new term begins; what was ordered beyond its base is void.
+    pub(super) fn begin_term(&mut self, start: TermStart) {
+        self.info.term = Term(start.term);
+        self.terms.push_back(start);
+        self.term_changes.push_back(start);
+        if self.terms.len() > TERMS_KEPT
+            && let Some(forgotten) = self.terms.pop_front()
+        {
+            self.lineage_from = Term(forgotten.term);
+        }
+        if self.term_changes.len() > TERMS_KEPT {
+            self.term_changes.pop_front();
+        }
+    }
+
+    /// How terms began up to `term` is not known here.
+    pub(super) fn forget_lineage(&mut self, term: Term) {
+        self.terms.clear();
+        self.lineage_from = term;
+    }
+
+    /// The terms after `term`, ascending; `None` if not all of them are known here.
+    pub(super) fn terms_after(
+        &self,
+        term: Term,
+    ) -> Option<impl Iterator<Item = &TermStart> + use<'_>> {
+        (term >= self.lineage_from)
+            .then(|| self.terms.iter().filter(move |start| start.term > term.0))
+    }
+
+    /// The terms that `host` hosted, as far as they are known.
+    pub(super) fn hosted_terms(&self, host: u16) -> impl Iterator<Item = Term> + use<'_> {
+        let first = self.terms.front().map_or(self.info.term, |_| Term(1));
+        let is_first = self.lineage_from == Term(1) && host == MemberId::FIRST_HOST.0;
+        let first = is_first.then_some(first);
+        let later = self.terms.iter().filter(move |start| start.host == host);
+        first.into_iter().chain(later.map(|start| Term(start.term)))
+    }
+
+    /// The newest tick that stands of what was ordered in `term`; `None` if that is not known.
+    pub(super) fn standing(&self, term: Term) -> Option<Tick> {
+        let bases = self.terms_after(term)?.map(|start| Tick::new(start.base));
+        Some(bases.min().unwrap_or(Tick::MAX))
+    }
+
+    /// Everything that was ordered beyond `base` is void.
+    pub(super) fn void_after(&mut self, base: Tick) {
+        for slot in self.slots() {
+            if self.known.newest(slot) > base && self.known.oldest(slot) <= base {
+                self.known.rewind(slot, base);
+            }
+        }
+    }
+
+    /// The tick up to which the inputs of all slots are known.
+    pub(super) fn final_tick(&self) -> Tick {
+        self.slots()
+            .map(|slot| self.known.newest(slot))
+            .min()
+            .unwrap_or(Tick::ZERO)
+    }
+
+    /// The next beginning of a term, for the recorder.
+    pub(super) fn poll_term_change(&mut self) -> Option<TermStart> {
+        self.term_changes.pop_front()
     }
 
     /// Runs the next tick.

@@ -28,6 +28,10 @@ pub mod kind {
     pub const SCHEMA_PART: u8 = 0xc3;
     /// The sender leaves.
     pub const BYE: u8 = 0xc4;
+    /// A member asks the next host to go on with it.
+    pub const RETURN: u8 = 0xc5;
+    /// The new host goes on with it.
+    pub const BACK: u8 = 0xc6;
     /// A chunk of a transfer.
     pub const BULK: u8 = 0xc8;
     /// Which chunks arrived.

@@ -32,6 +32,9 @@ impl Run {
                 Event::Inspected(it) => panic!("nobody looks at {it:?}"),
                 Event::ClaimRefused { slot, .. } => panic!("{slot:?} claimed something"),
                 Event::Healed { tick } => panic!("node {index} healed at {tick}"),
+                Event::HostChanged { .. } | Event::TicksLost { .. } => {
+                    panic!("hosting does not move here")
+                }
                 Event::Message {
                     from,
                     channel: Channel::Reliable,

@@ -115,7 +115,9 @@ impl Host {
             | Control::Final { .. }
             | Control::Peer { .. }
             | Control::Invite { .. }
-            | Control::Invitation { .. } => Ok(Some(control)),
+            | Control::Invitation { .. }
+            | Control::Settings(_)
+            | Control::Stand(_) => Ok(Some(control)),
         }
     }
 }
