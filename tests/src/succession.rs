@@ -190,6 +190,10 @@ impl Succession {
         self.assert_one_host();
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what else happens is no matter of hosting"
+    )]
     fn hear(&mut self, index: Index) {
         let from = self.seen[index].events;
         for event in &self.cluster.members[index].events[from..] {

@@ -245,6 +245,14 @@ impl Session {
                     | Event::Stalled { .. }
                     | Event::Resumed { .. }
                     | Event::Message { .. }
+                    | Event::HostSuspected { .. }
+                    | Event::HostHeardAgain { .. }
+                    | Event::Electing { .. }
+                    | Event::Frozen
+                    | Event::Thawed
+                    | Event::HandoverAborted { .. }
+                    | Event::DataLossPossible { .. }
+                    | Event::Forked { .. }
                     | Event::HostChanged { .. }
                     | Event::Ended { .. } => {}
                 }

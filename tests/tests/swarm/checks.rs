@@ -32,7 +32,16 @@ impl Run {
                 Event::Inspected(it) => panic!("nobody looks at {it:?}"),
                 Event::ClaimRefused { slot, .. } => panic!("{slot:?} claimed something"),
                 Event::Healed { tick } => panic!("node {index} healed at {tick}"),
-                Event::HostChanged { .. } | Event::TicksLost { .. } => {
+                Event::HostSuspected { .. }
+                | Event::HostHeardAgain { .. }
+                | Event::Electing { .. }
+                | Event::Frozen
+                | Event::Thawed
+                | Event::HandoverAborted { .. }
+                | Event::DataLossPossible { .. }
+                | Event::Forked { .. }
+                | Event::HostChanged { .. }
+                | Event::TicksLost { .. } => {
                     panic!("hosting does not move here")
                 }
                 Event::Message {
