@@ -444,7 +444,7 @@ fn control_messages() {
                 players: 8,
                 next_member: 9,
             }),
-            "11 02 01 03 fb 2c 01 05 06 07 01 08 09",
+            "12 02 01 03 fb 2c 01 05 06 07 01 08 09",
         ),
         (
             Control::Stand(Stand {
@@ -452,7 +452,7 @@ fn control_messages() {
                 can_host: true,
                 votes: false,
             }),
-            "12 fb 2c 01 01 00",
+            "13 fb 2c 01 01 00",
         ),
     ];
     for (control, text) in controls {

@@ -512,7 +512,7 @@ impl Terms {
             Role::Follower(follower) => self.follower_due(follower),
         };
         let attempt = self.attempt.as_ref();
-        role.min(attempt.map_or(Time::FAR, |attempt| attempt.deadline.min(self.next_beat)))
+        role.min(attempt.map_or(Time::FAR, |one| one.deadline.min(one.next_request)))
     }
 
     // ---- promises ----
@@ -667,7 +667,11 @@ impl Terms {
         for member in &roster.members {
             let before = known.remove(&member.id);
             let same = before.filter(|one| one.incarnation == member.incarnation);
-            let facts = same.unwrap_or_else(|| Known::new(member.incarnation, now));
+            let mut facts = same.unwrap_or_else(|| Known::new(member.incarnation, now));
+            if roster.term > self.roster.term {
+                // It was the host before who was suspected.
+                facts.suspects_at = None;
+            }
             self.known.insert(member.id, facts);
         }
     }

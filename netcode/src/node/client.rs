@@ -495,6 +495,7 @@ impl Client {
             | Control::Stand(_)
             | Control::Replaced { .. }
             | Control::Final { .. }
+            | Control::Denied { .. }
             | Control::Transfer {
                 purpose: Purpose::Report,
                 ..
@@ -669,7 +670,7 @@ impl Client {
             core.clock.due(Tick::ZERO),
             newest,
             |seq, room, out| {
-                let result = exchange.write(seq, shape, &core.submitted, &core.known, room, out);
+                let result = exchange.write(seq, shape, &core.submitted, room, out);
                 is_forgotten = result.is_err();
             },
             out,

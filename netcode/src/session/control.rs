@@ -105,6 +105,13 @@ pub enum Control {
         /// Its bytes.
         bytes: Vec<u8>,
     },
+    /// Host, in state-sync mode: it ignored what the client said of this entity.
+    Denied {
+        /// The entity.
+        entity: u64,
+        /// Whether the client does not decide the entity; else the game's rules forbid the values.
+        is_foreign: bool,
+    },
     /// Host, where hosting may move: what the next host must know. It follows the members.
     Settings(Settings),
     /// Client, where hosting may move: whether it could host, and votes.

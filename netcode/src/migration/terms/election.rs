@@ -1,5 +1,6 @@
 //! Standing for election, voting, and taking office.
 
+use core::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::hash::mix;
@@ -32,6 +33,8 @@ pub(super) struct Attempt {
     pub(super) before: (Term, Option<MemberId>),
     pub(super) ballots: BTreeMap<MemberId, Ballot>,
     pub(super) deadline: Time,
+    /// When the request goes out again.
+    pub(super) next_request: Time,
 }
 
 /// What a vote says.
@@ -97,8 +100,13 @@ impl Terms {
         let Some((kind, rank)) = self.turn(now, suspected_since, authority) else {
             return;
         };
+        let unclean_us = self
+            .policy
+            .unclean_after_us
+            .filter(|_| kind == ElectionKind::Unclean);
+        let since = quorum_since.max(suspected_since.plus_micros(unclean_us.unwrap_or(0)));
         let step_us = 40_000 + self.rtt_max_us() / 2;
-        if now.micros_since(quorum_since) >= rank * step_us {
+        if now.micros_since(since) >= rank * step_us {
             self.stand(now, kind, authority);
         }
     }
@@ -149,9 +157,8 @@ impl Terms {
         }
         let ahead = self.roster.members.iter().filter(|one| {
             let other = self.known.get(&one.id);
-            let holds_more = other.is_some_and(|other| {
-                (other.position, core::cmp::Reverse(one.id)) > (holds, core::cmp::Reverse(me))
-            });
+            let holds_more =
+                other.is_some_and(|other| (other.position, Reverse(one.id)) > (holds, Reverse(me)));
             one.can_host && one.id != me && self.is_suspecting(now, one.id) && holds_more
         });
         Some((ElectionKind::Unclean, ahead.count().min(4) as u64))
@@ -192,6 +199,7 @@ impl Terms {
             before: (self.promised, self.vote),
             ballots,
             deadline: now.plus_micros(patience_us),
+            next_request: now,
         });
         (self.promised, self.vote) = (term, Some(self.me.member));
         self.suspect_us = self.suspect_us.max(self.own_suspect_us());
@@ -200,7 +208,6 @@ impl Terms {
             candidate: self.me.member,
             term,
         });
-        self.next_beat = now;
         self.attempt_beat(now, authority);
         self.count_votes(now, authority);
     }
@@ -214,16 +221,17 @@ impl Terms {
 
     /// Sends the request to those who have not voted yet.
     fn attempt_beat(&mut self, now: Time, authority: &impl Authority) {
-        let Some(attempt) = &self.attempt else {
+        let next_request = now.plus_micros(self.beat_us());
+        let Some(attempt) = &mut self.attempt else {
             return;
         };
+        attempt.next_request = next_request;
         let (term, kind) = (attempt.term, attempt.kind);
         let asked: Vec<MemberId> = self
             .roster
             .voters()
             .filter(|id| *id != self.me.member && !attempt.ballots.contains_key(id))
             .collect();
-        self.next_beat = now.plus_micros(self.beat_us());
         let request = TermMessage::VoteRequest {
             term,
             seq: self.beats.begin(now, self.suspect_us),
@@ -238,13 +246,23 @@ impl Terms {
     }
 
     pub(super) fn attempt_timeout(&mut self, now: Time, authority: &impl Authority) {
-        let Some(attempt) = &self.attempt else {
-            return;
-        };
-        if now >= attempt.deadline {
-            self.give_up(now);
-        } else if now >= self.next_beat {
+        self.attempt_expiry(now);
+        if self
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| now >= attempt.next_request)
+        {
             self.attempt_beat(now, authority);
+        }
+    }
+
+    fn attempt_expiry(&mut self, now: Time) {
+        if self
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| now >= attempt.deadline)
+        {
+            self.give_up(now);
         }
     }
 
@@ -254,7 +272,9 @@ impl Terms {
             return;
         };
         (self.promised, self.vote) = attempt.before;
-        let jitter = mix(u64::from(self.me.member.0), u64::from(attempt.term.0)) % RETRY_US;
+        // Candidates that met once shall not meet again.
+        let spread_us = RETRY_US + self.rtt_max_us();
+        let jitter = mix(u64::from(self.me.member.0), u64::from(attempt.term.0)) % spread_us;
         match &mut self.role {
             Role::Follower(follower) => {
                 let doublings = follower.failed.min(RETRY_DOUBLINGS_MAX);
@@ -300,7 +320,6 @@ impl Terms {
         }
         let is_new = self.vote != Some(from) || self.promised != request.term;
         if is_new {
-            // It was no host's voter any more, or this is the candidate's only rival giving way.
             self.give_up(now);
             (self.promised, self.vote) = (request.term, Some(from));
             self.incoming = None;
@@ -360,15 +379,28 @@ impl Terms {
         let granted = self
             .grant
             .is_some_and(|one| one.term == request.term && one.target != from);
-        let spent = request.term == self.promised && self.vote != Some(from);
+        // A vote for itself is void once it gives way, which is judged below.
+        let gives_way = self
+            .attempt
+            .as_ref()
+            .is_some_and(|one| one.term == request.term);
+        let spent = request.term == self.promised && self.vote != Some(from) && !gives_way;
         if !votes || ((granted || spent) && !ablation.many_votes) {
             return false;
         }
         if self.may_act(now) || self.election.is_some() || !self.decisions.is_empty() {
             return false;
         }
-        if self.attempt.is_some() && !ablation.no_stickiness {
-            return false;
+        if let Some(attempt) = &self.attempt {
+            // Of two candidates the one that holds less gives way.
+            let own = (
+                self.holds(authority),
+                Reverse(self.place_of(self.me.member)),
+            );
+            let theirs = (request.position, Reverse(self.place_of(from)));
+            if request.term < attempt.term || theirs < own {
+                return false;
+            }
         }
         // An echo is also worth something to a candidate that is the host itself.
         if !self.may_vote_for(now, from) {
@@ -390,7 +422,6 @@ impl Terms {
             }
             ElectionKind::Incumbent => roster.host == from,
             ElectionKind::Unclean => {
-                let _ = authority;
                 let Role::Follower(follower) = &self.role else {
                     // A host that is frozen is a voter like others.
                     return self.policy.unclean_after_us.is_some();
@@ -403,6 +434,24 @@ impl Terms {
         }
     }
 
+    /// Who comes first where positions are equal.
+    fn place_of(&self, id: MemberId) -> (usize, MemberId) {
+        let place = self
+            .roster
+            .standbys
+            .iter()
+            .position(|&standby| standby == id);
+        let is_host = id == self.roster.host;
+        (
+            if is_host {
+                0
+            } else {
+                place.map_or(usize::MAX, |place| place + 1)
+            },
+            id,
+        )
+    }
+
     /// A vote, or the grant of a handover.
     pub(super) fn voted(
         &mut self,
@@ -413,6 +462,8 @@ impl Terms {
         ballot: Ballot,
         authority: &impl Authority,
     ) {
+        // One that slept does not count what has come in the meantime.
+        self.attempt_expiry(now);
         if !self.roster.is_voter(from) {
             return;
         }
@@ -469,7 +520,7 @@ impl Terms {
             .ballots
             .iter()
             .filter(|(_, ballot)| ballot.upto > own && !ballot.records.is_empty())
-            .max_by_key(|(id, ballot)| (ballot.upto, core::cmp::Reverse(**id)));
+            .max_by_key(|(id, ballot)| (ballot.upto, Reverse(**id)));
         let best = best.map(|(id, ballot)| (*id, ballot.upto, ballot.records.clone()));
         let _ = now;
         self.win(
@@ -601,6 +652,7 @@ impl Terms {
         self.role = Role::Host(Box::new(host));
         for known in self.known.values_mut() {
             (known.echoed_at, known.told) = (now, 0);
+            known.suspects_at = None;
         }
         self.suspect_us = self.own_suspect_us();
         self.statistics.terms += 1;

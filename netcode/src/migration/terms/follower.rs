@@ -12,6 +12,8 @@ use super::{Farewell, RTT_UNKNOWN_US, Role, Terms};
 
 /// Time between two reports to the host, in microseconds.
 const REPORT_US: u64 = 1_000_000;
+/// Silence after which a voter is out of reach, in microseconds: links send at least each second.
+const REACH_US: u64 = 2_500_000;
 
 /// A node that does not host.
 #[derive(Debug)]
@@ -74,7 +76,9 @@ impl Terms {
 
     /// A sign of life of the host.
     pub(super) fn host_heard(&mut self, now: Time) {
-        if self.promised != self.roster.term || self.farewell.is_some() {
+        let has_stopped =
+            self.farewell.is_some() || self.grant.is_some_and(|one| one.commit.is_some());
+        if self.promised != self.roster.term || has_stopped {
             return;
         }
         let host = self.roster.host;
@@ -111,7 +115,7 @@ impl Terms {
 
     /// Tells the host that it was heard, what this node holds, and gives the word that goes with it.
     pub(super) fn echo(&mut self, now: Time, seq: u32, sticks: bool, authority: &impl Authority) {
-        if self.promised != self.roster.term || self.is_host() {
+        if self.promised != self.roster.term || self.is_host() || !self.is_member() {
             return;
         }
         if sticks {
@@ -140,7 +144,7 @@ impl Terms {
         }
         if now >= self.next_report {
             self.next_report = now.plus_micros(REPORT_US);
-            self.report();
+            self.report(now);
         }
         if now >= self.next_beat {
             if self.suspects() {
@@ -156,14 +160,14 @@ impl Terms {
         self.consider_fork(now, authority);
     }
 
-    fn suspect(&mut self, now: Time) {
+    pub(super) fn suspect(&mut self, now: Time) {
         let host = self.roster.host;
         if let Role::Follower(follower) = &mut self.role {
             follower.suspected_since = Some(now);
             follower.quorum_since = None;
         }
-        // The host will not commit any more, or is gone: what it prepared is void.
-        if self.promised == self.roster.term {
+        // The host will not commit any more: what it prepared is void.
+        if self.grant.is_none_or(|one| one.commit.is_none()) {
             self.incoming = None;
         }
         self.next_beat = now;
@@ -251,15 +255,18 @@ impl Terms {
         self.follower_timeout(now, authority);
     }
 
-    fn report(&mut self) {
+    /// Tells the host how well this node would host. A voter counts as reached if it was heard
+    /// over a warm link lately.
+    fn report(&mut self, now: Time) {
         let mut trips: Vec<u64> = Vec::new();
         let mut reach = 0_u8;
         for id in self.others() {
-            let Some(rtt_us) = self.known.get(&id).and_then(|one| one.mean_rtt_us()) else {
+            let Some(known) = self.known.get(&id) else {
                 continue;
             };
-            trips.push(rtt_us);
-            reach = reach.saturating_add(u8::from(self.roster.is_voter(id)));
+            let is_heard = now.micros_since(known.heard_at) < REACH_US;
+            reach = reach.saturating_add(u8::from(is_heard && self.roster.is_voter(id)));
+            trips.extend(known.mean_rtt_us());
         }
         reach = reach.saturating_add(u8::from(self.roster.is_voter(self.me.member)));
         trips.sort_unstable();

@@ -51,6 +51,8 @@ pub(super) struct Grant {
 pub(super) struct Incoming {
     pub(super) term: Term,
     pub(super) ballots: BTreeMap<MemberId, Ballot>,
+    /// When to give up, once the host has stopped.
+    deadline: Option<Time>,
 }
 
 impl Terms {
@@ -328,12 +330,17 @@ impl Terms {
         });
         let begins = self.incoming.as_ref().is_none_or(|one| one.term != term);
         if target == self.me.member && self.policy.can_host && begins {
-            self.incoming = Some(Incoming {
-                term,
-                ballots: BTreeMap::new(),
-            });
-            self.next_beat = now;
+            self.begin_incoming(now, term);
         }
+    }
+
+    fn begin_incoming(&mut self, now: Time, term: Term) {
+        self.incoming = Some(Incoming {
+            term,
+            ballots: BTreeMap::new(),
+            deadline: None,
+        });
+        self.next_beat = now;
     }
 
     /// Target: asks for grants, and tells the host once there are enough.
@@ -451,6 +458,17 @@ impl Terms {
             commit: Some((last, hash)),
         });
         if target == self.me.member {
+            if is_first && self.incoming.is_none() && self.election.is_none() {
+                // It had given the host up, or never heard of the plan. Nobody else can host this
+                // term, so it asks for the grants now.
+                self.begin_incoming(now, term);
+            }
+            let patience_us = 2 * self.suspect_us + self.rtt_max_us();
+            if let Some(incoming) = &mut self.incoming {
+                incoming
+                    .deadline
+                    .get_or_insert(now.plus_micros(patience_us));
+            }
             self.settle_incoming(now, authority);
             return;
         }
@@ -481,7 +499,19 @@ impl Terms {
         let Some((last, hash)) = commit else {
             return;
         };
+        if incoming.deadline.is_some_and(|deadline| now >= deadline) {
+            // The records or the grants did not come: an election follows.
+            self.incoming = None;
+            if !self.suspects() {
+                self.suspect(now);
+            }
+            return;
+        }
         if !self.decisions.is_empty() || self.election.is_some() || self.holds(authority) < last {
+            return;
+        }
+        if !self.has_grants(now) {
+            // They are asked for again; if the host has been gone for long, it is suspected first.
             return;
         }
         let own_hash = authority.hash(last);
@@ -493,7 +523,6 @@ impl Terms {
         let Some(incoming) = self.incoming.take() else {
             return;
         };
-        let _ = now;
         let mut ballots = incoming.ballots;
         let position = self.roster.lineage.position(last);
         for id in [self.me.member, self.roster.host] {

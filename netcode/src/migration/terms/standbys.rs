@@ -52,7 +52,12 @@ impl Terms {
 
     fn cost_of(&self, id: MemberId) -> u64 {
         let report = self.known.get(&id).and_then(|one| one.report);
-        report.map_or(COST_UNKNOWN_US, |(_, cost_us)| cost_us)
+        let elect = self.roster.elect();
+        report.map_or(COST_UNKNOWN_US, |(reach, cost_us)| {
+            // Whoever reaches too few could not get elected now; still better than nobody.
+            let reaches = usize::from(reach) >= elect;
+            cost_us + if reaches { 0 } else { COST_UNKNOWN_US }
+        })
     }
 
     /// Whether a member could succeed as far as can be heard.
@@ -65,15 +70,10 @@ impl Terms {
         };
         let member = self.roster.member(id);
         let silent_us = now.micros_since(known.echoed_at);
-        let elect = self.roster.elect();
-        let reaches = known
-            .report
-            .is_none_or(|(reach, _)| usize::from(reach) >= elect);
         let echoes = known.term == self.roster.term || host.wanted.contains(&id);
         member.is_some_and(|one| one.can_host && one.incarnation == known.incarnation)
             && id != self.me.member
             && silent_us < self.policy.demote_after_us
-            && reaches
             && echoes
     }
 
@@ -156,9 +156,12 @@ impl Terms {
             .policy
             .standbys_among(next.members.len())
             .min(TERM_STANDBYS_MAX);
+        // A silent one keeps its place until somebody takes it, or it is given up for dead: what
+        // nobody else holds is not safe.
         for &id in &self.roster.standbys {
-            let is_up = is_listed(id) && self.is_able(now, id);
-            if standbys.len() < count && is_up && !standbys.contains(&id) {
+            let echoed_at = self.known.get(&id).map_or(Time::ZERO, |one| one.echoed_at);
+            let is_dead = now.micros_since(echoed_at) >= self.policy.evict_after_us;
+            if standbys.len() < count && is_listed(id) && !is_dead && !standbys.contains(&id) {
                 standbys.push(id);
             }
         }
