@@ -141,6 +141,7 @@ impl Host {
                 core.settle(tick, self.own_slot);
             }
             self.publish_if_due(core, tick);
+            self.stream_if_due(core, tick);
             self.tick_done(core, now);
         }
     }
