@@ -118,17 +118,18 @@ fn return_and_back() {
         term: 1,
         wants: 2,
         offers: None,
+        avoids: 3,
     };
     check(
         kind::RETURN,
         &ask,
-        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 00",
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 00 03",
     );
     ask.offers = Some(9);
     check(
         kind::RETURN,
         &ask,
-        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 01 09",
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 01 09 03",
     );
     let back = Back {
         welcome: Welcome {
@@ -156,11 +157,12 @@ fn return_and_back() {
             is_planned: true,
         }],
         inputs_after: Some(100),
+        salt: 4,
     };
     check(
         kind::BACK,
         &back,
-        "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 02 78 08 01 01 64",
+        "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 02 78 08 01 01 64 04",
     );
 }
 

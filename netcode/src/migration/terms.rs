@@ -508,6 +508,8 @@ impl Terms {
         }
         let role = match &self.role {
             Role::Over => return Time::FAR,
+            // One that stands again says nothing else until that is over.
+            Role::Host(_) if self.attempt.is_some() => Time::FAR,
             Role::Host(host) => host.next_timeout(self.next_beat),
             Role::Follower(follower) => self.follower_due(follower),
         };

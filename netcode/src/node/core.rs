@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::id::{MemberId, SessionId, Slot, Term};
+use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::input::{InputFrame, InputHistory};
 use crate::limits::{CATCH_UP_US_MAX, EVENTS_MAX};
 use crate::lockstep::{Inputs, Timeline, Work};
@@ -47,6 +47,20 @@ pub(super) enum Todo {
     StandBy,
 }
 
+/// Microseconds for which datagrams of a link that is no more may still come.
+const STRAY_US: u64 = 10_000_000;
+
+/// Links that are no more of which that is remembered.
+const STRAYS_MAX: usize = 1024;
+
+/// What may still come of a link that is no more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stray {
+    path: Path,
+    at: Time,
+    mask: u64,
+}
+
 /// The game's progress.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -77,6 +91,8 @@ pub(super) struct Core {
     lineage_from: Term,
     /// Beginnings of terms that the recorder has not seen.
     term_changes: VecDeque<TermStart>,
+    /// Links that are no more.
+    pub(super) strays: Vec<Stray>,
     frame: InputFrame,
     /// Newest tick handed out by [`Core::confirmed_frame`].
     reported: Tick,
@@ -107,6 +123,7 @@ impl Core {
             terms: VecDeque::new(),
             lineage_from: info.term,
             term_changes: VecDeque::new(),
+            strays: Vec::new(),
             frame: InputFrame::empty(Tick::ZERO, slots, input_bytes),
             reported: Tick::ZERO,
             info,
@@ -143,6 +160,28 @@ impl Core {
     }
 
     // ---- terms ----
+
+    /// A link over `path` is no more; datagrams with the tags in `mask` may still come of it.
+    pub(super) fn note_strays(&mut self, now: Time, path: Path, mask: u64) {
+        self.strays
+            .retain(|stray| now.micros_since(stray.at) < STRAY_US);
+        if self.strays.len() < STRAYS_MAX {
+            self.strays.push(Stray {
+                path,
+                at: now,
+                mask,
+            });
+        }
+    }
+
+    /// The tags that datagrams of earlier links over `path` may have.
+    pub(super) fn stray_tags(&self, now: Time, path: Path) -> u64 {
+        let recent = self
+            .strays
+            .iter()
+            .filter(|stray| stray.path == path && now.micros_since(stray.at) < STRAY_US);
+        recent.fold(0, |mask, stray| mask | stray.mask)
+    }
 
     /// A new term begins; what was ordered beyond its base is void.
     pub(super) fn begin_term(&mut self, start: TermStart) {

@@ -101,6 +101,9 @@ pub struct Return {
     pub wants: u32,
     /// The tick after which it has inputs to offer, if it takes part.
     pub offers: Option<u32>,
+    /// Mask of the tags that datagrams of an earlier link over this path may have which are still
+    /// under way to it.
+    pub avoids: u64,
 }
 
 /// The new host goes on with a member.
@@ -114,6 +117,9 @@ pub struct Back {
     /// The tick after which it expects the member's inputs; without one it is absent until it has
     /// said that it is ready.
     pub inputs_after: Option<u32>,
+    /// What is added to the key of the tag, so that nothing of an earlier link over this path is
+    /// taken for something of the new one.
+    pub salt: u8,
 }
 
 /// Terms that one [`Back`] tells of, at most.

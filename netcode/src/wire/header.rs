@@ -86,6 +86,27 @@ impl TagKey {
         Self { key, term }
     }
 
+    /// The key of a link over a path that had another link before: no datagram of the first three
+    /// epochs has a tag that `salt` was chosen to avoid.
+    #[must_use]
+    pub const fn salted(self, salt: u8) -> Self {
+        Self {
+            key: self.key.wrapping_add(salt) & 0x3f,
+            term: self.term,
+        }
+    }
+
+    /// The salt with which datagrams of the first three epochs have none of the tags in `avoids`,
+    /// a mask; the least bad one, 0, if there is none.
+    #[must_use]
+    pub fn salt_clear_of(self, avoids: u64) -> u8 {
+        let is_clear = |salt: &u8| {
+            let key = self.salted(*salt);
+            (0..3).all(|epoch| avoids & (1 << key.tag(Seq::new(epoch << 8))) == 0)
+        };
+        (0..64).find(is_clear).unwrap_or(0)
+    }
+
     /// The tag of the datagram with number `seq`.
     #[must_use]
     pub const fn tag(self, seq: Seq) -> u8 {

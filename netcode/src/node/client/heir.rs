@@ -164,6 +164,9 @@ impl Client {
                 ..JoinConfig::new(retired.config.game.clone(), &retired.config.name)
             }
         });
+        for (path, guest) in &host.guests {
+            core.note_strays(now, *path, guest.peer.stray_tags());
+        }
         let (mut client, _placeholder) = Self::new(config, step_down.warm.path, now);
         client.phase = Phase::Inside;
         client.peer.slot = retired.slot;

@@ -106,7 +106,7 @@ impl Client {
         if welcome.resumed && !resumed {
             return Err(DropReason::Malformed);
         }
-        self.open_link(now, &welcome, &info, from);
+        self.open_link(now, &welcome, &info, from, 0);
         if resumed {
             for slot in core.slots() {
                 if core.known.newest(slot) > from {
@@ -191,9 +191,10 @@ impl Client {
         welcome: &Welcome,
         info: &SessionInfo,
         from: Tick,
+        salt: u8,
     ) {
         let follows = self.config.game.mode == Mode::StateSync;
-        let key = TagKey::new(info.session, info.term, welcome.nonce);
+        let key = TagKey::new(info.session, info.term, welcome.nonce).salted(salt);
         let statistics = self.peer.statistics;
         self.peer = Peer::new(self.path, info.member, key, info.tick_rate, now);
         self.peer.statistics = statistics;

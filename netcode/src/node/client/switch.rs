@@ -126,6 +126,12 @@ impl Client {
         let resume = self.resume.map_or(0, |token| token.0);
         let prepared = self.prepared.as_mut()?;
         let path = prepared.warm?.path;
+        let present = if path == self.path {
+            self.peer.stray_tags()
+        } else {
+            0
+        };
+        let avoids = core.stray_tags(now, path) | present;
         if prepared.next_at > now {
             return None;
         }
@@ -137,6 +143,7 @@ impl Client {
             term: core.info.term.0,
             wants: prepared.term.0,
             offers: offers.map(Tick::number),
+            avoids,
         };
         handshake::write(kind::RETURN, &body, out);
         Some(path)
@@ -287,6 +294,7 @@ impl Client {
         let from = Tick::new(back.welcome.from);
         let settled = core.timeline.settled();
         let (seen, statistics) = (core.roster.clone(), core.statistics);
+        let strays = core::mem::take(&mut core.strays);
         let lasts = core.last_tick;
         self.state = None;
         self.take_link(core, now, back, from);
@@ -294,6 +302,7 @@ impl Client {
         info.term = Term(back.welcome.term);
         self.begin_anew(core, now, &info, &back.welcome);
         (core.roster, core.statistics, core.last_tick) = (seen, statistics, lasts);
+        core.strays.extend(strays);
         if settled > from {
             core.report(Event::TicksLost {
                 first: from.next(),
@@ -313,6 +322,7 @@ impl Client {
         let Some(prepared) = self.prepared.take() else {
             return;
         };
+        core.note_strays(now, self.path, self.peer.stray_tags());
         if let Some(warm) = prepared.warm {
             self.path = warm.path;
         }
@@ -326,7 +336,7 @@ impl Client {
             term: Term(back.welcome.term),
             ..core.info.clone()
         };
-        self.open_link(now, &back.welcome, &info, from);
+        self.open_link(now, &back.welcome, &info, from, back.salt);
         self.report = None;
         self.hashes_wanted = None;
         self.diverged = None;

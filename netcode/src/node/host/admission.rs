@@ -51,6 +51,8 @@ pub(super) struct Entry {
     pub(super) inputs_after: Option<Tick>,
     /// Where it followed another host before: how the terms since began.
     pub(super) terms: Option<Vec<TermStart>>,
+    /// Tags that its datagrams must not have: see [`TagKey::salt_clear_of`].
+    pub(super) avoids: u64,
 }
 
 impl Host {
@@ -267,6 +269,7 @@ impl Host {
             resumed,
             inputs_after: None,
             terms: None,
+            avoids: 0,
         };
         self.let_in(core, now, path, hello, protocol, entry);
     }
@@ -305,6 +308,7 @@ impl Host {
             resumed,
             inputs_after,
             terms,
+            avoids,
         } = entry;
         // The same for as long as the member is one: a welcome that is lost takes nothing away.
         let resume = self.token(core, member, core.info.term);
@@ -339,6 +343,9 @@ impl Host {
                 .as_ref()
                 .map_or(0, |audience| audience.config.snapshot_ticks),
         };
+        let key = TagKey::new(core.info.session, core.info.term, hello.nonce);
+        let salt = key.salt_clear_of(avoids);
+        let key = key.salted(salt);
         let mut welcome = Vec::new();
         match terms {
             None => handshake::write(kind::WELCOME, &body, &mut welcome),
@@ -347,6 +354,7 @@ impl Host {
                     welcome: body,
                     terms,
                     inputs_after: inputs_after.map(Tick::number),
+                    salt,
                 };
                 handshake::write(kind::BACK, &back, &mut welcome);
             }
@@ -357,7 +365,6 @@ impl Host {
         self.nonces.push_back(hello.nonce);
         self.outgoing.push_back((path, welcome.clone()));
 
-        let key = TagKey::new(core.info.session, core.info.term, hello.nonce);
         let mut peer = Peer::new(path, member, key, core.rate, now);
         peer.slot = slot;
         peer.hears_missing = tells_state;

@@ -72,6 +72,7 @@ impl Host {
         now: Time,
         take_over: &TakeOver,
     ) -> Self {
+        core.note_strays(now, client.path(), client.peer.stray_tags());
         let heir = client.bequeath(core);
         let own = core.info.member;
         let mut host = Self::blank(heir.config, heir.slot);
@@ -129,7 +130,8 @@ impl Host {
 
     /// A host that was elected again begins a new term.
     pub(in crate::node) fn renew(&mut self, core: &mut Core, now: Time, take_over: &TakeOver) {
-        for path in core::mem::take(&mut self.guests).into_keys() {
+        for (path, guest) in core::mem::take(&mut self.guests) {
+            core.note_strays(now, path, guest.peer.stray_tags());
             self.doctor.forget(path);
         }
         self.succession.is_frozen = false;
@@ -303,8 +305,9 @@ impl Host {
         } else {
             Some(kept.or(self.free_slot()).ok_or(DropReason::Unexpected)?)
         };
-        self.forget_links(path, member);
-        let entry = self.entry_for(core, &ask, member, slot, kept.is_some());
+        self.forget_links(core, now, path, member);
+        let avoids = ask.avoids | core.stray_tags(now, path);
+        let entry = self.entry_for(core, &ask, member, slot, kept.is_some(), avoids);
         self.let_in(core, now, path, &ask.hello, protocol, entry);
         if let Some(recovery) = &mut self.succession.recovery {
             recovery.awaited.remove(&member);
@@ -320,6 +323,7 @@ impl Host {
         member: MemberId,
         slot: Option<Slot>,
         has_seat: bool,
+        avoids: u64,
     ) -> Entry {
         let term = Term(ask.term);
         let newest = core.final_tick();
@@ -356,6 +360,7 @@ impl Host {
             from,
             resumed,
             inputs_after,
+            avoids,
             terms: Some(if resumed {
                 terms.unwrap_or_default()
             } else {
@@ -365,13 +370,15 @@ impl Host {
     }
 
     /// Links of `member`, and whatever was on `path`, are no more; nobody need be told.
-    fn forget_links(&mut self, path: Path, member: MemberId) {
+    fn forget_links(&mut self, core: &mut Core, now: Time, path: Path, member: MemberId) {
         let is_old = |(of, guest): (&Path, &crate::node::guest::Guest)| {
             (*of == path || guest.peer.member == member).then_some(*of)
         };
         let old: Vec<Path> = self.guests.iter().filter_map(is_old).collect();
         for path in old {
-            self.guests.remove(&path);
+            if let Some(guest) = self.guests.remove(&path) {
+                core.note_strays(now, path, guest.peer.stray_tags());
+            }
             self.doctor.forget(path);
         }
     }
