@@ -267,6 +267,11 @@ impl Game {
         EcsSimulation::new(self, session.into())
     }
 
+    /// Whether clients may decide entities by the game's word.
+    pub(crate) fn has_claim_rules(&self) -> bool {
+        !self.inner.claim_rules.is_empty()
+    }
+
     pub(crate) fn inner(&self) -> &GameInner {
         &self.inner
     }
@@ -427,6 +432,9 @@ impl GameBuilder {
     /// Adds a rule for what clients say of entities that they decide ([`Authority`]). The host
     /// asks it between two ticks, with the world as it is before; where it says no, the claim is
     /// ignored, counted and reported. Without rules every value passes that the schema allows.
+    ///
+    /// [`Session::join`](crate::Session::join) then takes no player's client that predicts nothing: it
+    /// would run no tick, and decide nothing.
     pub fn validate_claims(
         mut self,
         rule: impl Fn(&World, &ClaimedValues<'_>) -> bool + Send + Sync + 'static,

@@ -11,7 +11,7 @@ use phalanx_netcode::link::clock::Clock;
 use phalanx_netcode::link::replay_file::RecordError;
 use phalanx_netcode::node::{Event, Inspection, Node, SessionInfo};
 use phalanx_netcode::replay::Summary;
-use phalanx_netcode::session::config::{ConfigError, GameInfo, HostConfig, JoinConfig, Mode};
+use phalanx_netcode::session::config::{ConfigError, GameInfo, HostConfig, JoinConfig, Mode, Role};
 use phalanx_netcode::state::Exact;
 use phalanx_netcode::statesync::{Tables, View};
 use phalanx_netcode::tick::Tick;
@@ -104,6 +104,10 @@ impl<L: Link> Session<L> {
     ) -> Result<Self, SessionError> {
         let clock = Clock::new();
         prepare::<I>(game, &mut config.secret)?;
+        let decides = config.game.mode == Mode::StateSync && config.role == Role::Player;
+        if decides && game.has_claim_rules() && config.prediction_ticks == 0 {
+            return Err(SessionError::DecidesWithoutTicks);
+        }
         let info = config.game.clone();
         let node = Node::join(config, path, clock.now())?;
         Ok(Self::new(game, info, node, link, clock, input))
@@ -309,6 +313,12 @@ pub enum SessionError {
         /// The closure's.
         found: &'static str,
     },
+    /// The game lets clients decide entities, and this one would run no tick.
+    #[error(
+        "this game has rules for what clients decide: a player's client has to run ticks, so \
+         `prediction_ticks` must be 1 or more"
+    )]
+    DecidesWithoutTicks,
     /// The system has no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(#[from] std::io::Error),

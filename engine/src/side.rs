@@ -22,7 +22,9 @@ pub struct Owner(pub Slot);
 /// The slot that decides an entity's values instead of the host. Registered in every game.
 ///
 /// In state-sync the host takes over what the client in that slot says about the entity, as far as
-/// the game's rules let it pass. Entities without it are the host's.
+/// the game's rules let it pass. Entities without it are the host's. Only a client that predicts
+/// runs ticks, and so decides anything: one whose `prediction_ticks` is 0 leaves such an entity as
+/// it was.
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq, Eq)]
 #[networked(name = "phalanx.authority")]
 pub struct Authority(pub Slot);

@@ -18,7 +18,7 @@ use phalanx::netcode::tick::{Seq, Tick, TickRate};
 const WARM_UP_TICKS: u32 = 900;
 /// Ticks that are counted.
 const COUNTED_TICKS: u32 = 300;
-const ENTITIES: u32 = 120;
+const ENTITIES: u32 = 400;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -203,6 +203,13 @@ fn whole_bodies_for_everyone_allocate_nothing() {
 #[test]
 fn part_bodies_allocate_nothing() {
     let (allocations, _, parts) = run(None, 4_000);
+    assert!(parts > 300, "only {parts} part bodies");
+    assert_eq!(allocations, 0);
+}
+
+#[test]
+fn bodies_of_a_rotation_allocate_nothing() {
+    let (allocations, _, parts) = run(None, 16_000);
     assert!(parts > 300, "only {parts} part bodies");
     assert_eq!(allocations, 0);
 }

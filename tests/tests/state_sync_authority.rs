@@ -1,9 +1,16 @@
 //! Entities that a client decides, in virtual time: what it says counts, as long as it decides.
 
+use phalanx::netcode::id::{MemberId, NetId, Path, SessionId, Slot, Term};
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::Event;
-use phalanx::netcode::session::config::{HostConfig, InputDelay, JoinConfig, Start};
-use phalanx::netcode::tick::Tick;
+use phalanx::netcode::session::config::{HostConfig, InputDelay, JoinConfig, Role, Start};
+use phalanx::netcode::session::control::Control;
+use phalanx::netcode::session::handshake::{self, Hello, Welcome};
+use phalanx::netcode::session::peer::Peer;
+use phalanx::netcode::state::{Snapshot, WireLayout};
+use phalanx::netcode::statesync::Claims;
+use phalanx::netcode::tick::{Tick, TickRate};
+use phalanx::netcode::wire::header::{TagKey, kind};
 use phalanx_tests::cluster::ClusterOf;
 use phalanx_tests::yard::{self, Plan, Pusher};
 
@@ -99,5 +106,164 @@ fn authority_goes_to_clients_and_back_and_nothing_jumps() {
         assert_eq!(statistics.converged, Some(true), "node {index}");
         let shown = cluster.driver(index).simulation().expect("a state");
         assert_eq!(shown.bodies(), real.bodies(), "node {index}");
+    }
+}
+
+/// A member that plays by the protocol, but for what it claims.
+struct Liar {
+    path: Path,
+    peer: Option<Peer>,
+    slot: Option<Slot>,
+    claims: Claims,
+    /// What the host told it of its claims.
+    denied: Vec<(NetId, bool)>,
+}
+
+impl Liar {
+    const NONCE: u64 = 77;
+
+    fn hello() -> Vec<u8> {
+        let hello = Hello::new(&yard::game(), "liar", Role::Player, Self::NONCE);
+        let mut bytes = Vec::new();
+        handshake::write(kind::HELLO, &hello, &mut bytes);
+        bytes
+    }
+
+    fn hear(&mut self, cluster: &ClusterOf<Pusher>, bytes: &[u8]) {
+        let now = cluster.now_of(0);
+        if bytes[0] == kind::WELCOME {
+            let welcome: Welcome = handshake::read(&bytes[1..]).expect("a welcome");
+            let key = TagKey::new(SessionId(welcome.session), Term(welcome.term), Self::NONCE);
+            let mut peer = Peer::new(self.path, MemberId(0), key, TickRate::DEFAULT, now);
+            peer.tells_missing = true;
+            self.slot = Some(Slot(welcome.slot));
+            self.peer.get_or_insert(peer);
+            return;
+        }
+        let Some(peer) = &mut self.peer else { return };
+        let Ok(accepted) = peer.open(now, bytes) else {
+            return;
+        };
+        if let Some(control) = accepted.control {
+            let denied = &mut self.denied;
+            let read = peer.inbox.read(control, |word| {
+                if let Ok(Control::Denied { entity, is_foreign }) = Control::from_bytes(word) {
+                    denied.push((NetId::from_bits(entity), is_foreign));
+                }
+            });
+            read.expect("the host speaks well");
+        }
+        peer.accept(now, &accepted);
+    }
+
+    /// A datagram that says where these bodies are.
+    fn claim(&mut self, cluster: &ClusterOf<Pusher>, ids: &[u64], step: u8) -> Option<Vec<u8>> {
+        let now = cluster.now_of(0);
+        let peer = self.peer.as_mut()?;
+        let schema = yard::game().schema;
+        let mut state = Snapshot {
+            tick: Tick::new(1),
+            kinds: vec![Default::default(); schema.kinds().len()],
+        };
+        let body = schema.kind_index("Body").expect("a kind");
+        for &id in ids {
+            state.kinds[body].push(NetId::from_bits(id), |out| {
+                out.extend(f32::from(step).to_le_bytes());
+                out.extend([0; 12]);
+            });
+        }
+        let layout = WireLayout::new(&schema);
+        self.claims.update(&layout, &state, |_| true);
+        let seq = peer.next_seq();
+        self.claims.write(seq, &mut peer.claims_due);
+        let mut bytes = Vec::new();
+        peer.pack(now, now, None, |_, _, _| {}, &mut bytes);
+        Some(bytes)
+    }
+}
+
+#[test]
+fn a_member_that_claims_what_others_decide_moves_nothing() {
+    let config = HostConfig {
+        start: Start::Players(2),
+        ..HostConfig::new(yard::game(), 3)
+    };
+    let seed = 12;
+    let mut cluster = ClusterOf::<Pusher>::new(config, Conditions::from_rtt(60_000, 0), seed);
+    for name in ["one", "two"] {
+        cluster.join(JoinConfig::new(yard::game(), name));
+    }
+    // Slot 0 decides body 100 from here on, the host all others.
+    cluster.driver(0).player_mut().plan = Plan {
+        bodies: 6,
+        is_lively: false,
+        gust_ticks: 0,
+        term_ticks: TERM,
+    };
+    for index in [1, 2] {
+        cluster.driver(index).player_mut().plan.is_lively = false;
+    }
+    cluster.run_us(4_500_000);
+    let mut liar = Liar {
+        path: Path(40),
+        peer: None,
+        slot: None,
+        claims: Claims::new(&yard::game().schema),
+        denied: Vec::new(),
+    };
+    cluster.inject_over(liar.path, 0, &Liar::hello());
+    // The hero of slot 1, the body of slot 0, a body of the host, and one that nobody knows.
+    let ids = [2, 100, 103, 999_999];
+    let mut lies = 0;
+    let mut places: Option<[[i32; 2]; 3]> = None;
+    for round in 0..180 {
+        if let Some(bytes) = liar.claim(&cluster, &ids, 100 + 40 * (round % 2)) {
+            cluster.inject_over(liar.path, 0, &bytes);
+            lies += 1;
+        }
+        cluster.run_us(16_667);
+        while let Some((_, bytes)) = cluster.astray.pop_front() {
+            liar.hear(&cluster, &bytes);
+        }
+        let yard = cluster.driver(0).simulation().expect("a state");
+        let now = [0, 1, 2].map(|at| yard.bodies()[&ids[at]].at);
+        for ((id, now), before) in ids.iter().zip(now).zip(places.unwrap_or(now)) {
+            let moved = (now[0] - before[0]).abs();
+            assert!(
+                !(400..20_000).contains(&moved),
+                "round {round}: body {id} moved by {moved}"
+            );
+        }
+        places = Some(now);
+    }
+    let slot = liar.slot.expect("it was let in");
+    assert_eq!(slot, Slot(2), "seed {seed}");
+    assert!(lies > 150);
+    let told = cluster.node(0).state_sync().expect("state-sync mode");
+    assert!(told.claims_foreign > 400, "{told:?}");
+    assert!(told.claims > 50, "those of slot 0 go on: {told:?}");
+    let claims = &cluster.driver(0).simulation().expect("a state").claims;
+    assert_eq!(claims.get(&slot.0), None, "none comes to the simulation");
+    // It is told, once a second, as the host is.
+    let events = cluster.members[0].events.iter();
+    let reports: Vec<(NetId, bool)> = events
+        .filter_map(|event| {
+            let Event::ClaimRefused {
+                slot: of,
+                entity,
+                is_foreign,
+            } = event
+            else {
+                return None;
+            };
+            (*of == slot).then_some((*entity, *is_foreign))
+        })
+        .collect();
+    assert!((2..=4).contains(&reports.len()), "{reports:?}");
+    assert!(reports.iter().all(|(_, is_foreign)| *is_foreign));
+    assert_eq!(liar.denied, reports);
+    for index in [1, 2] {
+        let judged = cluster.node(index).state_sync().expect("state-sync mode");
+        assert_eq!((judged.hashes_wrong, judged.claims_denied), (0, 0));
     }
 }

@@ -191,8 +191,8 @@ pub enum Event {
         /// The tick on which it should have acted.
         tick: Tick,
     },
-    /// A client said something of an entity, and this host ignored it. At most once per slot and
-    /// second; the statistics count all.
+    /// A client said something of an entity, and the host ignored it: told at the host, and to the
+    /// client. At most once per slot and second; the host's statistics count all.
     ClaimRefused {
         /// Whose client.
         slot: Slot,

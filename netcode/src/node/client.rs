@@ -461,6 +461,7 @@ impl Client {
             | Control::Behind(_)
             | Control::Replaced { .. }
             | Control::Final { .. }
+            | Control::Denied { .. }
             | Control::Transfer {
                 purpose: Purpose::Report,
                 ..

@@ -348,8 +348,9 @@ impl Host {
             if let (Some(audience), Some(slot)) = (&mut self.audience, guest.peer.slot)
                 && !claims.is_empty()
                 && listener.is_newest_claim(datagram.seq)
+                && let Some(word) = audience.take_claims(core, slot, claims)
             {
-                audience.take_claims(core, slot, claims);
+                guest.tell(&word);
             }
         }
         if let Some(ack) = datagram.acked
@@ -466,6 +467,7 @@ impl Host {
             | Control::Reset
             | Control::Replaced { .. }
             | Control::Final { .. }
+            | Control::Denied { .. }
             | Control::Behind(_)
             | Control::Peer { .. }
             | Control::Invite { .. }

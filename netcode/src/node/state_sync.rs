@@ -42,6 +42,8 @@ pub struct StateSyncStatistics {
     pub claims_forbidden: u64,
     /// Of a client: entities that it decides and that are too large to tell, once per tick.
     pub claims_unsent: u64,
+    /// Of a client: times that the host told it of claims that it ignored.
+    pub claims_denied: u64,
     /// The newest snapshot that was published, or that anything is known of.
     pub newest: Option<Tick>,
     /// Of a client: the newest snapshot that it holds as a whole.

@@ -105,6 +105,13 @@ pub enum Control {
         /// Its bytes.
         bytes: Vec<u8>,
     },
+    /// Host, in state-sync mode: it ignored what the client said of this entity.
+    Denied {
+        /// The entity.
+        entity: u64,
+        /// Whether the client does not decide the entity; else the game's rules forbid the values.
+        is_foreign: bool,
+    },
 }
 
 /// Over which path a member reaches another one.

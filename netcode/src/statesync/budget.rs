@@ -43,6 +43,11 @@ impl Budget {
         (self.per_snapshot * i64::from(self.share) / i64::from(SHARE_MAX)).max(1)
     }
 
+    /// Whether loss has taken nothing away.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.share == SHARE_MAX
+    }
+
     /// What may be sent now, in bytes; negative after a larger snapshot.
     pub(super) const fn tokens(&self) -> i64 {
         self.tokens

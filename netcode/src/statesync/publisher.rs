@@ -1,10 +1,12 @@
 //! The host's side that all clients share: the ring of snapshots, and the bytes made from them.
 
+mod shared;
 mod store;
 
 use std::sync::Arc;
 
 use crate::delta::{Encoder, Entry, Tally};
+use crate::id::NetId;
 use crate::limits::SNAPSHOT_TICKS_MAX;
 use crate::session::config::StateSyncConfig;
 use crate::state::{
@@ -15,7 +17,17 @@ use crate::tick::{Tick, TickRate};
 use super::interest::{Interest, Outlook, Rules, Sight, Viewer, VisibilityRule, WorldIndex};
 use super::ring::Ring;
 use super::rows::RowHashes;
+use shared::Rotation;
+pub(super) use shared::SharedParts;
 use store::Store;
+
+/// Entities that are worked out for single clients in a snapshot, from which on they take turns in
+/// the ticks until the next; and down to which they do not any more.
+const BUSY_FROM: usize = 3000;
+const BUSY_TO: usize = 1500;
+
+/// Bits that an entity of a part body takes, until there is experience.
+pub(super) const BITS_GUESS: u32 = 128;
 
 /// Views whose memory is kept for others.
 const SPARE_VIEWS_MAX: usize = 512;
@@ -65,6 +77,18 @@ pub struct PublisherStatistics {
     pub bodies_made: u64,
     /// Times that a client got bodies that had been made for another.
     pub bodies_shared: u64,
+    /// Part bodies that were made.
+    pub parts_made: u64,
+    /// Part bodies that a client got although they had been made for another.
+    pub parts_shared: u64,
+}
+
+/// Bodies of one snapshot.
+#[derive(Debug, Default)]
+struct Generation {
+    number: Option<u32>,
+    store: Store,
+    parts: SharedParts,
 }
 
 /// The ring of quantized snapshots, and what is made from them once for all clients.
@@ -88,7 +112,17 @@ pub struct Publisher {
     /// The views of the newest snapshot so far.
     sights: Vec<Arc<Vec<Entry>>>,
     spare_entries: Vec<Arc<Vec<Entry>>>,
-    store: Store,
+    /// Bodies of the two newest snapshots: some clients get one later in its interval than others.
+    stores: [Generation; 2],
+    rotation: Rotation,
+    /// Number of the snapshot since which the same entities are there.
+    same_ids_since: u32,
+    /// Bits that an entity takes in bodies of parts of everything: as the newest snapshot assumes,
+    /// and as its bodies say.
+    part_bits: (u32, u32),
+    /// Entities that were worked out for single clients since the newest snapshot.
+    work: usize,
+    is_busy: bool,
     encoder: Encoder,
     /// Where the bits of all bodies went, while someone looks.
     made: Option<Box<Tally>>,
@@ -126,7 +160,12 @@ impl Publisher {
             indexed: None,
             sights: Vec::new(),
             spare_entries: Vec::new(),
-            store: Store::default(),
+            stores: Default::default(),
+            rotation: Rotation::default(),
+            same_ids_since: 0,
+            part_bits: (BITS_GUESS, BITS_GUESS),
+            work: 0,
+            is_busy: false,
             made: None,
             hashes: RowHashes::default(),
             statistics: PublisherStatistics::default(),
@@ -157,9 +196,7 @@ impl Publisher {
             newest.is_none_or(|newest| newest < number),
             "snapshots are published in order"
         );
-        self.sights.clear();
-        self.store.clear();
-        self.indexed = None;
+        self.begin(number);
         let mut fresh = self.ring.take_spare();
         let before = self
             .ring
@@ -175,6 +212,9 @@ impl Publisher {
             self.ring.recycle(fresh);
             self.statistics.unchanged += 1;
         } else {
+            if !before.is_some_and(|(_, before)| have_same_ids(before, &fresh)) {
+                self.same_ids_since = number;
+            }
             copy(snapshot, &mut self.exact);
             self.ring.push(number, tick, fresh);
         }
@@ -211,9 +251,7 @@ impl Publisher {
         snapshot: &Arc<QuantizedSnapshot>,
     ) {
         let number = tick.number().div_ceil(self.config.snapshot_ticks);
-        self.sights.clear();
-        self.store.clear();
-        self.indexed = None;
+        self.begin(number);
         self.rules.clone_from(&other.rules);
         if self.shapes.count() < other.shapes.count() {
             self.shapes.clone_from(&other.shapes);
@@ -223,9 +261,27 @@ impl Publisher {
             self.ring.push_same(number, tick);
             self.statistics.unchanged += 1;
         } else {
+            if !newest.is_some_and(|newest| have_same_ids(&newest.snapshot, snapshot)) {
+                self.same_ids_since = number;
+            }
             self.ring.push(number, tick, Arc::clone(snapshot));
         }
         self.statistics.snapshots += 1;
+    }
+
+    /// Makes room for what is made of snapshot `number`.
+    fn begin(&mut self, number: u32) {
+        self.sights.clear();
+        self.stores.rotate_right(1);
+        let [present, _] = &mut self.stores;
+        present.number = Some(number);
+        present.store.clear();
+        present.parts.clear();
+        self.rotation.turn();
+        self.part_bits.0 = self.part_bits.1;
+        self.is_busy = self.work > if self.is_busy { BUSY_TO } else { BUSY_FROM };
+        self.work = 0;
+        self.indexed = None;
     }
 
     /// Counters.
@@ -291,9 +347,24 @@ fn copy(from: &Snapshot, to: &mut Snapshot) {
     }
 }
 
+/// Whether the same entities are in two snapshots.
+fn have_same_ids(a: &QuantizedSnapshot, b: &QuantizedSnapshot) -> bool {
+    let (a, b) = (a.heads(), b.heads());
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.id == b.id)
+}
+
 /// The tick of snapshot `number`, as far as records care.
 pub(super) const fn stamp(number: u32, snapshot_ticks: u32) -> Tick {
     Tick::new(number.saturating_mul(snapshot_ticks))
+}
+
+/// What part bodies are made with.
+pub(super) struct PartTools<'a> {
+    pub(super) encoder: &'a mut Encoder,
+    pub(super) shapes: &'a Shapes,
+    pub(super) ring: &'a Ring,
+    /// What was made for others.
+    pub(super) shared: Option<&'a mut SharedParts>,
 }
 
 /// For subscriptions.
@@ -409,8 +480,60 @@ impl Publisher {
         Some(tally)
     }
 
-    /// What part bodies are made with.
-    pub(super) const fn part_tools(&mut self) -> (&mut Encoder, &Shapes, &Ring) {
-        (&mut self.encoder, &self.shapes, &self.ring)
+    /// What part bodies of snapshot `number` are made with: with those made for others, unless
+    /// someone looks where the bits of each went.
+    pub(super) fn part_tools(&mut self, number: u32) -> PartTools<'_> {
+        let mut stores = self.stores.iter_mut();
+        let shared = stores.find(|it| it.number == Some(number));
+        PartTools {
+            encoder: &mut self.encoder,
+            shapes: &self.shapes,
+            ring: &self.ring,
+            shared: shared
+                .filter(|_| self.made.is_none())
+                .map(|it| &mut it.parts),
+        }
+    }
+
+    /// Number of the snapshot since which the same entities are there.
+    pub(super) const fn same_ids_since(&self) -> u32 {
+        self.same_ids_since
+    }
+
+    /// Bits that an entity takes in bodies of parts of everything.
+    pub(super) const fn part_bits(&self) -> u32 {
+        self.part_bits.0
+    }
+
+    pub(super) const fn note_part_bits(&mut self, bits: u32) {
+        self.part_bits.1 = bits;
+    }
+
+    /// Where clients that cannot get all of the newest snapshot begin.
+    pub(super) const fn rotation(&self) -> NetId {
+        self.rotation.start()
+    }
+
+    /// One of them got as far as `last` in snapshot `number`.
+    pub(super) fn note_rotation(&mut self, number: u32, last: NetId) {
+        if self.newest_number() == Some(number) {
+            self.rotation.reach(last);
+        }
+    }
+
+    /// Takes note of a part body: whether it was made for another client, or of how many entities
+    /// it was made.
+    pub(super) const fn note_part(&mut self, is_shared: bool, entities: usize) {
+        if is_shared {
+            self.statistics.parts_shared += 1;
+        } else {
+            self.statistics.parts_made += 1;
+            self.work += entities;
+        }
+    }
+
+    /// Whether there is so much to do for single clients that they should take turns.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.is_busy
     }
 }

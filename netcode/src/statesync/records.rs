@@ -40,6 +40,8 @@ pub(super) struct Record {
     pub(super) is_ghost: bool,
     /// Whether the client may hold something of it.
     pub(super) is_touched: bool,
+    /// Whether it was sent last in a datagram that is lost.
+    pub(super) is_lost: bool,
 }
 
 impl Record {
@@ -57,6 +59,7 @@ impl Record {
             staked: 0,
             is_ghost: false,
             is_touched: false,
+            is_lost: false,
         }
     }
 
@@ -73,6 +76,7 @@ impl Record {
         self.flight = None;
         self.debt = 0;
         self.staked = 0;
+        self.is_lost = false;
     }
 
     /// The value of snapshot `tick` arrived.
@@ -111,6 +115,8 @@ impl Record {
 pub(super) struct Records {
     rows: Vec<Record>,
     spare: Vec<Record>,
+    /// Number of a snapshot of which every entity has a record, in order, and nothing else has.
+    aligned: Option<u32>,
 }
 
 impl Records {
@@ -124,6 +130,7 @@ impl Records {
         Self {
             rows: rows.collect(),
             spare: Vec::new(),
+            aligned: None,
         }
     }
 
@@ -135,8 +142,29 @@ impl Records {
         &mut self.rows
     }
 
+    /// Takes in that the client sees all of snapshot `number`, in which the same entities are as in
+    /// those from `same_since` on, if it saw all of one of these: then there is nothing to do.
+    pub(super) fn is_aligned(&mut self, number: u32, same_since: u32) -> bool {
+        let is_aligned = self.aligned.is_some_and(|aligned| aligned >= same_since);
+        if is_aligned {
+            self.aligned = Some(number);
+        }
+        is_aligned
+    }
+
+    /// Takes in what [`Records::merge`] made of all of snapshot `number`.
+    pub(super) fn align(&mut self, number: u32, snapshot: &QuantizedSnapshot) {
+        let is_aligned = self.rows.len() == snapshot.len()
+            && self
+                .rows
+                .iter()
+                .all(|record| !record.is_ghost && record.hidden == 0);
+        self.aligned = is_aligned.then_some(number);
+    }
+
     /// Takes in what the client sees of the snapshot at `now`.
     pub(super) fn merge(&mut self, snapshot: &QuantizedSnapshot, sight: &Sight, now: Tick) {
+        self.aligned = None;
         let mut old = core::mem::replace(&mut self.rows, core::mem::take(&mut self.spare));
         self.rows.clear();
         let heads = snapshot.heads();
@@ -182,6 +210,7 @@ impl Records {
                 record.flight = None;
                 record.debt = record.debt.saturating_add(record.staked);
                 record.staked = 0;
+                record.is_lost = true;
             }
         });
     }
@@ -189,12 +218,20 @@ impl Records {
     fn each(&mut self, ids: &[NetId], mut act: impl FnMut(&mut Record)) {
         let mut from = 0;
         for &id in ids {
-            match self.rows[from..].binary_search_by_key(&id, |record| record.id) {
+            // The next is near: twice as far each time, then between the last two places.
+            let rest = &self.rows[from..];
+            let mut end = 1;
+            while rest.get(end - 1).is_some_and(|record| record.id < id) {
+                end *= 2;
+            }
+            let window = end / 2..end.min(rest.len());
+            let start = from + window.start;
+            match rest[window].binary_search_by_key(&id, |record| record.id) {
                 Ok(at) => {
-                    act(&mut self.rows[from + at]);
-                    from += at + 1;
+                    act(&mut self.rows[start + at]);
+                    from = start + at + 1;
                 }
-                Err(at) => from += at,
+                Err(at) => from = start + at,
             }
         }
     }

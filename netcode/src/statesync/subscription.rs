@@ -37,6 +37,7 @@ use super::interest::{Outlook, Sight, Viewer};
 use super::ledger::Ledger;
 use super::publisher::{Publisher, stamp};
 use super::records::Records;
+pub(super) use parts::GAP_MAX;
 use parts::Queue;
 use sent::{Sent, SentLog};
 
@@ -156,6 +157,10 @@ pub struct Subscription {
     unsaid: Option<Unsaid>,
     /// Whether the newest datagram spoke of the snapshot before.
     has_more: bool,
+    /// A snapshot that waits for its turn, and since when.
+    noticed: Option<(u32, u32)>,
+    /// Whether the newest plan was for this client alone.
+    is_costly: bool,
     budget: Option<Budget>,
     /// Ticks so far.
     ticks: u32,
@@ -190,6 +195,8 @@ impl Subscription {
             is_calm: false,
             unsaid: None,
             has_more: false,
+            noticed: None,
+            is_costly: false,
             budget: None,
             ticks: 0,
             is_counted: false,
@@ -257,7 +264,7 @@ impl Subscription {
         if self.pending.is_some() {
             return false;
         }
-        if self.planned != Some(number) {
+        if self.is_turn(publisher, number) {
             self.look_at(publisher, number);
         }
         if self.is_calm || self.next_body >= BODIES_MAX {
@@ -276,6 +283,26 @@ impl Subscription {
         }
     }
 
+    /// Whether it is time to look at snapshot `number`. Where there is much to do for single clients,
+    /// they take turns in the ticks until the next one.
+    fn is_turn(&mut self, publisher: &Publisher, number: u32) -> bool {
+        let Some(planned) = self.planned.filter(|&planned| planned != number) else {
+            return self.planned.is_none();
+        };
+        if !publisher.is_busy() || !self.is_costly || number - planned > 1 {
+            return true;
+        }
+        let since = match self.noticed {
+            Some((noticed, since)) if noticed == number => since,
+            Some(_) | None => {
+                self.noticed = Some((number, self.ticks));
+                self.ticks
+            }
+        };
+        let turn = u32::from(self.viewer.member.0) % self.snapshot_ticks;
+        self.ticks.wrapping_sub(since) >= turn
+    }
+
     /// Whether another datagram should follow at once: the last one only said that until the
     /// snapshot before nothing had changed, so that the client does not take the time without
     /// datagrams for one in which things moved.
@@ -287,7 +314,8 @@ impl Subscription {
     /// Appends the state body of datagram `seq`, at most `room` bytes, to `out`. Call it for every
     /// datagram to the client: one per tick, or fewer and [`Subscription::begin_tick`] at each.
     pub fn write(&mut self, publisher: &mut Publisher, seq: Seq, room: usize, out: &mut Vec<u8>) {
-        if !core::mem::take(&mut self.is_counted) {
+        let was_counted = core::mem::take(&mut self.is_counted) || self.has_more;
+        if !was_counted {
             self.ticks = self.ticks.wrapping_add(1);
         }
         self.has_more = false;
@@ -297,9 +325,10 @@ impl Subscription {
         if self.pending.is_some() {
             return;
         }
-        if self.planned != Some(number) {
+        if !was_counted && self.planned != Some(number) {
             self.look_at(publisher, number);
         }
+        let Some(number) = self.planned else { return };
         if self.write_unsaid(seq, room, out) || self.next_body >= BODIES_MAX {
             return;
         }
@@ -321,7 +350,11 @@ impl Subscription {
                 base,
                 others,
             } => {
-                let (body, is_last) = publisher.stored_body(stored, self.next_body);
+                let body = publisher.stored_body(number, stored, self.next_body);
+                let Some((body, is_last)) = body else {
+                    self.plan = Plan::Done;
+                    return;
+                };
                 if HEAD_BYTES_MAX + body.len() > room {
                     return;
                 }
@@ -408,7 +441,9 @@ impl Subscription {
         let ledger = self.ledger.get_or_insert_default();
         match self.plan {
             Plan::Whole { stored, .. } => {
-                ledger.note(bytes, publisher.stored_tally(stored, self.next_body));
+                let number = self.planned.unwrap_or_default();
+                let tally = publisher.stored_tally(number, stored, self.next_body);
+                ledger.note(bytes, tally);
             }
             Plan::Done | Plan::Same { .. } | Plan::Parts { .. } => {
                 ledger.note(bytes, publisher.take_tally().as_ref());

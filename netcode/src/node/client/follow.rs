@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::Client;
 use super::decide::Decided;
+use crate::id::NetId;
 use crate::limits::INPUT_HISTORY_TICKS_MAX;
 use crate::node::api::{DisconnectReason, Event};
 use crate::node::core::{Core, Todo};
@@ -294,6 +295,16 @@ impl Client {
                         core.report(Event::InputReplaced { tick });
                     }
                 }
+                Ok(None)
+            }
+            Control::Denied { entity, is_foreign } => {
+                let slot = self.peer.slot.ok_or(DropReason::Unexpected)?;
+                follower.statistics.claims_denied += 1;
+                core.report(Event::ClaimRefused {
+                    slot,
+                    entity: NetId::from_bits(entity),
+                    is_foreign,
+                });
                 Ok(None)
             }
             Control::Final {

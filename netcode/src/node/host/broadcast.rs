@@ -113,6 +113,7 @@ impl Host {
             | Control::Difference(_)
             | Control::Replaced { .. }
             | Control::Final { .. }
+            | Control::Denied { .. }
             | Control::Peer { .. }
             | Control::Invite { .. }
             | Control::Invitation { .. } => Ok(Some(control)),

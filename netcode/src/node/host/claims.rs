@@ -11,6 +11,7 @@ use crate::limits::CLAIMS_MAX;
 use crate::node::api::Event;
 use crate::node::audience::Audience;
 use crate::node::core::{Core, Todo};
+use crate::session::control::Control;
 use crate::session::statistics::DropReason;
 use crate::state::{Patch, Schema};
 use crate::statesync::{Claim, authority_kind, authority_of, claimable_kinds, read_claims};
@@ -46,12 +47,19 @@ impl Claimed {
         }
     }
 
-    /// Reports a lie, now and then.
-    fn report(&mut self, core: &mut Core, slot: Slot, id: NetId, is_foreign: bool) {
+    /// Reports a lie, now and then; gives what the client has to be told.
+    #[must_use]
+    fn report(
+        &mut self,
+        core: &mut Core,
+        slot: Slot,
+        id: NetId,
+        is_foreign: bool,
+    ) -> Option<Control> {
         let now = core.timeline.simulated();
         let last = self.reported.iter_mut().find(|(of, _)| *of == slot);
         match last {
-            Some((_, at)) if now < at.plus(REPORT_TICKS) => return,
+            Some((_, at)) if now < at.plus(REPORT_TICKS) => return None,
             Some((_, at)) => *at = now,
             None => self.reported.push((slot, now)),
         }
@@ -60,6 +68,10 @@ impl Claimed {
             entity: id,
             is_foreign,
         });
+        Some(Control::Denied {
+            entity: id.bits(),
+            is_foreign,
+        })
     }
 }
 
@@ -106,8 +118,15 @@ impl Audience {
             .map_err(|_error| DropReason::BadSection)
     }
 
-    /// Sorts what a client in `slot` claims; what it may claim waits for the simulation.
-    pub(in crate::node) fn take_claims(&mut self, core: &mut Core, slot: Slot, claims: Vec<Claim>) {
+    /// Sorts what a client in `slot` claims; what it may claim waits for the simulation. Gives what
+    /// the client has to be told.
+    pub(in crate::node) fn take_claims(
+        &mut self,
+        core: &mut Core,
+        slot: Slot,
+        claims: Vec<Claim>,
+    ) -> Option<Control> {
+        let mut word = None;
         for claim in claims {
             match self.standing(slot, &claim) {
                 Standing::Own if self.claimed.pending.len() < CLAIMS_MAX * 4 => {
@@ -117,10 +136,11 @@ impl Audience {
                 Standing::Own | Standing::Late => self.statistics.claims_late += 1,
                 Standing::Foreign => {
                     self.statistics.claims_foreign += 1;
-                    self.claimed.report(core, slot, claim.id, true);
+                    word = self.claimed.report(core, slot, claim.id, true).or(word);
                 }
             }
         }
+        word
     }
 }
 
@@ -158,7 +178,12 @@ impl Host {
             audience.statistics.claims += 1;
         } else {
             audience.statistics.claims_forbidden += 1;
-            audience.claimed.report(core, slot, id, false);
+            let word = audience.claimed.report(core, slot, id, false);
+            let mut guests = self.guests.values_mut();
+            let guest = guests.find(|guest| guest.peer.slot == Some(slot));
+            if let (Some(guest), Some(word)) = (guest, word) {
+                guest.tell(&word);
+            }
         }
     }
 }
@@ -213,7 +238,7 @@ mod tests {
     fn claim(host: &mut Host, core: &mut Core, slot: u8, id: u8) {
         let audience = host.audience.as_mut().unwrap();
         let claims = audience.read_claims(&[1, id, 1, 0, 9]).unwrap();
-        audience.take_claims(core, Slot(slot), claims);
+        let _word = audience.take_claims(core, Slot(slot), claims);
     }
 
     fn pending(host: &mut Host) -> Vec<(u8, u64, Vec<u8>)> {

@@ -78,13 +78,15 @@ impl Publisher {
         bodies_max: usize,
         bytes_max: usize,
     ) -> Option<usize> {
-        let used = self.store.used;
-        let known = self.store.stored[..used]
+        let [present, _] = &mut self.stores;
+        let store = &mut present.store;
+        let used = store.used;
+        let known = store.stored[..used]
             .iter()
             .position(|stored| stored.is_of(references.clone(), sight));
         let at = match known {
             Some(at) => {
-                let stored = &self.store.stored[at];
+                let stored = &store.stored[at];
                 let is_enough = stored.is_whole
                     || stored.bodies_max >= bodies_max && stored.bytes_max >= bytes_max;
                 if is_enough {
@@ -95,28 +97,29 @@ impl Publisher {
                 at
             }
             None => {
-                if self.store.stored.len() == used {
-                    self.store.stored.push(Stored::default());
+                if store.stored.len() == used {
+                    store.stored.push(Stored::default());
                 }
-                let stored = &mut self.store.stored[used];
+                let stored = &mut store.stored[used];
                 stored.references.clear();
                 stored
                     .references
                     .extend(references.map(|(number, sight)| (number, sight.clone())));
                 stored.sight = Some(sight.clone());
-                self.store.used += 1;
+                store.used += 1;
                 self.make_bodies(used, bodies_max, bytes_max);
                 used
             }
         };
-        let stored = &self.store.stored[at];
+        let stored = &self.stores[0].store.stored[at];
         let fits =
             stored.is_whole && stored.ends.len() <= bodies_max && stored.bytes.len() <= bytes_max;
         fits.then_some(at)
     }
 
     fn make_bodies(&mut self, at: usize, bodies_max: usize, bytes_max: usize) {
-        let stored = &mut self.store.stored[at];
+        let [present, _] = &mut self.stores;
+        let stored = &mut present.store.stored[at];
         stored.bytes.clear();
         stored.ends.clear();
         stored.tallies.clear();
@@ -126,6 +129,7 @@ impl Publisher {
         let (Some(newest), Some(sight)) = (self.ring.newest(), &stored.sight) else {
             return;
         };
+        self.work += sight.len(&newest.snapshot);
         let now = sight.view(&newest.snapshot);
         let mut references = [Reference { age: 0, view: now }; BODY_REFERENCES_MAX];
         let mut count = 0;
@@ -170,18 +174,35 @@ impl Publisher {
         stored.is_whole = true;
     }
 
-    /// Body `index` of those stored as `at`, and whether it is the last.
-    pub(in super::super) fn stored_body(&self, at: usize, index: u8) -> (&[u8], bool) {
-        let stored = &self.store.stored[at];
+    /// Body `index` of those stored as `at` of snapshot `number`, and whether it is the last. `None`
+    /// if it is forgotten.
+    pub(in super::super) fn stored_body(
+        &self,
+        number: u32,
+        at: usize,
+        index: u8,
+    ) -> Option<(&[u8], bool)> {
+        let stored = self.stored(number, at)?;
         let index = usize::from(index);
         let start = index.checked_sub(1).map_or(0, |before| stored.ends[before]);
         let body = &stored.bytes[start..stored.ends[index]];
-        (body, index + 1 == stored.ends.len())
+        Some((body, index + 1 == stored.ends.len()))
     }
 
     /// Where the bits of that body went, if someone looks.
-    pub(in super::super) fn stored_tally(&self, at: usize, index: u8) -> Option<&Tally> {
-        self.store.stored[at].tallies.get(usize::from(index))
+    pub(in super::super) fn stored_tally(
+        &self,
+        number: u32,
+        at: usize,
+        index: u8,
+    ) -> Option<&Tally> {
+        self.stored(number, at)?.tallies.get(usize::from(index))
+    }
+
+    fn stored(&self, number: u32, at: usize) -> Option<&Stored> {
+        let mut stores = self.stores.iter();
+        let its = stores.find(|it| it.number == Some(number))?;
+        its.store.stored[..its.store.used].get(at)
     }
 
     /// The newest snapshot as `sight` shows it in one piece, behind the epoch and the tick.
@@ -191,7 +212,7 @@ impl Publisher {
         epoch: u8,
     ) -> Option<Arc<[u8]>> {
         let newest = self.ring.newest()?;
-        let known = self
+        let known = self.stores[0]
             .store
             .keyframes
             .iter()
@@ -216,7 +237,8 @@ impl Publisher {
             return None;
         }
         let bytes: Arc<[u8]> = bytes.into();
-        self.store
+        self.stores[0]
+            .store
             .keyframes
             .push((sight.clone(), epoch, Arc::clone(&bytes)));
         Some(bytes)

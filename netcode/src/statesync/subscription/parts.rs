@@ -10,7 +10,8 @@ use crate::tick::Tick;
 
 use super::super::budget::Budget;
 use super::super::head::{BODIES_MAX, Content, HEAD_BYTES_MAX, mark_last};
-use super::super::publisher::Publisher;
+use super::super::interest::Sight;
+use super::super::publisher::{BITS_GUESS, PartTools, Publisher};
 use super::super::records::Record;
 use super::super::ring::Ring;
 use super::{Plan, Subscription};
@@ -19,14 +20,18 @@ use super::{Plan, Subscription};
 /// a datagram may arrive when it knows of newer snapshots already.
 const REFERENCE_AGE_MAX: u32 = 48;
 /// Snapshots between the two references of an entity, at most: what was earlier misleads.
-const GAP_MAX: u32 = 4;
+pub(in super::super) const GAP_MAX: u32 = 4;
 /// Room that every datagram has for state, in bytes, but for those with many control messages. What
 /// does not fit alone never will.
 const ROOM_USUAL: usize = 1000;
 /// Bytes that a body may take beyond the budget, so that it holds something.
 const OVERDRAFT: usize = 128;
-/// Bits that an entity takes, until there is experience.
-const BITS_GUESS: u32 = 128;
+/// Room of bodies that clients share, and the steps in which smaller ones shrink: they differ by what
+/// else is in a datagram.
+const ROOM_SHARED: usize = 1040;
+const ROOM_STEP: usize = 64;
+/// Budget per snapshot, in bytes, from which on a client takes part in the rotation.
+const ROTATION_BYTES_MIN: u64 = 512;
 /// Bits of the record of a removal.
 const TOMBSTONE_BITS: u64 = 16;
 /// Ticks without an answer after which something is sent again, until round trips are known.
@@ -51,6 +56,8 @@ struct Waiting {
     record: u32,
     /// Its present value has been sent, and there is no answer yet.
     in_flight: bool,
+    /// It does not wait for its place in the rotation.
+    is_urgent: bool,
 }
 
 impl Waiting {
@@ -68,6 +75,14 @@ pub(super) struct Queue {
     at: usize,
     /// The one that did not fit last time.
     failed: Option<u32>,
+    /// Where in `waiting` what follows the rotation begins; the end if nothing does.
+    rotation: usize,
+    /// Where in it the ids begin anew.
+    wrap: usize,
+    /// Bodies of the rotation that are due at this snapshot.
+    due: u32,
+    /// Working memory.
+    rest: Vec<Waiting>,
     bits_per_entity: u32,
     /// What the present body tells of, ascending.
     pub(super) sent: Vec<NetId>,
@@ -79,6 +94,10 @@ impl Default for Queue {
             waiting: Vec::new(),
             at: 0,
             failed: None,
+            rotation: 0,
+            wrap: 0,
+            due: 0,
+            rest: Vec::new(),
             bits_per_entity: BITS_GUESS,
             sent: Vec::new(),
         }
@@ -96,16 +115,53 @@ impl Queue {
         self.at == self.waiting.len()
     }
 
+    /// Whether what comes next is of the rotation.
+    fn rotates(&self) -> bool {
+        self.at >= self.rotation
+    }
+
     /// The next entities for a body with `room` bytes, by id ascending: as many as may fit, and some
     /// more. One that did not fit behind others comes first.
     fn chunk(&mut self, room: usize) -> Range<usize> {
         let fitting = room * 8 / self.bits_per_entity as usize;
         let end = (self.at + fitting + fitting / 8 + 1).min(self.waiting.len());
+        if self.rotates() {
+            // They are in order, and go round the end of the ids between two bodies.
+            let until_wrap = if self.at < self.wrap { self.wrap } else { end };
+            return self.at..end.min(until_wrap);
+        }
+        let end = end.min(self.rotation);
         let failed = self.failed.unwrap_or(0);
         let chunk = &mut self.waiting[self.at..end];
         chunk.sort_unstable_by_key(|waiting| (waiting.record < failed, waiting.record));
         let count = chunk.partition_point(|waiting| waiting.record >= failed);
         self.at..self.at + count
+    }
+
+    /// Puts what is not urgent into the order of the rotation, from record `start` on, behind what
+    /// is; at most `most` of each.
+    fn rotate(&mut self, start: u32, most: usize) {
+        let (waiting, rest) = (&mut self.waiting, &mut self.rest);
+        rest.clear();
+        waiting.retain(|&one| {
+            if !one.is_urgent {
+                rest.push(one);
+            }
+            one.is_urgent
+        });
+        order(waiting, most);
+        self.rotation = waiting.len();
+        let before = rest.partition_point(|one| one.record < start);
+        rest.rotate_left(before);
+        self.wrap = self.rotation + rest.len() - before;
+        waiting.extend(rest.iter().take(most));
+    }
+
+    /// Remembers which one did not fit behind the first `pushed` of a chunk.
+    fn note_failed(&mut self, chunk: &Range<usize>, pushed: usize) {
+        let failed = self.waiting.get(chunk.start + pushed);
+        let failed = failed.filter(|_| pushed < chunk.len() && chunk.start < self.rotation);
+        self.failed = failed.map(|waiting| waiting.record);
     }
 
     fn note(&mut self, bytes: usize, entities: usize) {
@@ -116,6 +172,24 @@ impl Queue {
             self.bits_per_entity = (self.bits_per_entity / 4 * 3 + bits / 4).max(1);
         }
     }
+}
+
+/// Brings the largest debts to the front, at most so many.
+fn order(waiting: &mut Vec<Waiting>, most: usize) {
+    if waiting.len() > most && most > 0 {
+        waiting.select_nth_unstable_by_key(most, Waiting::order);
+        waiting.truncate(most);
+    }
+    waiting.sort_unstable_by_key(Waiting::order);
+}
+
+/// Bodies of the rotation at snapshot `number`: the same for all clients with the same budget, and in
+/// the mean a little less than it, for what is urgent.
+fn bodies_due(number: u32, bytes_per_snapshot: u64) -> u32 {
+    let bytes = bytes_per_snapshot - bytes_per_snapshot / 16;
+    let upto = |number: u64| number * bytes / ROOM_SHARED as u64;
+    let number = u64::from(number);
+    u32::try_from(upto(number + 1) - upto(number)).unwrap_or(u32::MAX)
 }
 
 impl Subscription {
@@ -134,15 +208,22 @@ impl Subscription {
         self.queue.waiting.clear();
         self.queue.at = 0;
         self.queue.failed = None;
+        let moment = self.moments.back();
+        let sees_all = moment.is_some_and(|moment| matches!(moment.sight, Sight::All));
+        if sees_all {
+            self.queue.bits_per_entity = publisher.part_bits();
+        }
         let mut ghosts = 0;
         for (at, record) in (0_u32..).zip(records.rows_mut()) {
             let changed = changed(record, snapshot);
             if record.is_clean(changed) {
                 record.debt = 0;
+                record.is_lost = false;
                 continue;
             }
-            let in_flight = record.flight.is_some_and(|flight| flight >= changed)
-                && self.ticks.wrapping_sub(record.flight_at) < answer_after;
+            let is_sent = record.flight.is_some_and(|flight| flight >= changed);
+            let in_flight = is_sent && self.ticks.wrapping_sub(record.flight_at) < answer_after;
+            let mut is_urgent = false;
             if !in_flight {
                 let is_own = !record.is_ghost
                     && (record.id.is_none()
@@ -159,35 +240,68 @@ impl Subscription {
                     }
                 };
                 record.debt = record.debt.saturating_add(growth);
+                let is_new = record.acked.is_none() && record.flight.is_none();
+                is_urgent = is_own || record.is_ghost || is_new || is_sent || record.is_lost;
             }
             ghosts += u64::from(record.is_ghost);
             self.queue.waiting.push(Waiting {
                 debt: record.debt,
                 record: at,
                 in_flight,
+                is_urgent,
             });
         }
-        let live = self.queue.waiting.len() as u64 - ghosts;
-        let bits = live * u64::from(self.queue.bits_per_entity) + ghosts * TOMBSTONE_BITS;
+        let waiting = &mut self.queue.waiting;
+        let bits_per_entity = u64::from(self.queue.bits_per_entity);
+        let live = waiting.len() as u64 - ghosts;
+        let bits = live * bits_per_entity + ghosts * TOMBSTONE_BITS;
         let bodies = u64::from(self.snapshot_ticks.min(u32::from(BODIES_MAX)));
         let tokens = self.budget.as_ref().map_or(0, Budget::tokens);
         let mut is_all = bits / 8 <= u64::try_from(tokens).unwrap_or(0).max(1)
             && bits / 8 <= bodies * ROOM_USUAL as u64;
-        if !is_all {
-            self.queue.waiting.retain(|waiting| !waiting.in_flight);
-        }
         // Only so many can be sent of this snapshot; the rest need no order.
-        let most = bodies * DATAGRAM_BYTES_MAX as u64 * 8 / u64::from(self.queue.bits_per_entity);
+        let most = bodies * DATAGRAM_BYTES_MAX as u64 * 8 / bits_per_entity;
         let most = usize::try_from(most)
             .unwrap_or(usize::MAX)
-            .saturating_mul(2);
-        let waiting = &mut self.queue.waiting;
-        if waiting.len() > most && most > 0 {
-            waiting.select_nth_unstable_by_key(most, Waiting::order);
-            waiting.truncate(most);
+            .saturating_mul(2)
+            .max(1);
+        let per_snapshot = self.budget.as_ref().map_or(0, |budget| {
+            u64::try_from(budget.per_snapshot()).unwrap_or(0)
+        });
+        let has_share = self.budget.as_ref().is_some_and(Budget::is_whole);
+        self.queue.due = 0;
+        if is_all && waiting.len() <= most {
+            // All of it goes out: by id, as for anyone else who lacks the same.
+            self.queue.rotation = 0;
+            self.queue.wrap = 0;
+            self.queue.due = u32::MAX;
+        } else if sees_all
+            && has_share
+            && per_snapshot >= ROTATION_BYTES_MIN
+            // One datagram is for what is urgent.
+            && per_snapshot <= (bodies - 1) * ROOM_SHARED as u64
+        {
+            waiting.retain(|waiting| !waiting.in_flight);
+            // Whoever had no bytes when it was its turn comes before its next turn after next.
+            let round = waiting.len() as u64 * bits_per_entity / 8 / per_snapshot + 2;
+            let late = u32::try_from(2 * round).unwrap_or(u32::MAX);
+            for one in waiting.iter_mut().filter(|one| !one.is_urgent) {
+                one.is_urgent = one.debt > late.saturating_mul(weight::OTHER);
+            }
+            let start = publisher.rotation();
+            let start = records.rows().partition_point(|record| record.id < start);
+            let start = u32::try_from(start).unwrap_or(u32::MAX);
+            self.queue.rotate(start, most);
+            self.queue.due = bodies_due(number, per_snapshot);
             is_all = false;
+        } else {
+            if !is_all {
+                waiting.retain(|waiting| !waiting.in_flight);
+            }
+            is_all &= waiting.len() <= most;
+            order(waiting, most);
+            self.queue.rotation = waiting.len();
         }
-        waiting.sort_unstable_by_key(Waiting::order);
         self.plan = Plan::Parts { is_all };
     }
 
@@ -225,19 +339,55 @@ impl Subscription {
         if tokens == 0 {
             return None;
         }
-        let allowed = room.min(tokens.max(OVERDRAFT));
-        let payload_room = allowed.checked_sub(HEAD_BYTES_MAX)?;
+        let sees_all = self.moments.back();
+        let sees_all = sees_all.is_some_and(|moment| matches!(moment.sight, Sight::All));
+        let rotates = queue.rotates() && !is_all;
+        if rotates && queue.due == 0 {
+            self.plan = Plan::Done;
+            return None;
+        }
+        // A body of the rotation is full, on credit if need be, so that it is the same for all.
+        let allowed = if rotates {
+            room
+        } else {
+            room.min(tokens.max(OVERDRAFT))
+        };
+        let payload_room = match allowed.checked_sub(HEAD_BYTES_MAX)? {
+            room if !sees_all => room,
+            ROOM_SHARED.. => ROOM_SHARED,
+            room @ ..ROOM_STEP => room,
+            room => room - room % ROOM_STEP,
+        };
         let tick = publisher.stamp(number);
-        let (encoder, shapes, ring) = publisher.part_tools();
+        let PartTools {
+            encoder,
+            shapes,
+            ring,
+            mut shared,
+        } = publisher.part_tools(number);
         let snapshot = ring.get(number)?;
         let start = out.len();
         head.write(out);
+        let payload_start = out.len();
+        let mut is_shared = false;
         let pushed = loop {
             let chunk = queue.chunk(payload_room);
+            let record = |waiting: &Waiting| &records.rows()[waiting.record as usize];
+            let mut keeps = None;
+            if let Some(shared) = shared.as_deref_mut().filter(|_| sees_all) {
+                let asked = queue.waiting[chunk.clone()].iter().map(record);
+                if let Some((bytes, pushed)) = shared.find(payload_room, asked) {
+                    out.extend_from_slice(bytes);
+                    is_shared = true;
+                    queue.note_failed(&chunk, pushed);
+                    break pushed;
+                }
+                keeps = Some(shared);
+            }
             encoder.begin_part(payload_room);
             let mut pushed = 0;
-            for &waiting in &queue.waiting[chunk.clone()] {
-                let record = &records.rows()[waiting.record as usize];
+            for waiting in &queue.waiting[chunk.clone()] {
+                let record = record(waiting);
                 let (references, count) = references(ring, record, number, self.snapshot_ticks);
                 let value = (!record.is_ghost)
                     .then(|| (snapshot.entity(record.index as usize), record.hidden));
@@ -252,11 +402,11 @@ impl Subscription {
                 pushed += 1;
             }
             if pushed > 0 {
-                queue.failed = queue
-                    .waiting
-                    .get(chunk.start + pushed)
-                    .filter(|_| pushed < chunk.len())
-                    .map(|waiting| waiting.record);
+                encoder.finish_part(out);
+                if let Some(shared) = keeps {
+                    shared.keep(&out[payload_start..], pushed);
+                }
+                queue.note_failed(&chunk, pushed);
                 break pushed;
             }
             if allowed < room {
@@ -273,6 +423,8 @@ impl Subscription {
             is_all = false;
             self.plan = Plan::Parts { is_all };
             queue.waiting.remove(chunk.start);
+            queue.rotation = queue.rotation.min(queue.waiting.len());
+            queue.wrap = queue.wrap.saturating_sub(1);
             queue.failed = None;
             if queue.at == queue.waiting.len() {
                 out.truncate(start);
@@ -280,7 +432,6 @@ impl Subscription {
                 return None;
             }
         };
-        encoder.finish_part(out);
         for waiting in &queue.waiting[queue.at..queue.at + pushed] {
             let record = &mut records.rows_mut()[waiting.record as usize];
             record.flight = Some(tick);
@@ -288,11 +439,22 @@ impl Subscription {
             record.staked = record.staked.saturating_add(record.debt);
             record.debt = 0;
             record.is_touched = true;
+            record.is_lost = false;
             queue.sent.push(record.id);
         }
         self.statistics.part_entities += pushed as u64;
         queue.at += pushed;
         queue.note(out.len() - start, pushed);
+        publisher.note_part(is_shared, pushed);
+        if sees_all {
+            publisher.note_part_bits(queue.bits_per_entity);
+        }
+        if rotates {
+            queue.due -= 1;
+            if let Some(&last) = queue.sent.last() {
+                publisher.note_rotation(number, last);
+            }
+        }
         let is_last = is_all && queue.at == queue.waiting.len();
         if is_last {
             mark_last(&mut out[start]);

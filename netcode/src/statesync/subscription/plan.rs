@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::state::QuantizedSnapshot;
+
 use super::super::head::{BODY_REFERENCES_MAX, OTHERS_MAX, REFERENCE_DISTANCES};
 use super::super::interest::Sight;
 use super::super::publisher::Publisher;
@@ -73,8 +75,9 @@ impl Subscription {
         };
         self.statistics.in_view = u32::try_from(sight.len(&snapshot)).unwrap_or(u32::MAX);
         self.trim(publisher, number);
+        self.is_costly = self.records.is_some() || !matches!(sight, Sight::All);
         if let Some(records) = &mut self.records {
-            records.merge(&snapshot, &sight, publisher.stamp(number));
+            merge(records, publisher, number, &snapshot, &sight);
             if records.rows().len() > sight.len(&snapshot) + GHOSTS_MAX {
                 self.begin_anew();
             }
@@ -102,7 +105,7 @@ impl Subscription {
             && let Some(moment) = self.moments.back()
         {
             // It has just begun anew.
-            records.merge(&snapshot, &moment.sight, publisher.stamp(number));
+            merge(records, publisher, number, &snapshot, &moment.sight);
         }
         self.plan_parts(publisher, number);
     }
@@ -256,5 +259,21 @@ impl Subscription {
             },
             others,
         })
+    }
+}
+
+/// Takes in what `sight` shows of snapshot `number`, the newest.
+fn merge(
+    records: &mut Records,
+    publisher: &Publisher,
+    number: u32,
+    snapshot: &QuantizedSnapshot,
+    sight: &Sight,
+) {
+    if !matches!(sight, Sight::All) {
+        records.merge(snapshot, sight, publisher.stamp(number));
+    } else if !records.is_aligned(number, publisher.same_ids_since()) {
+        records.merge(snapshot, sight, publisher.stamp(number));
+        records.align(number, snapshot);
     }
 }

@@ -1,0 +1,182 @@
+//! A world that does not fit the budget goes round: clients that see all of it share what is made
+//! for them, and none of them waits for an entity for much longer than a round takes.
+
+use std::collections::VecDeque;
+
+use phalanx_netcode::id::{MemberId, NetId, Slot, Term};
+use phalanx_netcode::prng::Prng;
+use phalanx_netcode::state::{
+    ExactType, FieldSchema, KindRows, KindSchema, KindShape, Schema, Snapshot, Visibility, WireForm,
+};
+use phalanx_netcode::statesync::{Publisher, PublisherConfig, Receiver, Subscription, Viewer};
+use phalanx_netcode::tick::{Seq, Tick, TickRate};
+
+const SNAPSHOT_TICKS: u32 = 3;
+const ENTITIES: u32 = 1500;
+const CLIENTS: u16 = 12;
+/// The last clients: one plays, one loses datagrams, one joins late, one has another round trip.
+const PLAYER: u16 = 8;
+const LOSER: u16 = 9;
+const LATE: u16 = 10;
+const FAR: u16 = 11;
+
+fn schema() -> Schema {
+    let kind = |name: &str, field: FieldSchema| KindSchema {
+        name: name.to_owned(),
+        version: 1,
+        shape: KindShape::Component,
+        visibility: Visibility::Client,
+        fields: vec![field],
+    };
+    let place = FieldSchema::new("0", ExactType::Vec3).wire(WireForm::Fixed {
+        min: -512,
+        max: 512,
+        per_unit: 64,
+    });
+    Schema::new(vec![
+        kind("phalanx.owner", FieldSchema::new("0", ExactType::U8)),
+        kind("place", place),
+    ])
+    .expect("the schema is sound")
+}
+
+struct Client {
+    subscription: Subscription,
+    receiver: Receiver,
+    under_way: VecDeque<(u32, Seq, bool)>,
+    seq: u32,
+}
+
+impl Client {
+    fn new(schema: &Schema, number: u16) -> Self {
+        Self {
+            subscription: Subscription::new(Viewer {
+                member: MemberId(number),
+                slot: (number == PLAYER).then_some(Slot(1)),
+                ..Viewer::default()
+            }),
+            receiver: Receiver::new(schema, SNAPSHOT_TICKS),
+            under_way: VecDeque::new(),
+            seq: 0,
+        }
+    }
+
+    /// It gets everything at once.
+    fn join(&mut self, publisher: &mut Publisher) {
+        let keyframe = self.subscription.keyframe(publisher);
+        let keyframe = keyframe.expect("something was published");
+        let installed = self.receiver.install_keyframe(&keyframe.bytes);
+        assert!(installed.is_ok(), "{installed:?}");
+        self.subscription.keyframe_held(publisher);
+    }
+
+    fn step(&mut self, publisher: &mut Publisher, tick: u32, ack_ticks: u32, loses: bool) {
+        let mut is_due = self.subscription.begin_tick(publisher);
+        while is_due {
+            let mut body = Vec::new();
+            let seq = Seq::new(self.seq);
+            self.seq += 1;
+            self.subscription.write(publisher, seq, 1100, &mut body);
+            if !loses && !body.is_empty() {
+                let read = self.receiver.read(Tick::new(tick), &body);
+                assert!(read.is_ok(), "{read:?}");
+            }
+            self.under_way.push_back((tick, seq, loses));
+            is_due = self.subscription.has_more();
+        }
+        while let Some(&(sent, seq, is_lost)) = self.under_way.front()
+            && sent + ack_ticks <= tick
+        {
+            self.under_way.pop_front();
+            if is_lost {
+                self.subscription.on_lost(seq);
+            } else {
+                self.subscription.on_ack(seq);
+            }
+        }
+    }
+
+    /// The age of what it knows of the entity that it heard of longest ago, and of the first one.
+    fn ages(&self, tick: u32) -> (u32, u32) {
+        let newest = self.receiver.newest().expect("it holds something");
+        let held = self.receiver.at(newest).expect("it holds something");
+        assert_eq!(held.len(), ENTITIES as usize);
+        let told = |index| self.receiver.told_at(newest, index).expect("it was told");
+        let age = |index| tick - told(index).number();
+        ((0..held.len()).map(age).max().unwrap_or(0), age(0))
+    }
+}
+
+#[test]
+fn a_world_beyond_the_budget_goes_round_and_nobody_waits_for_long() {
+    let schema = schema();
+    let config = PublisherConfig {
+        snapshot_ticks: SNAPSHOT_TICKS,
+        rate: TickRate::DEFAULT,
+        budget_bytes_per_second: 16_000,
+    };
+    let mut publisher = Publisher::new(&schema, config);
+    let mut clients: Vec<Client> = (0..CLIENTS)
+        .map(|number| Client::new(&schema, number))
+        .collect();
+    let mut prng = Prng::new(3);
+    let mut places = vec![[0_f32; 3]; ENTITIES as usize];
+    let mut snapshot = Snapshot {
+        tick: Tick::ZERO,
+        kinds: vec![KindRows::default(); 2],
+    };
+    let mut before = *publisher.statistics();
+    for tick in 0..900 {
+        if tick % SNAPSHOT_TICKS == 0 {
+            snapshot.tick = Tick::new(tick);
+            snapshot.kinds.iter_mut().for_each(KindRows::clear);
+            for (number, place) in (1..).zip(&mut places) {
+                let id = NetId::new(Term(1), number);
+                if number == 1 {
+                    snapshot.kinds[0].push(id, |out| out.push(1));
+                }
+                for part in &mut place[..2] {
+                    *part = (*part + prng.range_f32(-0.5, 0.5)).clamp(-500.0, 500.0);
+                }
+                snapshot.kinds[1].push(id, |out| {
+                    place
+                        .iter()
+                        .for_each(|part| out.extend_from_slice(&part.to_le_bytes()));
+                });
+            }
+            publisher.publish(&snapshot);
+        }
+        for (number, client) in (0_u16..).zip(&mut clients) {
+            let joins_at = if number == LATE { 201 } else { 0 };
+            if tick == joins_at {
+                client.join(&mut publisher);
+            }
+            if tick >= joins_at {
+                let ack_ticks = if number == FAR { 11 } else { 6 };
+                let loses = number == LOSER && prng.below(16) == 0;
+                client.step(&mut publisher, tick, ack_ticks, loses);
+            }
+        }
+        if tick == 450 {
+            before = *publisher.statistics();
+        }
+        if tick > 450 && tick % 50 == 0 {
+            for (number, client) in (0_u16..).zip(&clients) {
+                let (oldest, first) = client.ages(tick);
+                // A round takes some 5 snapshots.
+                assert!(oldest <= 90, "client {number}: {oldest} ticks at {tick}");
+                if number == PLAYER {
+                    assert!(first <= 6, "its own: {first} ticks at {tick}");
+                }
+            }
+        }
+    }
+    let after = publisher.statistics();
+    let made = after.parts_made - before.parts_made;
+    let shared = after.parts_shared - before.parts_shared;
+    // A player's own entity has a body of its own, and who lost something gets that again.
+    assert!(
+        shared > 2 * made,
+        "{made} bodies were made and {shared} shared"
+    );
+}
