@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use phalanx_netcode::id::{MemberId, NetId, Term};
 use phalanx_netcode::migration::{
-    Authority, Decision, HostPolicy, Identity, TermEvent, TermMember, TermMessage, TermRoster,
-    Terms,
+    Authority, Decision, ElectionKind, HostPolicy, Identity, TermEvent, TermMember, TermMessage,
+    TermRoster, Terms,
 };
 use phalanx_netcode::tick::{Tick, TickRate};
 use phalanx_netcode::time::Time;
@@ -730,9 +730,22 @@ impl World {
                     self.send_records(id);
                 }
             }
-            Decision::Follow { start, keep, .. } => {
+            Decision::Follow {
+                start, keep, kind, ..
+            } => {
                 node.toy.truncate(keep.unwrap_or(Tick::ZERO));
                 node.start = start;
+                let voter = MemberId(id);
+                let votes = &node.terms.certificate().votes;
+                let vote = votes.iter().find(|vote| vote.voter == voter);
+                if let Some(vote) = vote.filter(|_| kind == ElectionKind::Failover)
+                    && node.toy.shown() > vote.shown
+                {
+                    let (before, now) = (vote.shown, node.toy.shown());
+                    let text = format!("I3: {id} voted with {before} shown, and showed {now}");
+                    self.checks.fail(text);
+                    return;
+                }
                 node.received.clear();
                 node.held_by.clear();
                 if let Some((from, body)) = node.early.take() {
