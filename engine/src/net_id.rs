@@ -16,7 +16,7 @@ use bevy_ecs::system::{Commands, EntityCommands, Res, ResMut, SystemParam};
 use bevy_ecs::world::{DeferredWorld, EntityWorldMut, World};
 use phalanx_macros::Networked;
 use phalanx_netcode::hash::ValueHasher;
-use phalanx_netcode::id::{self, Slot};
+use phalanx_netcode::id::{self, Slot, Term};
 use phalanx_netcode::state::{Exact, ExactType};
 use phalanx_netcode::wire::bytes::{DecodeError, Reader};
 
@@ -142,6 +142,11 @@ impl NetIdAllocator {
     /// Whether ids up to `newest` are never given again, and enough are left for any session.
     pub(crate) fn is_beyond(&self, newest: NetId) -> bool {
         (newest.bits().saturating_add(1)..PREDICTED).contains(&self.next)
+    }
+
+    /// Gives ids of `term` from now on, unless it has got as far already.
+    pub(crate) fn begin_term(&mut self, term: Term) {
+        self.next = self.next.max(id::NetId::new(term, 1).bits());
     }
 
     /// Gives the ids from `first` on.

@@ -27,7 +27,7 @@ use bevy_ecs::query::QueryState;
 use bevy_ecs::schedule::Schedule;
 use bevy_ecs::world::World;
 use phalanx_netcode::hash::ValueHasher;
-use phalanx_netcode::id::{NetId as RawNetId, Slot};
+use phalanx_netcode::id::{NetId as RawNetId, Slot, Term};
 use phalanx_netcode::input::InputFrame;
 use phalanx_netcode::simulation::{ClaimRefused, Simulation, StepKind};
 use phalanx_netcode::state::{
@@ -559,6 +559,17 @@ impl Simulation for EcsSimulation {
             .collect();
         owned.sort_unstable();
         self.publish_entities(&owned, out);
+    }
+
+    /// Entities that this client spawned in advance stay until a state is taken over: no host knows
+    /// them.
+    fn become_authority(&mut self) {
+        self.set_side(Side::Authority);
+    }
+
+    fn begin_term(&mut self, term: Term) {
+        let mut ids = self.world.resource_mut::<NetIdAllocator>();
+        ids.begin_term(term);
     }
 
     /// [`Rewind`](crate::Rewind) goes back as far.

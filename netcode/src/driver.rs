@@ -26,6 +26,12 @@ pub trait Player {
     /// Makes the initial state of a session, or one that a snapshot will replace.
     fn begin(&mut self, session: &SessionInfo) -> Self::Simulation;
 
+    /// Makes a state that the host's will replace, for a second simulation: this node is a standby of
+    /// a session in state-sync mode. The same as for a session that begins, if nothing else is said.
+    fn begin_standby(&mut self, session: &SessionInfo) -> Self::Simulation {
+        self.begin(session)
+    }
+
     /// Writes the local player's input for `tick` into `input`, which is all zeros.
     fn sample(&mut self, tick: Tick, simulation: &Self::Simulation, input: &mut [u8]);
 
@@ -46,6 +52,10 @@ pub struct Driver<P: Player> {
     hash: StateHash,
     /// Memory for what is published.
     published: Snapshot,
+    /// On a standby: what runs the host's ticks, and its newest state that was the host's.
+    standby: Option<(P::Simulation, <P::Simulation as Simulation>::Image)>,
+    /// Memory for all of the state.
+    exact: Snapshot,
     /// What a client that records was shown last, and has not recorded yet.
     shown: Snapshot,
     newest_hash: Option<(Tick, u64)>,
@@ -85,6 +95,8 @@ impl<P: Player> Driver<P> {
             images: Vec::new(),
             hash: StateHash::default(),
             published: Snapshot::default(),
+            standby: None,
+            exact: Snapshot::default(),
             shown: Snapshot::default(),
             newest_hash: None,
             recording: Recording::Off,
@@ -134,6 +146,12 @@ impl<P: Player> Driver<P> {
     #[must_use]
     pub const fn simulation(&self) -> Option<&P::Simulation> {
         self.simulation.as_ref()
+    }
+
+    /// On a standby of a state-sync session: the simulation that runs the host's ticks.
+    #[must_use]
+    pub fn standby(&self) -> Option<&P::Simulation> {
+        self.standby.as_ref().map(|(simulation, _)| simulation)
     }
 
     /// The simulation, to change what is not state: what the driver of a renderer needs.
@@ -303,6 +321,43 @@ impl<P: Player> Driver<P> {
                         self.recording.state(&self.published);
                     }
                 }
+                Request::Authority { tick, needs_state } => {
+                    if let Some(simulation) = &mut self.simulation {
+                        simulation.hash(&mut self.hash);
+                        let hash = self.hash.without_derived(&self.game.schema).combined();
+                        if needs_state {
+                            simulation.capture_exact(&mut self.exact);
+                        }
+                        let state = needs_state.then_some(&mut self.exact);
+                        self.node.commit_authority(tick, hash, state);
+                    }
+                }
+                Request::StandByFrom(state) => {
+                    let state = state.clone();
+                    let is_imported = self.stand_by(&state);
+                    self.node.commit_stand_by(is_imported);
+                }
+                Request::StandByStep {
+                    frame,
+                    seen,
+                    wants_hash,
+                } => {
+                    if let Some((simulation, image)) = &mut self.standby {
+                        for &(slot, behind_ticks) in seen {
+                            simulation.seen(slot, behind_ticks);
+                        }
+                        simulation.step(frame, crate::simulation::StepKind::First);
+                        let hash = wants_hash.then(|| {
+                            simulation.hash(&mut self.hash);
+                            self.hash.without_derived(&self.game.schema).combined()
+                        });
+                        if !self.node.commit_stand_by_step(hash) {
+                            simulation.restore(image);
+                        } else if wants_hash {
+                            simulation.capture(image);
+                        }
+                    }
+                }
                 Request::PublishOwned { tick, slot } => {
                     if let Some(simulation) = &mut self.simulation {
                         simulation.publish_owned(slot, &mut self.published);
@@ -444,6 +499,20 @@ impl<P: Player> Driver<P> {
         simulation.import(&snapshot).ok()?;
         self.images.iter_mut().for_each(|place| place.tick = None);
         Some(snapshot.tick)
+    }
+
+    /// Lets a second simulation take over a state of the host.
+    fn stand_by(&mut self, state: &Snapshot) -> bool {
+        let (simulation, image) = self.standby.get_or_insert_with(|| {
+            let simulation = self.player.begin_standby(self.node.session());
+            (simulation, <P::Simulation as Simulation>::Image::default())
+        });
+        simulation.become_authority();
+        let is_imported = simulation.import(state).is_ok();
+        if is_imported {
+            simulation.capture(image);
+        }
+        is_imported
     }
 
     /// Opens the file, with the present state as its first keyframe; in state-sync mode, with what

@@ -105,6 +105,30 @@ pub const SPECTATOR_DELAY_SNAPSHOTS_MAX: u32 = 600;
 /// refused.
 pub const STATE_HELD_BYTES_MAX: usize = 256 << 20;
 
+/// Exact states that a host keeps for its standbys, and a standby of its host. A standby that holds
+/// none of them, and is not known to hold an older one, gets a whole state.
+pub const STANDBY_RING_TICKS: u32 = 64;
+
+/// Ticks whose inputs a host keeps for standbys that run them, and a standby for others. A standby
+/// whose newest one is older gets a whole state.
+pub const STANDBY_HISTORY_TICKS: u32 = 1024;
+
+/// Bytes that the exact states held by a standby take. It drops the oldest, but for two.
+pub const STANDBY_HELD_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of what a standby is sent for one tick. A tick that takes more is left out, and counted; a
+/// part that claims more is refused.
+pub const STANDBY_CONTENT_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of what a standby is told of a tick beside the state. More is left out.
+pub const STANDBY_CONTEXT_BYTES_MAX: usize = 64 << 10;
+
+/// Payload bytes of one part of it; the last may be shorter. Any other size is refused.
+pub const STANDBY_PART_BYTES: usize = 1130;
+
+/// Ticks whose parts a standby puts together at the same time. The oldest is dropped.
+pub const STANDBY_ASSEMBLIES_MAX: usize = 4;
+
 /// Bytes of a decoded snapshot, with what its indexes take. Decoding refuses more before it
 /// allocates.
 pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
@@ -189,6 +213,8 @@ const _: () = {
     assert!(MESSAGE_PACKET_BYTES_MAX < DATAGRAM_BYTES_MAX);
     // Id, transmission and index stand before a chunk's payload.
     assert!(BULK_HEADER_BYTES_MAX + 10 + BULK_CHUNK_BYTES <= DATAGRAM_BYTES_MAX);
+    // Kind, tag and sequence of a node, then term, tick, size and index stand before a part.
+    assert!(32 + 18 + STANDBY_PART_BYTES <= DATAGRAM_BYTES_MAX);
     // Id, transmission, delay, index and count stand before an ack's bitmap.
     assert!(BULK_HEADER_BYTES_MAX + 18 + BULK_WINDOW_CHUNKS_MAX as usize / 8 <= DATAGRAM_BYTES_MAX);
     assert!(DATAGRAM_BYTES_MAX + LINK_OVERHEAD_BYTES_MAX + 48 <= 1280);

@@ -22,6 +22,7 @@ mod guest;
 mod host;
 mod mesh;
 mod seat;
+mod standby;
 mod state_sync;
 mod warm;
 
@@ -42,6 +43,7 @@ use crate::wire::header::kind;
 
 pub use api::{DesyncReport, DisconnectReason, Event, Request, SessionInfo};
 pub use audience::Inspection;
+pub use standby::StandbyStatistics;
 pub use state_sync::{Received, StateSyncStatistics};
 pub use warm::MeshLink;
 
@@ -416,6 +418,74 @@ impl Node {
         }
     }
 
+    /// Answers [`Request::Authority`]: the combined hash of the state after `tick`, without derived
+    /// kinds, and the state where it was asked for. An older state is left in its place, whose memory
+    /// may be used again.
+    pub fn commit_authority(&mut self, tick: Tick, hash: u64, state: Option<&mut Snapshot>) {
+        if let Role::Host(host) = &mut self.role {
+            host.commit_authority(&mut self.core, tick, hash, state);
+        }
+    }
+
+    /// Answers [`Request::StandByFrom`]: whether the state was taken over.
+    pub fn commit_stand_by(&mut self, is_imported: bool) {
+        if let Role::Client(client) = &mut self.role
+            && let Some(standby) = &mut client.standby
+        {
+            standby.commit_from(&mut self.core, is_imported);
+        }
+    }
+
+    /// Answers [`Request::StandByStep`] with the combined hash of the state after it, without derived
+    /// kinds, where it was asked for. Says whether that is the host's state: if not, the second
+    /// simulation goes back to the newest one that was.
+    pub fn commit_stand_by_step(&mut self, hash: Option<u64>) -> bool {
+        match &mut self.role {
+            Role::Client(client) => match &mut client.standby {
+                Some(standby) => standby.commit_step(&mut self.core, hash),
+                None => true,
+            },
+            Role::Host(_) => true,
+        }
+    }
+
+    /// On a host in state-sync mode: these members are standbys, to which all of the state goes from
+    /// the next tick on, and no others. Without effect elsewhere.
+    pub fn stream_to(&mut self, members: &[MemberId]) {
+        if let Role::Host(host) = &mut self.role {
+            host.stream_to(&self.core, members);
+        }
+    }
+
+    /// The newest tick whose state all standbys hold; `None` without standbys, and as long as one of
+    /// them holds nothing.
+    #[must_use]
+    pub fn safe_tick(&self) -> Option<Tick> {
+        match &self.role {
+            Role::Host(host) => host.stream.as_ref()?.safe_tick(),
+            Role::Client(_) => None,
+        }
+    }
+
+    /// The newest tick whose state this node holds as a standby, and has compared with the host's
+    /// hash.
+    #[must_use]
+    pub fn standby_held(&self) -> Option<Tick> {
+        match &self.role {
+            Role::Host(_) => None,
+            Role::Client(client) => client.standby.as_ref()?.held(),
+        }
+    }
+
+    /// Counters of a standby, or of a host that has some.
+    #[must_use]
+    pub fn standby_statistics(&self) -> Option<StandbyStatistics> {
+        match &self.role {
+            Role::Host(host) => Some(host.stream.as_ref()?.statistics()),
+            Role::Client(client) => Some(client.standby.as_ref()?.statistics()),
+        }
+    }
+
     /// Answers [`Request::PublishOwned`] with the predicted entities of this node's slot.
     pub fn commit_owned(&mut self, snapshot: &Snapshot) {
         if let Role::Client(client) = &mut self.role {
@@ -530,6 +600,9 @@ impl Node {
             },
             Todo::Claim(tick) => match &mut self.role {
                 Role::Host(host) => {
+                    if let Some(stream) = &mut host.stream {
+                        stream.note_claim();
+                    }
                     let (slot, id, patch) = host.next_claim(tick)?;
                     Request::Claim { slot, id, patch }
                 }
@@ -549,8 +622,26 @@ impl Node {
                 Request::Export { tick }
             }
             Todo::Publish(tick) => Request::Publish { tick },
+            Todo::Authority(tick) => match &self.role {
+                Role::Host(host) => Request::Authority {
+                    tick,
+                    needs_state: host.stream.as_ref()?.needs_state(),
+                },
+                Role::Client(_) => return None,
+            },
+            Todo::StandBy => match &mut self.role {
+                Role::Client(client) => client.standby.as_mut()?.request()?,
+                Role::Host(_) => return None,
+            },
             Todo::PublishOwned(tick, slot) => Request::PublishOwned { tick, slot },
-            Todo::Seen(slot, behind_ticks) => Request::Seen { slot, behind_ticks },
+            Todo::Seen(slot, behind_ticks) => {
+                if let Role::Host(host) = &mut self.role
+                    && let Some(stream) = &mut host.stream
+                {
+                    stream.note_seen(slot, behind_ticks);
+                }
+                Request::Seen { slot, behind_ticks }
+            }
             Todo::Patch => match &self.role {
                 Role::Client(client) => Request::Patch(client.patch()?),
                 Role::Host(_) => return None,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::id::{NetId, Slot};
+use crate::id::{NetId, Slot, Term};
 use crate::input::InputFrame;
 use crate::state::{ImportError, Patch, Schema, Snapshot, StateHash, Visibility};
 use crate::tick::Tick;
@@ -123,6 +123,24 @@ pub trait Simulation {
     fn claim(&mut self, slot: Slot, id: NetId, patch: &Patch) -> Result<(), ClaimRefused> {
         let _ = (slot, id);
         self.overwrite(patch).map_err(|_unfit| ClaimRefused)
+    }
+
+    /// Writes all of the current state, exactly: what [`Simulation::import`] takes on a node that
+    /// shall go on as the host. On a host with standbys, where they need it.
+    fn capture_exact(&mut self, out: &mut Snapshot) {
+        let mut image = Self::Image::default();
+        self.capture(&mut image);
+        *out = self.export(&image);
+    }
+
+    /// Computes all of the state from now on, as a host does, not just what one player may predict:
+    /// on a standby, before it takes over the host's state, and on a node that becomes the host.
+    fn become_authority(&mut self) {}
+
+    /// A term begins in which this simulation computes the state: ids that it gives from now on are
+    /// of that term.
+    fn begin_term(&mut self, term: Term) {
+        let _ = term;
     }
 
     /// Takes notice that the player of `slot` sees others as they were `behind_ticks` ago when its

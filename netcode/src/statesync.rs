@@ -4,6 +4,8 @@
 //! [`Subscription`] writes the state body of each datagram from what the client is known to hold.
 //! The client's [`Receiver`] turns bodies into snapshots again.
 //!
+//! Standbys, who may have to become the host, get all of the state instead: a [`StandbyStream`].
+//!
 //! ```text
 //! Snapshot -> Publisher (ring, interest, shared bodies) -> Subscription -> body
 //! body -> Receiver -> QuantizedSnapshot per snapshot tick
@@ -19,6 +21,7 @@ mod receiver;
 mod records;
 mod ring;
 mod rows;
+mod standby;
 mod subscription;
 mod view;
 
@@ -28,5 +31,10 @@ pub use interest::{Interest, ROOM_KIND, Viewer, VisibilityRule};
 pub use ledger::Ledger;
 pub use publisher::{Publisher, PublisherConfig, PublisherStatistics};
 pub use receiver::{ReadError, ReadReport, Receiver};
+pub use standby::{
+    Held, HeldRun, PendingInput, StandbyAck, StandbyConfig, StandbyError, StandbyFeed,
+    StandbyFeedStatistics, StandbyMode, StandbyState, StandbyStream, TickContext, TickToRun,
+    WholeState,
+};
 pub use subscription::{Keyframe, Subscription, SubscriptionStatistics};
 pub use view::{Shown, Tables, View};

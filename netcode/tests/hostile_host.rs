@@ -115,7 +115,10 @@ fn obey(node: &mut Node, now: Time) -> u32 {
                 | Request::PublishDecided { .. }
                 | Request::Overwrite(_)
                 | Request::Claim { .. }
-                | Request::Seen { .. },
+                | Request::Seen { .. }
+                | Request::Authority { .. }
+                | Request::StandByFrom(_)
+                | Request::StandByStep { .. },
             ) => {}
         }
         if sample {

@@ -73,6 +73,47 @@ fn talk(host: &mut UdpLink, to_client: Path, client: &mut UdpLink, to_host: Path
 }
 
 #[test]
+fn a_busy_game_gets_all_in_order_afterwards() {
+    let (mut host, mut client) = (bind(config()), bind(config()));
+    let token = host.mint_token(1, host.local_addr(), Duration::from_secs(60));
+    // The host's caller does nothing yet: its IO thread answers.
+    let path = client.join(&token.unwrap()).unwrap();
+    assert_eq!(opened(&mut client).0, path);
+    client.send(path, &[0x40, 0, 0]);
+    client.flush();
+    let (to_client, _id) = opened(&mut host);
+    assert_eq!(wait(&mut host), News::Datagram(to_client, vec![0x40, 0, 0]));
+
+    // Now it looks for events in turns with long absences, so both threads take datagrams.
+    let mut expected = 1_u16;
+    for number in 1..=600_u16 {
+        let [low, high] = number.to_le_bytes();
+        client.send(path, &[0x40, low, high]);
+        client.flush();
+        if number % 3 == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if number % 200 < 150 {
+            continue;
+        }
+        while let Some(event) = host.receive() {
+            let [low, high] = expected.to_le_bytes();
+            let bytes = &[0x40, low, high][..];
+            let path = to_client;
+            assert_eq!(event, LinkEvent::Datagram { path, bytes });
+            expected += 1;
+        }
+    }
+    while expected <= 600 {
+        let [low, high] = expected.to_le_bytes();
+        let next = News::Datagram(to_client, vec![0x40, low, high]);
+        assert_eq!(wait(&mut host), next);
+        expected += 1;
+    }
+    assert_eq!(host.receive(), None);
+}
+
+#[test]
 fn a_secure_session_from_join_code_to_goodbye() {
     let mut host = bind(config());
     let mut client = bind(config().with_clients_max(0));

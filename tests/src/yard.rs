@@ -311,6 +311,10 @@ impl Yard {
 impl Simulation for Yard {
     type Image = YardImage;
 
+    fn become_authority(&mut self) {
+        self.predicts = None;
+    }
+
     fn schema(&self) -> &Arc<Schema> {
         &self.schema
     }

@@ -204,7 +204,10 @@ impl Session {
                     | Request::PublishDecided { .. }
                     | Request::Overwrite(_)
                     | Request::Claim { .. }
-                    | Request::Seen { .. },
+                    | Request::Seen { .. }
+                    | Request::Authority { .. }
+                    | Request::StandByFrom(_)
+                    | Request::StandByStep { .. },
                 ) => Answer::None,
                 Some(Request::Publish { tick }) => Answer::Publish(tick),
                 Some(Request::PublishOwned { tick, .. }) => Answer::Owned(tick),

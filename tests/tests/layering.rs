@@ -30,11 +30,14 @@ const LAYERS: [(&str, u8); 19] = [
 const SEPARATE: u8 = 3;
 
 /// Names that may stand only in files whose path begins so; with tests of their own or not.
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("bincode", &["wire/codec.rs"]),
     ("lz4_flex", &["wire/compress.rs"]),
     ("renet", &["session/messages"]),
     ("renetcode", &["link/udp"]),
+    ("crypto_box", &["link/udp/invitation"]),
+    ("nix", &["link/udp/batch"]),
+    ("rustix", &["link/udp/batch"]),
     ("UdpSocket", &["link/"]),
     ("Instant", &["link/"]),
     ("SystemTime", &["link/"]),

@@ -254,7 +254,10 @@ impl Network {
                 | Request::PublishDecided { .. }
                 | Request::Overwrite(_)
                 | Request::Claim { .. }
-                | Request::Seen { .. } => {}
+                | Request::Seen { .. }
+                | Request::Authority { .. }
+                | Request::StandByFrom(_)
+                | Request::StandByStep { .. } => {}
             }
         }
         while node.poll_confirmed().is_some() {}

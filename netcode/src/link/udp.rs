@@ -4,10 +4,11 @@
 )]
 //! UDP: one socket with a server side and any number of client sides, encrypted or not.
 //!
-//! An IO thread waits on the socket, decrypts what arrives and keeps sessions alive; what it has
-//! for the game waits in a bounded queue. Sending happens on the caller's thread: [`Link::send`]
-//! collects, [`Link::flush`] encrypts, under a lock that nobody holds during a system call, and
-//! gives everything to the system, on Linux 64 datagrams per call. What travels in each mode is in
+//! [`Link::receive`] takes what has arrived from the socket and decrypts it. An IO thread keeps
+//! sessions alive, and does the same for a caller that is busy elsewhere: then what it has for the
+//! game waits in a bounded queue. Sending happens on the caller's thread: [`Link::send`] collects,
+//! [`Link::flush`] encrypts, under a lock that nobody holds during a system call. On Linux, 64
+//! datagrams go to or come from the system in one call. What travels in each mode is in
 //! `docs/LINKS.md`.
 //!
 //! ```
@@ -35,34 +36,38 @@
 //! ```
 
 mod batch;
+mod config;
 mod endpoint;
 mod guard;
+mod invitation;
 mod plain;
 mod queue;
 mod secure;
 mod thread;
 mod token;
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::hash::RandomState;
-use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
+pub use config::{BindError, Security, UdpConfig, UdpStatistics};
 pub use endpoint::ConnectError;
 pub use guard::{DropCause, Drops};
+pub use invitation::invited_member;
 pub use token::{JOIN_CODE_BYTES_MAX, JoinToken, TOKEN_LIFE_S_MAX, TokenError};
 
 use self::endpoint::Counts;
+use self::invitation::Invitations;
 use self::plain::{PlainConfig, PlainEndpoint};
 use self::queue::{Event, Events};
 use self::secure::{SecureConfig, SecureEndpoint};
 use self::thread::{Endpoint, Outbox, Shared};
 use self::token::TokenMint;
 use super::{Address, CloseReason, Link, LinkEvent, Opening};
-use crate::id::Path;
+use crate::id::{MemberId, Path};
 use crate::limits::{DATAGRAM_BYTES_MAX, MEMBERS_MAX};
 use crate::wire::bytes::Reader;
 
@@ -77,124 +82,12 @@ pub const SEND_BUFFER_BYTES: usize = 1 << 20;
 /// dropped and counted.
 pub const QUEUE_EVENTS_MAX: usize = 8192;
 
+/// How long an invitation made by [`Link::invite`] is good for. It is used a round trip after it was
+/// made, or never.
+const INVITATION_LIFE: Duration = Duration::from_secs(60);
+
 /// Datagrams that wait for [`Link::flush`] at most; one more sends them.
 const UNSENT_DATAGRAMS_MAX: usize = batch::BATCH_DATAGRAMS_MAX;
-
-/// Whether a link encrypts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Security {
-    /// Join tokens, authentication, encryption.
-    Secure,
-    /// None of them: for the local network and development.
-    Insecure,
-}
-
-/// What a [`UdpLink`] depends on.
-#[derive(Clone, Copy, Debug)]
-pub struct UdpConfig {
-    /// Address of this machine to listen on; port 0 lets the system choose.
-    pub bind: SocketAddr,
-    /// Whether to encrypt. Both ends must agree.
-    pub security: Security,
-    /// Says which game and version this is: links with different ones do not connect.
-    pub protocol_id: u64,
-    /// Clients that the server side takes at once, at most [`MEMBERS_MAX`]; 0 switches it off.
-    pub clients_max: usize,
-    /// Silence after which a session is over, and time that connecting may take: 1 to 60 s.
-    pub timeout: Duration,
-    /// How long the tokens are valid with which clients of the secure server side may come back
-    /// ([`UdpLink::rejoin`]), in whole seconds, at most 30 days; they are renewed when half of it is
-    /// over. Zero lets nobody come back without a join token from outside.
-    pub resume_life: Duration,
-}
-
-impl UdpConfig {
-    /// A secure link on any address and port, which takes 64 clients and 10 s of silence, and lets
-    /// them come back for 10 minutes.
-    #[must_use]
-    pub const fn new(protocol_id: u64) -> Self {
-        Self {
-            bind: SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-            security: Security::Secure,
-            protocol_id,
-            clients_max: 64,
-            timeout: Duration::from_secs(10),
-            resume_life: Duration::from_secs(600),
-        }
-    }
-
-    /// The same on this address of this machine.
-    #[must_use]
-    pub const fn with_bind(mut self, bind: SocketAddr) -> Self {
-        self.bind = bind;
-        self
-    }
-
-    /// The same without encryption.
-    #[must_use]
-    pub const fn insecure(mut self) -> Self {
-        self.security = Security::Insecure;
-        self
-    }
-
-    /// The same with this many clients.
-    #[must_use]
-    pub const fn with_clients_max(mut self, clients_max: usize) -> Self {
-        self.clients_max = clients_max;
-        self
-    }
-}
-
-/// Why a link cannot start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// Another program has the port.
-    #[error("UDP port {} is busy: another program uses it (perhaps another host); choose another or 0", .0.port())]
-    PortBusy(SocketAddr),
-    /// The address is not one of this machine's.
-    #[error("this machine has no address {}", .0.ip())]
-    AddressNotHere(SocketAddr),
-    /// The system forbids it.
-    #[error("this program may not use UDP port {}", .0.port())]
-    Forbidden(SocketAddr),
-    /// Any other failure of the socket.
-    #[error("the UDP socket cannot be opened on {0}: {1}")]
-    Socket(SocketAddr, #[source] io::Error),
-    /// The operating system gives no random numbers, or its clock is before 1970.
-    #[error("keys for the UDP link cannot be made: {0}")]
-    Keys(String),
-}
-
-/// What a [`UdpLink`] has done so far.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct UdpStatistics {
-    /// Datagrams given to the network, the link's own included.
-    pub datagrams_sent: u64,
-    /// Their bytes, without IP and UDP headers.
-    pub bytes_sent: u64,
-    /// Datagrams taken from the network, those that were refused included.
-    pub datagrams_received: u64,
-    /// Their bytes, without IP and UDP headers.
-    pub bytes_received: u64,
-    /// Datagrams that the system refused to send.
-    pub send_errors: u64,
-    /// Errors of the socket while receiving.
-    pub receive_errors: u64,
-    /// Payloads dropped because the game did not take its events.
-    pub queue_full: u64,
-    /// Sends over a path that is not open.
-    pub unknown_path: u64,
-    /// Payloads that are empty, too large, or begin with a byte that the link reserves.
-    pub unsendable: u64,
-    /// Sequence numbers left out because a challenge had used them.
-    pub sequences_burned: u64,
-    /// Received datagrams that were refused, by cause.
-    pub drops: Drops,
-    /// Bytes of these, without IP and UDP headers.
-    pub bytes_refused: u64,
-}
 
 /// A UDP socket as a [`Link`].
 #[derive(Debug)]
@@ -207,6 +100,11 @@ pub struct UdpLink {
     unsent_bytes: Vec<u8>,
     /// What the endpoint wants to send, filled under its lock and sent after it.
     outbox: Outbox,
+    /// Groups that may still be taken from the socket before [`Link::receive`] says that there is
+    /// nothing: its caller shall come to an end.
+    groups_left: usize,
+    /// `None` on an insecure link.
+    invitations: Option<Invitations>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -221,6 +119,10 @@ impl UdpLink {
             .local_addr()
             .map_err(|error| BindError::Socket(config.bind, error))?;
         let endpoint = new_endpoint(&config)?;
+        let invitations = match config.security {
+            Security::Secure => Some(Invitations::new(random_key()?)),
+            Security::Insecure => None,
+        };
         let shared = Arc::new(Shared::new(socket, local, endpoint, Instant::now()));
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -233,6 +135,8 @@ impl UdpLink {
             unsent: Vec::new(),
             unsent_bytes: Vec::new(),
             outbox: Outbox::default(),
+            groups_left: thread::BURST_GROUPS_MAX,
+            invitations,
             thread: Some(thread),
         })
     }
@@ -305,8 +209,87 @@ impl UdpLink {
     /// one id are never connected at the same time, so take a new id for each token.
     ///
     /// # Errors
-    /// If the link is insecure or `address` or `life` cannot be.
+    /// If the link is insecure or `address` or `life` cannot be, or `client_id` is one of those of
+    /// [`invited_member`].
     pub fn mint_token(
+        &self,
+        client_id: u64,
+        address: SocketAddr,
+        life: Duration,
+    ) -> Result<JoinToken, TokenError> {
+        if invitation::is_reserved(client_id) {
+            return Err(TokenError::ReservedId);
+        }
+        self.mint(client_id, address, life)
+    }
+
+    /// The key to which others seal invitations for this link; `None` if the link is insecure. Its
+    /// private half never leaves the link and dies with it.
+    #[must_use]
+    pub fn public_key(&self) -> Option<[u8; 32]> {
+        self.invitations.as_ref().map(Invitations::public_key)
+    }
+
+    /// Makes an invitation with which the member that owns `public_key` opens one path to this link
+    /// at `address` within `life`. Anyone may carry it; it has about 1230 bytes. The path comes up
+    /// here with a client id of which [`invited_member`] gives `member`.
+    ///
+    /// # Errors
+    /// If the link is insecure or takes no clients, if `public_key`, `address` or `life` cannot be,
+    /// or after 64 invitations in a second.
+    pub fn mint_for(
+        &mut self,
+        member: MemberId,
+        public_key: &[u8],
+        address: SocketAddr,
+        life: Duration,
+    ) -> Result<Vec<u8>, TokenError> {
+        match &*self.shared.lock() {
+            Endpoint::Secure(secure) if secure.has_server() => {}
+            Endpoint::Secure(_) => return Err(TokenError::NoClients),
+            Endpoint::Plain(_) => return Err(TokenError::Insecure),
+        }
+        let now = self.shared.now();
+        let invitations = self.invitations.as_mut().ok_or(TokenError::Insecure)?;
+        let client_id = invitations.client_id(now, member)?;
+        invitation::seal(&self.mint(client_id, address, life)?, public_key)
+    }
+
+    /// Opens a path to the member that made an invitation for this link, at `address` if it is
+    /// given, else where the invitation says. As [`UdpLink::connect`]. It may be called at any time,
+    /// whatever other paths there are, in either direction.
+    ///
+    /// # Errors
+    /// If it cannot be tried. Invitations that are damaged, sealed to another key, for another game,
+    /// used or long expired are counted (`UdpStatistics::invitations_refused`).
+    pub fn open_invitation(
+        &mut self,
+        sealed: &[u8],
+        address: Option<SocketAddr>,
+    ) -> Result<Path, ConnectError> {
+        let invitations = self.invitations.as_mut();
+        if sealed.is_empty() && invitations.is_some() {
+            return Err(ConnectError::NeedsToken);
+        }
+        // Outside of the lock: curves take long.
+        let invitations = invitations.ok_or(ConnectError::NeedsAddress)?;
+        let token = invitations.unseal(sealed).ok_or(ConnectError::Invitation)?;
+        let address = self.reachable(address.unwrap_or(token.address()))?;
+        let token = token.with_address(address);
+        let opened = self.join(&token);
+        let worthless = matches!(
+            opened,
+            Err(ConnectError::TokenUsed | ConnectError::TokenExpired | ConnectError::OtherGame)
+        );
+        if let Some(invitations) = &mut self.invitations
+            && worthless
+        {
+            invitations.count_refused();
+        }
+        opened
+    }
+
+    fn mint(
         &self,
         client_id: u64,
         address: SocketAddr,
@@ -348,6 +331,7 @@ impl UdpLink {
             sequences_burned: counts.burned,
             drops: counts.drops,
             bytes_refused: counts.bytes_refused,
+            invitations_refused: self.invitations.as_ref().map_or(0, Invitations::refused),
         }
     }
 
@@ -384,6 +368,16 @@ impl UdpLink {
                 let reason = CloseReason::Socket;
                 self.events.push(Event::Closed { path, reason });
             }
+        }
+        while self.events.is_empty() && self.groups_left > 0 {
+            self.groups_left -= 1;
+            let shared = &self.shared;
+            if !shared.receive_for_game(&mut self.events, &mut self.outbox) {
+                self.groups_left = 0;
+            }
+        }
+        if self.events.is_empty() {
+            self.groups_left = thread::BURST_GROUPS_MAX;
         }
     }
 
@@ -457,9 +451,19 @@ impl Link for UdpLink {
         self.remote_addr(path).and_then(address_of)
     }
 
-    /// An insecure link needs no invitation. A path that there is already is that path.
+    /// A path that there is already is that path. Else a secure link needs an invitation.
     fn open(&mut self, opening: &Opening) -> Option<Path> {
         let address = self.reachable(socket_addr_of(&opening.address)?).ok()?;
+        if self.invitations.is_some() {
+            return match self.open_invitation(&opening.invitation, Some(address)) {
+                Ok(path) => Some(path),
+                Err(ConnectError::AlreadyConnected) => match &*self.shared.lock() {
+                    Endpoint::Secure(secure) => secure.path_to_host(address),
+                    Endpoint::Plain(_) => None,
+                },
+                Err(_) => None,
+            };
+        }
         let mut nonce = [0; 8];
         getrandom::fill(&mut nonce).ok()?;
         let nonce = u64::from_le_bytes(nonce);
@@ -469,6 +473,17 @@ impl Link for UdpLink {
                 .or_else(|| plain.connect(now, address, nonce, outbox).ok()),
             Endpoint::Secure(_) => None,
         })
+    }
+
+    fn public_key(&self) -> Option<[u8; 32]> {
+        self.public_key()
+    }
+
+    fn invite(&mut self, member: MemberId, public_key: &[u8]) -> Option<Vec<u8>> {
+        // Who opens sets the address at which the host sees this link.
+        let address = self.likely_addr();
+        self.mint_for(member, public_key, address, INVITATION_LIFE)
+            .ok()
     }
 }
 
@@ -502,15 +517,22 @@ fn socket_addr_of(address: &Address) -> Option<SocketAddr> {
 }
 
 impl Drop for UdpLink {
-    /// Ends all paths and stops the IO thread; takes up to 50 ms.
+    /// Ends all paths and stops the IO thread.
     fn drop(&mut self) {
         self.close_all();
         self.shared.stop();
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // It has nothing left to say, and a panic of its own was printed.
             let _ended = thread.join();
         }
     }
+}
+
+fn random_key() -> Result<[u8; 32], BindError> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|error| BindError::Keys(error.to_string()))?;
+    Ok(key)
 }
 
 fn new_endpoint(config: &UdpConfig) -> Result<Mutex<Endpoint>, BindError> {
@@ -518,8 +540,7 @@ fn new_endpoint(config: &UdpConfig) -> Result<Mutex<Endpoint>, BindError> {
     let clients_max = config.clients_max.min(MEMBERS_MAX);
     let endpoint = match config.security {
         Security::Secure => {
-            let mut key = [0; 32];
-            getrandom::fill(&mut key).map_err(|error| BindError::Keys(error.to_string()))?;
+            let key = random_key()?;
             let unix_at_zero = SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_err(|error| BindError::Keys(error.to_string()))?;

@@ -9,7 +9,7 @@ use crate::session::handshake::ByeReason;
 use crate::session::messages::Channel;
 use crate::session::roster::Member;
 use crate::simulation::StepKind;
-use crate::state::Patch;
+use crate::state::{Patch, Snapshot};
 use crate::tick::{Tick, TickRate};
 
 /// The session that a node takes part in.
@@ -105,6 +105,29 @@ pub enum Request<'a> {
     /// State-sync: take over what the host says has changed; answer with
     /// [`Node::commit_patch`](crate::node::Node::commit_patch).
     Patch(&'a Patch),
+    /// State-sync, on a host with standbys: hash the current state, and capture all of it if that
+    /// is asked for; answer with [`Node::commit_authority`](crate::node::Node::commit_authority).
+    Authority {
+        /// The current tick.
+        tick: Tick,
+        /// Whether the state itself is needed.
+        needs_state: bool,
+    },
+    /// State-sync, on a standby: a second simulation, which is an authority over all of the state,
+    /// takes over this state of the host; answer with
+    /// [`Node::commit_stand_by`](crate::node::Node::commit_stand_by).
+    StandByFrom(&'a Snapshot),
+    /// State-sync, on a standby: the second simulation runs the host's next tick; answer with
+    /// [`Node::commit_stand_by_step`](crate::node::Node::commit_stand_by_step).
+    StandByStep {
+        /// The tick's inputs.
+        frame: &'a InputFrame,
+        /// What players saw, for queries that the host answers for them: see
+        /// [`Simulation::seen`](crate::simulation::Simulation::seen).
+        seen: &'a [(Slot, u32)],
+        /// Whether the hash of the state is needed.
+        wants_hash: bool,
+    },
     /// State-sync: the player of `slot` sees others as they were so many ticks before its inputs
     /// act.
     Seen {

@@ -19,6 +19,7 @@ use crate::lockstep::{DelayControl, Exchange, Shape};
 use crate::node::api::{DisconnectReason, Event, SessionInfo};
 use crate::node::client::follow::Follower;
 use crate::node::core::{Core, ExportFor, Todo};
+use crate::node::standby::Standby;
 use crate::node::state_sync::{Received, StateSyncStatistics};
 use crate::session::bulk::{BulkReceiver, BulkSender};
 use crate::session::clock::Samples;
@@ -86,6 +87,10 @@ pub(super) struct Client {
     said_ready: bool,
     receiver: Option<(Tick, BulkReceiver)>,
     pub(super) state: Option<(Tick, Arc<[u8]>)>,
+    /// What is held as a standby, in state-sync mode.
+    pub(super) standby: Option<Box<Standby>>,
+    /// Whether the transfer that comes is for it.
+    receives_standby: bool,
     diverged: Option<(Tick, Vec<String>)>,
     healing: bool,
     report: Option<BulkSender>,
@@ -131,6 +136,8 @@ impl Client {
             said_ready: false,
             receiver: None,
             state: None,
+            standby: None,
+            receives_standby: false,
             diverged: None,
             healing: false,
             report: None,
@@ -240,6 +247,7 @@ impl Client {
             Some(&kind::BYE) => self.handle_bye(core, &bytes[1..]),
             Some(&kind::BULK) => self.handle_chunk(core, now, &bytes[1..]),
             Some(&kind::BULK_ACK) => self.handle_bulk_ack(now, &bytes[1..]),
+            Some(&kind::STANDBY) => self.handle_standby(core, now, &bytes[1..]),
             Some(_) => self.handle_tick(core, now, bytes),
             None => Err(DropReason::Malformed),
         };
@@ -401,18 +409,20 @@ impl Client {
             Control::Activate(tick) => self.activate(core, now, Tick::new(tick))?,
             Control::Transfer {
                 id,
-                purpose: Purpose::Join,
+                purpose: purpose @ (Purpose::Join | Purpose::Standby),
                 tick,
                 bytes,
                 digest,
             } => {
                 let wanted = self.needs_state || self.healing || self.follower.is_some();
-                if !wanted || tick > JOIN_TICK_MAX {
+                let fits = purpose == Purpose::Join || self.follower.is_some();
+                if !wanted || !fits || tick > JOIN_TICK_MAX {
                     return Err(DropReason::Unexpected);
                 }
                 let receiver = BulkReceiver::new(id, u64::from(bytes), digest, SNAPSHOT_BYTES_MAX)
                     .map_err(|_too_large| DropReason::BadSection)?;
                 self.receiver = Some((Tick::new(tick), receiver));
+                self.receives_standby = purpose == Purpose::Standby;
             }
             Control::Hashes {
                 after,
@@ -602,6 +612,11 @@ impl Client {
                 return Some(self.path);
             }
             out.clear();
+        }
+        if let Some(standby) = &mut self.standby
+            && standby.write_ack(now, out)
+        {
+            return Some(self.path);
         }
         if let Some(report) = &mut self.report {
             out.push(kind::BULK);

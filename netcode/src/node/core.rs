@@ -42,6 +42,8 @@ pub(super) enum Todo {
     PublishDecided(Tick, Slot),
     Overwrite(Tick),
     Claim(Tick),
+    Authority(Tick),
+    StandBy,
 }
 
 /// The game's progress.

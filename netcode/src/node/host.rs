@@ -23,6 +23,7 @@ use crate::node::doctor::Doctor;
 use crate::node::guest::Guest;
 use crate::node::host::introduce::Introductions;
 use crate::node::seat::{Holder, Seat};
+use crate::node::standby::AuthorityStream;
 use crate::session::bucket::Bucket;
 use crate::session::bulk::BulkSender;
 use crate::session::config::{Gate, HostConfig, Mode, Role};
@@ -63,6 +64,8 @@ pub(super) struct Host {
     pub(super) closing: VecDeque<Path>,
     /// Who knows whom, where hosting may move.
     pub(super) introductions: Introductions,
+    /// What standbys are sent, in state-sync mode.
+    pub(super) stream: Option<Box<AuthorityStream>>,
     leaving: bool,
 }
 
@@ -151,6 +154,7 @@ impl Host {
             schema_parts: Vec::new(),
             closing: VecDeque::new(),
             introductions: Introductions::default(),
+            stream: None,
             leaving: false,
             config,
         };
@@ -221,6 +225,7 @@ impl Host {
             Some(&kind::BYE) => self.handle_bye(core, path, &bytes[1..]),
             Some(&kind::BULK) => self.handle_bulk(core, now, path, &bytes[1..]),
             Some(&kind::BULK_ACK) => self.handle_bulk_ack(now, path, &bytes[1..]),
+            Some(&kind::STANDBY_ACK) => self.handle_standby_ack(now, path, &bytes[1..]),
             Some(_) => self.handle_tick(core, now, path, bytes),
             None => Err(DropReason::Malformed),
         };
@@ -256,7 +261,11 @@ impl Host {
             .map_err(|_error| DropReason::Malformed)?;
         guest.peer.heard_at = now;
         if transfer.is_complete() {
+            let id = transfer.id();
             guest.transfer = None;
+            if let Some(stream) = &mut self.stream {
+                stream.transfer_arrived(guest.peer.member, id);
+            }
             if let (Some(listener), Some(audience)) = (&mut guest.listener, &self.audience) {
                 listener.keyframe_held(audience);
             }
@@ -454,7 +463,7 @@ impl Host {
                 })
             }
             Control::Transfer {
-                purpose: Purpose::Join,
+                purpose: Purpose::Join | Purpose::Standby,
                 ..
             }
             | Control::Member(_)
@@ -555,6 +564,11 @@ impl Host {
                     }
                     return Some(*path);
                 }
+            }
+            if let Some(stream) = &mut self.stream
+                && stream.write(guest.peer.member, out)
+            {
+                return Some(*path);
             }
             if let Some(transfer) = &mut guest.transfer
                 && core.clock.tick() >= guest.state_not_before

@@ -134,6 +134,8 @@ pub enum Purpose {
     Join,
     /// The state of a diverged client, for the report.
     Report,
+    /// All of the host's state, for a standby.
+    Standby,
 }
 
 impl Control {

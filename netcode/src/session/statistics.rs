@@ -155,7 +155,7 @@ impl Body {
     pub(crate) const fn of_kind(first: u8) -> Option<Self> {
         match first {
             kind::BULK | kind::BULK_ACK => Some(Self::Bulk),
-            kind::MESH => Some(Self::Mesh),
+            kind::MESH | kind::STANDBY | kind::STANDBY_ACK => Some(Self::Mesh),
             _ if first & kind::MASK == kind::MASK => Some(Self::Handshake),
             _ => None,
         }

@@ -32,6 +32,10 @@ pub mod kind {
     pub const BULK: u8 = 0xc8;
     /// Which chunks arrived.
     pub const BULK_ACK: u8 = 0xc9;
+    /// A part of what a standby is sent for a tick.
+    pub const STANDBY: u8 = 0xd1;
+    /// What a standby holds.
+    pub const STANDBY_ACK: u8 = 0xd2;
     /// A member speaks to another one.
     pub const MESH: u8 = 0xd0;
 }

@@ -23,7 +23,7 @@ use renet_netcode::{
     ClientAuthentication, ConnectToken, NetcodeClientTransport, NetcodeServerTransport,
     ServerAuthentication, ServerConfig,
 };
-use udp_load::{Cost, Load, TICK};
+use udp_load::{Cost, Load, SETTLE_TICKS, TICK};
 
 const PROTOCOL: u64 = 7;
 const KEY: [u8; 32] = [7; 32];
@@ -133,7 +133,7 @@ fn renet_host(load: Load) -> io::Result<Cost> {
     let mut received = 0_u64;
     let mut next = Instant::now();
     let deadline = next + Duration::from_secs(60);
-    let (mut settle, mut left) = (30, load.ticks);
+    let (mut settle, mut left) = (SETTLE_TICKS, load.ticks);
     while left > 0 {
         server.update(TICK);
         transport

@@ -4,10 +4,11 @@
 )]
 //! Many datagrams per system call, where the system can.
 //!
-//! Linux takes a list of datagrams, each with its own destination, in one `sendmmsg`: that saves
-//! the way into the kernel and the look-up of the socket for all but the first. Elsewhere, each
-//! datagram is a call.
+//! Linux takes a list of datagrams, each with its own destination, in one `sendmmsg`, and fills a
+//! list of buffers in one `recvmmsg`: that saves the way into the kernel and the look-up of the
+//! socket for all but the first. Elsewhere, each datagram is a call.
 
+use core::fmt;
 use core::net::SocketAddr;
 use std::io;
 use std::net::UdpSocket;
@@ -45,25 +46,88 @@ pub(super) fn send(socket: &UdpSocket, datagrams: &[(SocketAddr, usize)], bytes:
     one_by_one(socket, datagrams, bytes)
 }
 
-/// Takes a datagram from the socket if there is one already.
-#[cfg(target_os = "linux")]
-pub(super) fn try_receive(
-    socket: &UdpSocket,
-    buffer: &mut [u8],
-) -> io::Result<(usize, SocketAddr)> {
-    linux::try_receive(socket, buffer)
+/// Room for one datagram: more than any that we accept has. Longer ones are cut to this and
+/// refused. An odd number of cache lines, so that the beginnings of the buffers do not fall onto
+/// the same few places of the processor's cache.
+const RECEIVE_BYTES_MAX: usize = 25 * 64;
+
+/// Datagrams as they came, at most [`BATCH_DATAGRAMS_MAX`].
+pub(super) struct Received {
+    /// [`RECEIVE_BYTES_MAX`] for each.
+    bytes: Box<[u8]>,
+    /// Lengths and senders.
+    datagrams: Vec<(usize, SocketAddr)>,
+    /// Of the socket that they come from.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "Linux needs it"))]
+    is_ipv6: bool,
 }
 
-/// Takes a datagram from the socket if there is one already.
+impl Received {
+    /// Room for what a socket at `local` receives.
+    pub(super) fn new(local: SocketAddr) -> Self {
+        Self {
+            is_ipv6: local.is_ipv6(),
+            bytes: vec![0; BATCH_DATAGRAMS_MAX * RECEIVE_BYTES_MAX].into_boxed_slice(),
+            datagrams: Vec::with_capacity(BATCH_DATAGRAMS_MAX),
+        }
+    }
+
+    /// How many there are.
+    pub(super) const fn count(&self) -> usize {
+        self.datagrams.len()
+    }
+
+    /// Senders and contents.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
+        let buffers = self.bytes.chunks_exact_mut(RECEIVE_BYTES_MAX);
+        let datagrams = self.datagrams.iter().zip(buffers);
+        datagrams.map(|(&(len, from), buffer)| (from, &mut buffer[..len]))
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.datagrams).finish()
+    }
+}
+
+/// Replaces what `received` holds by datagrams that are there already. If it is full afterwards
+/// there may be more.
+///
+/// # Errors
+/// Those of the socket, also that there is none yet, if they come before any datagram.
+#[cfg(target_os = "linux")]
+pub(super) fn try_receive(socket: &UdpSocket, received: &mut Received) -> io::Result<()> {
+    received.datagrams.clear();
+    linux::try_receive(socket, received)
+}
+
+/// As on Linux.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn try_receive(
-    socket: &UdpSocket,
-    buffer: &mut [u8],
-) -> io::Result<(usize, SocketAddr)> {
+pub(super) fn try_receive(socket: &UdpSocket, received: &mut Received) -> io::Result<()> {
+    received.datagrams.clear();
+    one_by_one_receive(socket, received)
+}
+
+#[cfg(any(not(target_os = "linux"), test))]
+fn one_by_one_receive(socket: &UdpSocket, received: &mut Received) -> io::Result<()> {
     socket.set_nonblocking(true)?;
-    let received = socket.recv_from(buffer);
+    let mut end = Ok(());
+    for buffer in received.bytes.chunks_exact_mut(RECEIVE_BYTES_MAX) {
+        match socket.recv_from(buffer) {
+            Ok(datagram) => received.datagrams.push(datagram),
+            Err(error) => {
+                end = Err(error);
+                break;
+            }
+        }
+    }
     socket.set_nonblocking(false)?;
-    received
+    if received.datagrams.is_empty() {
+        end
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(any(not(target_os = "linux"), test))]
@@ -83,15 +147,18 @@ fn one_by_one(socket: &UdpSocket, datagrams: &[(SocketAddr, usize)], bytes: &[u8
 #[cfg(target_os = "linux")]
 mod linux {
     use core::array::from_fn;
+    use core::cell::RefCell;
     use core::slice;
-    use std::io::IoSlice;
+    use std::io::{IoSlice, IoSliceMut};
+    use std::os::fd::AsRawFd as _;
 
+    use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
     use rustix::io::Errno;
-    use rustix::net::{
-        MMsgHdr, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, recvfrom, sendmmsg,
-    };
+    use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 
-    use super::{BATCH_DATAGRAMS_MAX, Sent, SocketAddr, UdpSocket, io};
+    use super::{
+        BATCH_DATAGRAMS_MAX, RECEIVE_BYTES_MAX, Received, Sent, SocketAddr, UdpSocket, io,
+    };
 
     pub(super) fn send(
         socket: &UdpSocket,
@@ -168,13 +235,35 @@ mod linux {
         }
     }
 
-    pub(super) fn try_receive(
-        socket: &UdpSocket,
-        buffer: &mut [u8],
-    ) -> io::Result<(usize, SocketAddr)> {
-        let (len, _of_datagram, from) = recvfrom(socket, buffer, RecvFlags::DONTWAIT)?;
-        let from = from.ok_or(Errno::AFNOSUPPORT)?;
-        Ok((len, SocketAddr::try_from(from)?))
+    thread_local! {
+        /// Lists for the system, without and with room for IPv6: it shortens the room for an
+        /// address to what it wrote there, and the next call takes it as found.
+        static HEADERS: RefCell<[MultiHeaders<SockaddrStorage>; 2]> =
+            RefCell::new(from_fn(|_| MultiHeaders::preallocate(BATCH_DATAGRAMS_MAX, None)));
+    }
+
+    pub(super) fn try_receive(socket: &UdpSocket, received: &mut Received) -> io::Result<()> {
+        HEADERS.with_borrow_mut(|headers| {
+            let mut buffers = received.bytes.chunks_exact_mut(RECEIVE_BYTES_MAX);
+            let mut slices: [[IoSliceMut<'_>; 1]; BATCH_DATAGRAMS_MAX] =
+                from_fn(|_| [IoSliceMut::new(buffers.next().unwrap_or_default())]);
+            let headers = &mut headers[usize::from(received.is_ipv6)];
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let messages = recvmmsg(socket.as_raw_fd(), headers, &mut slices, flags, None)?;
+            for message in messages {
+                let from = message.address.as_ref().and_then(address);
+                let from = from.ok_or(io::ErrorKind::Unsupported)?;
+                received.datagrams.push((message.bytes, from));
+            }
+            Ok(())
+        })
+    }
+
+    fn address(address: &SockaddrStorage) -> Option<SocketAddr> {
+        if let Some(v4) = address.as_sockaddr_in() {
+            return Some(SocketAddr::V4((*v4).into()));
+        }
+        Some(SocketAddr::V6((*address.as_sockaddr_in6()?).into()))
     }
 }
 
@@ -235,17 +324,61 @@ mod tests {
         }
     }
 
+    type Receive = fn(&UdpSocket, &mut Received) -> io::Result<()>;
+
     #[test]
-    fn receiving_does_not_wait_and_cuts_what_is_too_long() {
-        let (one, two) = (socket(), socket());
-        let mut buffer = [0; 16];
-        let nothing = try_receive(&two, &mut buffer).unwrap_err();
-        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
-        one.send_to(&[7; 20], two.local_addr().unwrap()).unwrap();
-        // Waits until it is there. Without the system's option to wait it would fail at once.
-        two.peek_from(&mut [0; 1]).unwrap();
-        let (len, from) = try_receive(&two, &mut buffer).unwrap();
-        assert_eq!((len, from), (16, one.local_addr().unwrap()));
-        assert_eq!(buffer, [7; 16]);
+    fn receiving_does_not_wait_takes_groups_and_cuts_what_is_too_long() {
+        let receives: [Receive; 2] = [try_receive, |socket, received| {
+            received.datagrams.clear();
+            one_by_one_receive(socket, received)
+        }];
+        for receive in receives {
+            let (one, two) = (socket(), socket());
+            let (from, to) = (one.local_addr().unwrap(), two.local_addr().unwrap());
+            let mut received = Received::new(to);
+            let nothing = receive(&two, &mut received).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            let count = BATCH_DATAGRAMS_MAX + 3;
+            for number in 0..count {
+                one.send_to(&content(number), to).unwrap();
+            }
+            one.send_to(&[7; RECEIVE_BYTES_MAX + 1], to).unwrap();
+            let mut taken = Vec::new();
+            while taken.len() <= count {
+                // Waits until there is one.
+                two.peek_from(&mut [0; 1]).unwrap();
+                receive(&two, &mut received).unwrap();
+                assert!(received.count() > 0);
+                for (sender, bytes) in received.iter_mut() {
+                    assert_eq!(sender, from);
+                    taken.push(bytes.to_vec());
+                }
+            }
+            assert_eq!(taken.pop(), Some(vec![7; RECEIVE_BYTES_MAX]));
+            assert!(taken.into_iter().eq((0..count).map(content)));
+            assert!(receive(&two, &mut received).is_err());
+            assert_eq!(received.count(), 0);
+        }
+    }
+
+    #[test]
+    fn senders_of_both_families_are_told_apart_by_one_thread() {
+        let Ok(six) = UdpSocket::bind((core::net::Ipv6Addr::LOCALHOST, 0)) else {
+            return;
+        };
+        for _ in 0..2 {
+            let four = socket();
+            for receiver in [&four, &six] {
+                let sender = UdpSocket::bind((receiver.local_addr().unwrap().ip(), 0)).unwrap();
+                sender
+                    .send_to(&[1], receiver.local_addr().unwrap())
+                    .unwrap();
+                receiver.peek_from(&mut [0; 1]).unwrap();
+                let mut received = Received::new(receiver.local_addr().unwrap());
+                try_receive(receiver, &mut received).unwrap();
+                let (from, _bytes) = received.iter_mut().next().unwrap();
+                assert_eq!(from, sender.local_addr().unwrap());
+            }
+        }
     }
 }

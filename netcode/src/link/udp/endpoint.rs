@@ -55,6 +55,9 @@ pub enum ConnectError {
     /// This link is insecure: it connects to addresses only.
     #[error("this link is insecure: it connects to an address, not with a join code")]
     NeedsAddress,
+    /// The invitation is damaged, or sealed to another link's key.
+    #[error("the invitation is damaged or meant for somebody else")]
+    Invitation,
     /// The host has handed over no token to come back with, or all of them were used.
     #[error("the host gave no right to come back over this connection")]
     NoWayBack,

@@ -67,6 +67,13 @@ impl Events {
         self.events_taken == self.events.len()
     }
 
+    /// Takes all of `others` in exchange for an empty list; this one is all taken.
+    pub(super) fn exchange(&mut self, others: &mut Self) {
+        debug_assert!(self.is_empty());
+        self.clear();
+        core::mem::swap(self, others);
+    }
+
     fn clear(&mut self) {
         self.events.clear();
         self.bytes.clear();
@@ -124,9 +131,7 @@ impl Queue {
 
     /// Gives all that waits, in exchange for a list that is all taken.
     pub(super) fn exchange(&self, taken: &mut Events) {
-        debug_assert!(taken.is_empty());
-        taken.clear();
-        core::mem::swap(&mut *self.lock(), taken);
+        taken.exchange(&mut self.lock());
     }
 
     /// Says that nothing more will come.

@@ -246,6 +246,16 @@ impl SecureEndpoint {
             .is_some_and(|server| server.peers.contains_key(&address))
     }
 
+    /// Whether clients are taken.
+    pub(super) const fn has_server(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// The path to the host at this address, if there is one or it is under way.
+    pub(super) fn path_to_host(&self, address: SocketAddr) -> Option<Path> {
+        Some(self.clients.get(&address)?.path)
+    }
+
     /// Where the other end of a path is.
     pub(super) fn remote(&self, path: Path) -> Option<SocketAddr> {
         match *self.routes.get(&path)? {

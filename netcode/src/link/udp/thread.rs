@@ -1,16 +1,17 @@
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "IO shell: owns the socket, and rests when it fails"
-)]
+#![expect(clippy::disallowed_types, reason = "IO shell: owns the socket")]
 //! The IO thread and what it shares with the game's thread: socket, endpoint, clock, counters.
+//!
+//! Whichever thread is awake takes datagrams from the socket. While the game's thread looks for
+//! events, it takes them itself: a thread woken for each burst costs two switches, and the state of
+//! every session would move between two cores each tick. When the game's thread has not looked for
+//! [`TAKE_OVER`], the IO thread takes what has come, answers handshakes, and keeps payloads for it.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::io;
 use std::net::UdpSocket;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -25,32 +26,22 @@ use crate::id::Path;
 use crate::link::CloseReason;
 use crate::time::Time;
 
-/// Time between two looks at timers, and longest wait for a datagram.
+/// Time between two looks at timers.
 const HOUSEKEEPING: Duration = Duration::from_millis(50);
+
+/// Time without a look at the link by the game's thread after which the IO thread takes datagrams
+/// in its stead: more than a tick, and too short for a socket's buffer to fill.
+const TAKE_OVER: Duration = Duration::from_millis(25);
 
 /// Longest wait for room in the system's send buffer. Where many datagrams go in one call, the rest
 /// of a flush does not wait again once one has waited in vain.
 const SEND_WAIT: Duration = Duration::from_millis(1);
 
-/// Rest between the first datagram of a burst and the rest of it. Waking up costs more than
-/// receiving, so datagrams that arrive one by one are taken in groups.
-const GATHER: Duration = Duration::from_micros(500);
+/// Groups of datagrams taken in one go, before timers or the game get their turn.
+pub(super) const BURST_GROUPS_MAX: usize = 16;
 
-/// Datagrams taken in one go, before timers get their turn.
-const BURST_DATAGRAMS_MAX: usize = 1024;
-
-/// Datagrams that go through the endpoint under one lock: some 30 µs of decryption, for which the
-/// game's thread may have to wait.
-const GROUP_DATAGRAMS_MAX: usize = 32;
-
-/// Errors of the socket in a row after which it is given up: a second of them.
-const RECEIVE_ERRORS_MAX: u32 = 100;
-
-/// Rest after an error, so that a broken socket does not burn a core.
-const REST_AFTER_ERROR: Duration = Duration::from_millis(10);
-
-/// Larger than any datagram that we accept; longer ones are cut to this and refused.
-const RECEIVE_BYTES_MAX: usize = 2048;
+/// Time of nothing but errors after which a socket is given up.
+const FAILING_MAX: Duration = Duration::from_secs(1);
 
 /// What both threads use.
 #[derive(Debug)]
@@ -58,7 +49,12 @@ pub(super) struct Shared {
     socket: UdpSocket,
     pub(super) local: SocketAddr,
     endpoint: Mutex<Endpoint>,
+    /// Held while datagrams are taken and until their events are where they belong, so that those
+    /// keep the order of arrival.
+    receiver: Mutex<Receiver>,
     pub(super) queue: Queue,
+    /// The game's thread has looked for events since the IO thread last asked.
+    polled: AtomicBool,
     start: Instant,
     stopped: AtomicBool,
     pub(super) counters: Counters,
@@ -75,6 +71,11 @@ impl Shared {
             socket,
             local,
             endpoint,
+            receiver: Mutex::new(Receiver {
+                received: batch::Received::new(local),
+                failing_since: None,
+            }),
+            polled: AtomicBool::new(false),
             queue: Queue::new(QUEUE_EVENTS_MAX),
             start,
             stopped: AtomicBool::new(false),
@@ -105,18 +106,31 @@ impl Shared {
         outbox.bytes.clear();
     }
 
-    /// Tells the IO thread to end, and wakes it with an empty datagram if it can be reached.
+    /// Takes one group of datagrams on the game's thread, behind which its next look should return
+    /// at once if `false`. Events are appended to those of `outbox`, after all that wait in the
+    /// queue.
+    pub(super) fn receive_for_game(&self, events: &mut Events, outbox: &mut Outbox) -> bool {
+        self.polled.store(true, Ordering::Relaxed);
+        let mut receiver = match self.receiver.try_lock() {
+            Ok(receiver) => receiver,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // The IO thread has just taken over; what it takes will be in the queue.
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        // The IO thread may have put something there before it let go.
+        self.queue.exchange(events);
+        if !events.is_empty() {
+            return true;
+        }
+        let more = receiver.take_group(self, outbox);
+        self.transmit(outbox);
+        events.exchange(&mut outbox.events);
+        more
+    }
+
+    /// Tells the IO thread to end; it must be woken to see it soon.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
-        let mut to = self.local;
-        if to.ip().is_unspecified() {
-            to.set_ip(match to {
-                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => core::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        // Without it the thread sees the flag within its next wait.
-        let _woken = self.socket.send_to(&[], to);
     }
 }
 
@@ -211,25 +225,28 @@ impl Sink for Outbox {
 pub(super) fn run(shared: &Shared) {
     // Should this thread panic, the game's thread hears of it.
     let _end = EndOnDrop(&shared.queue);
-    let mut io = IoThread {
-        shared,
-        group: Group::default(),
-        outbox: Outbox::default(),
-        errors: 0,
-    };
+    let mut outbox = Outbox::default();
     let mut housekeeping_due = Time::ZERO;
     while !shared.stopped.load(Ordering::Acquire) {
-        // Wait for one datagram, then take what came with it.
-        if io.receive(Wait::Yes) {
-            io.handle_group();
-            std::thread::sleep(GATHER);
-            io.receive_burst();
+        std::thread::park_timeout(TAKE_OVER);
+        if !shared.polled.swap(false, Ordering::Relaxed) {
+            let mut receiver = shared
+                .receiver
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            for _group in 0..BURST_GROUPS_MAX {
+                let more = receiver.take_group(shared, &mut outbox);
+                shared.hand_over(&mut outbox);
+                if !more {
+                    break;
+                }
+            }
         }
         let now = shared.now();
         if now >= housekeeping_due {
             housekeeping_due = now + HOUSEKEEPING;
-            shared.lock().handle_timeout(now, &mut io.outbox);
-            io.hand_over();
+            shared.lock().handle_timeout(now, &mut outbox);
+            shared.hand_over(&mut outbox);
         }
     }
 }
@@ -242,139 +259,69 @@ impl Drop for EndOnDrop<'_> {
     }
 }
 
-/// Datagrams as they came.
+/// Takes datagrams from the socket.
 #[derive(Debug)]
-struct Group {
-    /// [`RECEIVE_BYTES_MAX`] for each.
-    bytes: Box<[u8]>,
-    /// Lengths and senders of those that have come.
-    datagrams: Vec<(usize, SocketAddr)>,
+struct Receiver {
+    received: batch::Received,
+    /// When the first of an unbroken row of errors was.
+    failing_since: Option<Time>,
 }
 
-impl Default for Group {
-    fn default() -> Self {
-        Self {
-            bytes: vec![0; GROUP_DATAGRAMS_MAX * RECEIVE_BYTES_MAX].into_boxed_slice(),
-            datagrams: Vec::with_capacity(GROUP_DATAGRAMS_MAX),
-        }
-    }
-}
-
-impl Group {
-    fn is_full(&self) -> bool {
-        self.datagrams.len() == GROUP_DATAGRAMS_MAX
-    }
-
-    /// Room for the next datagram; empty if there is none.
-    fn room(&mut self) -> &mut [u8] {
-        let start = self.datagrams.len() * RECEIVE_BYTES_MAX;
-        let end = (start + RECEIVE_BYTES_MAX).min(self.bytes.len());
-        &mut self.bytes[start..end]
-    }
-}
-
-/// Whether to wait for a datagram.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    Yes,
-    No,
-}
-
-/// What the IO thread has for itself.
-struct IoThread<'a> {
-    shared: &'a Shared,
-    group: Group,
-    outbox: Outbox,
-    /// Errors of the socket in a row.
-    errors: u32,
-}
-
-impl IoThread<'_> {
-    /// Takes one datagram into the group, which has room; `false` if there was none.
-    fn receive(&mut self, wait: Wait) -> bool {
-        let shared = self.shared;
-        let received = match wait {
-            Wait::Yes => shared.socket.recv_from(self.group.room()),
-            Wait::No => batch::try_receive(&shared.socket, self.group.room()),
-        };
-        match received {
-            Ok(datagram) => {
-                self.errors = 0;
-                self.group.datagrams.push(datagram);
-                true
-            }
-            Err(error) if is_harmless(&error) => {
-                self.errors = 0;
-                false
-            }
-            Err(_) => {
-                self.errors += 1;
-                add(&shared.counters.receive_errors, 1);
-                if self.errors == RECEIVE_ERRORS_MAX {
-                    self.fail();
-                }
-                std::thread::sleep(REST_AFTER_ERROR);
-                false
-            }
-        }
-    }
-
-    /// Takes what has come, a group at a time.
-    fn receive_burst(&mut self) {
-        for _group in 0..BURST_DATAGRAMS_MAX / GROUP_DATAGRAMS_MAX {
-            while !self.group.is_full() && self.receive(Wait::No) {}
-            let more = self.group.is_full();
-            self.handle_group();
-            if !more {
-                break;
-            }
-        }
-    }
-
-    /// Takes the group through the endpoint.
-    fn handle_group(&mut self) {
-        let group = &mut self.group;
-        if group.datagrams.is_empty() {
-            return;
-        }
-        let shared = self.shared;
+impl Receiver {
+    /// Takes what has come, at most a group, through the endpoint, and returns whether there may be
+    /// more. What the endpoint wants is in `outbox` then.
+    fn take_group(&mut self, shared: &Shared, outbox: &mut Outbox) -> bool {
+        let result = batch::try_receive(&shared.socket, &mut self.received);
         let now = shared.now();
+        match result {
+            Err(error) if !is_harmless(&error) => {
+                add(&shared.counters.receive_errors, 1);
+                let since = *self.failing_since.get_or_insert(now);
+                if now - since >= FAILING_MAX {
+                    self.failing_since = None;
+                    shared.fail(outbox);
+                }
+                return false;
+            }
+            Ok(()) | Err(_) => self.failing_since = None,
+        }
+        if self.received.count() == 0 {
+            return false;
+        }
         let mut bytes_received = 0;
         let mut endpoint = shared.lock();
-        let buffers = group.bytes.chunks_exact_mut(RECEIVE_BYTES_MAX);
-        for (&(len, from), buffer) in group.datagrams.iter().zip(buffers) {
-            endpoint.handle_datagram(now, from, &mut buffer[..len], &mut self.outbox);
-            bytes_received += len as u64;
+        for (from, bytes) in self.received.iter_mut() {
+            bytes_received += bytes.len() as u64;
+            endpoint.handle_datagram(now, from, bytes, outbox);
         }
         drop(endpoint);
         let counters = &shared.counters;
-        add(&counters.datagrams_received, group.datagrams.len() as u64);
+        add(&counters.datagrams_received, self.received.count() as u64);
         add(&counters.bytes_received, bytes_received);
-        group.datagrams.clear();
-        self.hand_over();
+        self.received.count() == batch::BATCH_DATAGRAMS_MAX
     }
+}
 
-    /// Sends what the endpoint wants sent, and gives the game its events.
-    fn hand_over(&mut self) {
-        let shared = self.shared;
-        shared.transmit(&mut self.outbox);
-        let dropped = shared.queue.append(&mut self.outbox.events);
+impl Shared {
+    /// Sends what the endpoint wants sent, and keeps its events for the game.
+    fn hand_over(&self, outbox: &mut Outbox) {
+        self.transmit(outbox);
+        let dropped = self.queue.append(&mut outbox.events);
         if dropped > 0 {
-            add(&shared.counters.queue_full, dropped);
+            add(&self.counters.queue_full, dropped);
         }
     }
 
     /// The socket has been broken for long: every path ends.
-    fn fail(&mut self) {
+    fn fail(&self, outbox: &mut Outbox) {
         let mut unsent = Outbox::default();
-        let paths = match &mut *self.shared.lock() {
+        let paths = match &mut *self.lock() {
             Endpoint::Secure(secure) => secure.close_all(&mut unsent),
             Endpoint::Plain(plain) => plain.close_all(&mut unsent),
         };
         for path in paths {
-            self.outbox.closed(path, CloseReason::Socket);
+            outbox.closed(path, CloseReason::Socket);
         }
-        self.hand_over();
     }
 }
 
@@ -432,7 +379,6 @@ pub(super) fn open_socket(bind: SocketAddr) -> Result<UdpSocket, BindError> {
     let _granted = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
     socket.bind(&bind.into()).map_err(fail)?;
     let socket = UdpSocket::from(socket);
-    socket.set_read_timeout(Some(HOUSEKEEPING)).map_err(fail)?;
     socket.set_write_timeout(Some(SEND_WAIT)).map_err(fail)?;
     Ok(socket)
 }

@@ -66,6 +66,18 @@ pub enum TokenError {
     /// The cipher failed.
     #[error("the join code cannot be made: {0}")]
     Mint(String),
+    /// The client id is one of those that only invited members have.
+    #[error("client ids that begin with 0x6d62 are for invited members")]
+    ReservedId,
+    /// The bytes are no public key.
+    #[error("the invitation cannot be sealed: this is no public key")]
+    PublicKey,
+    /// Too many invitations were asked for in the last second.
+    #[error("too many invitations at once")]
+    TooMany,
+    /// This link takes no clients.
+    #[error("this link takes no clients, so nobody can be invited to it")]
+    NoClients,
     /// This link runs without encryption.
     #[error("this link is insecure: it has no join codes, connect to its address")]
     Insecure,

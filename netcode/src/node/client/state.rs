@@ -7,6 +7,7 @@ use crate::node::api::{DesyncReport, DisconnectReason, Event};
 use crate::node::core::{Core, Todo};
 use crate::node::desync::fold;
 use crate::node::host::first_transfer;
+use crate::node::standby::Standby;
 use crate::session::bulk::{BulkConfig, BulkSender};
 use crate::session::control::{Control, Purpose};
 use crate::session::handshake::ByeReason;
@@ -31,6 +32,10 @@ impl Client {
         }
         let tick = *tick;
         match receiver.finish() {
+            Ok(bytes) if self.receives_standby => {
+                let standby = self.standby_mut(core);
+                standby.install_whole(core, &bytes)?;
+            }
             Ok(bytes) if self.follower.is_some() => {
                 self.take_keyframe(core, now, tick, &bytes);
             }
@@ -44,6 +49,27 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// A part of what the host sends its standbys.
+    pub(super) fn handle_standby(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        body: &[u8],
+    ) -> Result<(), DropReason> {
+        if self.follower.is_none() {
+            return Err(DropReason::Unexpected);
+        }
+        self.standby_mut(core).handle_part(core, body)?;
+        self.peer.heard_at = now;
+        Ok(())
+    }
+
+    fn standby_mut(&mut self, core: &Core) -> &mut Standby {
+        let schema = &self.config.game.schema;
+        self.standby
+            .get_or_insert_with(|| Box::new(Standby::new(schema, core)))
     }
 
     /// Lets the driver import the state, once the simulation is not behind it.

@@ -1,10 +1,11 @@
 //! The state that goes out in state-sync mode.
 
 use super::Host;
-use crate::id::Path;
+use crate::id::{MemberId, Path};
 use crate::node::audience::Inspection;
 use crate::node::core::{Core, Todo};
 use crate::node::guest::Guest;
+use crate::node::standby::AuthorityStream;
 use crate::session::control::Control;
 use crate::session::statistics::DropReason;
 use crate::state::Snapshot;
@@ -26,6 +27,55 @@ impl Host {
                 guest.tell(&control);
             }
         }
+    }
+
+    /// Asks for what standbys are sent of `tick`.
+    pub(super) fn stream_if_due(&self, core: &mut Core, tick: Tick) {
+        if self
+            .stream
+            .as_ref()
+            .is_some_and(|stream| stream.is_wanted())
+        {
+            core.todo.push_back(Todo::Authority(tick));
+        }
+    }
+
+    /// The hash of the state after `tick` is there, and the state if it was asked for.
+    pub(in crate::node) fn commit_authority(
+        &mut self,
+        core: &mut Core,
+        tick: Tick,
+        hash: u64,
+        state: Option<&mut Snapshot>,
+    ) {
+        if let Some(stream) = &mut self.stream {
+            let frame = core.frame(tick, self.own_slot);
+            stream.push(frame, hash, state, &mut self.guests);
+        }
+    }
+
+    /// These members hold all of the state from now on.
+    pub(in crate::node) fn stream_to(&mut self, core: &Core, members: &[MemberId]) {
+        if self.audience.is_none() {
+            return;
+        }
+        let schema = &self.config.game.schema;
+        let new = || Box::new(AuthorityStream::new(schema, core));
+        self.stream.get_or_insert_with(new).send_to(members);
+    }
+
+    /// A standby says what it holds.
+    pub(super) fn handle_standby_ack(
+        &mut self,
+        now: Time,
+        path: Path,
+        body: &[u8],
+    ) -> Result<(), DropReason> {
+        let guest = self.guests.get_mut(&path).ok_or(DropReason::UnknownPath)?;
+        let stream = self.stream.as_mut().ok_or(DropReason::Unexpected)?;
+        stream.handle_ack(guest.peer.member, body)?;
+        guest.peer.heard_at = now;
+        Ok(())
     }
 
     /// The state that clients may see is there.

@@ -136,6 +136,7 @@ impl Host {
             }
             core.step(tick, self.own_slot);
             self.publish_if_due(core, tick);
+            self.stream_if_due(core, tick);
             self.tick_done(core, now);
         }
     }

@@ -1,0 +1,376 @@
+//! Standbys of a state-sync session: members that hold all of the host's state.
+//!
+//! A host [is told](super::Node::stream_to) which members these are. After each tick it asks its
+//! driver for the hash of the state, and for the state itself where a standby needs it, and sends
+//! what [`StandbyStream`] makes of it. A standby runs the host's ticks in a second simulation beside
+//! the one that it shows and predicts with, or holds states: see [`crate::statesync`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::id::{MemberId, Path, Slot, Term};
+use crate::input::InputFrame;
+use crate::limits::SLOTS_MAX;
+use crate::node::api::Request;
+use crate::node::core::{Core, Todo};
+use crate::node::guest::Guest;
+use crate::session::control::Purpose;
+use crate::session::statistics::DropReason;
+use crate::state::{Schema, Snapshot};
+use crate::statesync::{
+    StandbyAck, StandbyConfig, StandbyError, StandbyFeed, StandbyMode, StandbyState, StandbyStream,
+    TickContext,
+};
+use crate::tick::Tick;
+use crate::time::Time;
+use crate::wire::bytes::{DecodeError, Reader, put_varint};
+use crate::wire::header::kind;
+
+/// Ticks without a word from a standby after which it gets a whole state unasked.
+const SILENT_TICKS_MAX: u32 = 30;
+
+/// Microseconds after which a standby says again what it holds, although nothing has come.
+const ACK_US: u64 = 100_000;
+
+/// What a standby and its host have to do with each other, as counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StandbyStatistics {
+    /// Of a standby: parts of ticks that it could not use.
+    pub unusable: u64,
+    /// Of a standby: ticks that it ran, and that were the host's.
+    pub runs: u64,
+    /// Of a standby: how it keeps up, and the newest tick that it holds.
+    pub held: Option<(StandbyMode, Tick)>,
+    /// Of a host: bytes to all standbys, without whole states.
+    pub bytes: u64,
+    /// Of a host: ticks to all standbys.
+    pub ticks: u64,
+    /// Of a host: whole states.
+    pub wholes: u64,
+}
+
+/// The host's side.
+#[derive(Debug)]
+pub(super) struct AuthorityStream {
+    stream: StandbyStream,
+    feeds: BTreeMap<MemberId, Feed>,
+    /// What players saw when the next tick ran, since the one before.
+    seen: Vec<(Slot, u32)>,
+    context: Vec<u8>,
+}
+
+/// What one standby is sent.
+#[derive(Debug)]
+struct Feed {
+    feed: StandbyFeed,
+    /// Number of the transfer with a whole state.
+    transfer: Option<u16>,
+    silent_ticks: u32,
+}
+
+impl AuthorityStream {
+    pub(super) fn new(schema: &Arc<Schema>, core: &Core) -> Self {
+        let config = StandbyConfig {
+            rate: core.rate,
+            budget_bytes_per_second: None,
+            mode: StandbyMode::default(),
+        };
+        Self {
+            stream: StandbyStream::new(schema, core.info.term, config),
+            feeds: BTreeMap::new(),
+            seen: Vec::new(),
+            context: Vec::new(),
+        }
+    }
+
+    /// Sends to these members and no others.
+    pub(super) fn send_to(&mut self, members: &[MemberId]) {
+        self.feeds.retain(|member, _| members.contains(member));
+        for &member in members {
+            self.feeds.entry(member).or_insert_with(|| Feed {
+                feed: StandbyFeed::new(&self.stream),
+                transfer: None,
+                silent_ticks: 0,
+            });
+        }
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.feeds.is_empty()
+    }
+
+    /// Whether the state itself is needed, not just its hash.
+    pub(super) fn needs_state(&self) -> bool {
+        self.feeds.values().any(|feed| feed.feed.needs_state())
+    }
+
+    /// The newest tick that all standbys hold.
+    pub(super) fn safe_tick(&self) -> Option<Tick> {
+        let held = self.feeds.values().map(|feed| feed.feed.held());
+        held.min().flatten()
+    }
+
+    pub(super) fn statistics(&self) -> StandbyStatistics {
+        let mut sum = StandbyStatistics::default();
+        for feed in self.feeds.values() {
+            let one = feed.feed.statistics();
+            sum.bytes += one.bytes;
+            sum.ticks += one.ticks;
+            sum.wholes += one.wholes;
+        }
+        sum
+    }
+
+    /// The simulation takes notice of what a player sees.
+    pub(super) fn note_seen(&mut self, slot: Slot, behind_ticks: u32) {
+        self.seen.retain(|(other, _)| *other != slot);
+        self.seen.push((slot, behind_ticks));
+    }
+
+    /// The simulation takes over what a client decides: no input tells that.
+    pub(super) fn note_claim(&mut self) {
+        for feed in self.feeds.values_mut() {
+            feed.feed.send_copies();
+        }
+    }
+
+    /// A tick has run: what goes to the standbys.
+    pub(super) fn push(
+        &mut self,
+        frame: &InputFrame,
+        hash: u64,
+        state: Option<&mut Snapshot>,
+        guests: &mut BTreeMap<Path, Guest>,
+    ) {
+        let tick = frame.tick();
+        if self.stream.newest().is_some_and(|newest| newest >= tick) {
+            return;
+        }
+        let mut extra = Vec::new();
+        for (slot, behind_ticks) in self.seen.drain(..) {
+            extra.push(slot.0);
+            put_varint(&mut extra, behind_ticks.into());
+        }
+        let context = TickContext {
+            roster: (Term(0), 0),
+            frame: frame.clone(),
+            pending: Vec::new(),
+            extra,
+        };
+        self.context.clear();
+        context.encode(&mut self.context);
+        self.stream.push(tick, hash, state, &self.context);
+        for guest in guests.values_mut() {
+            if let Some(feed) = self.feeds.get_mut(&guest.peer.member) {
+                feed.tick(&mut self.stream, guest);
+            }
+        }
+    }
+
+    pub(super) fn handle_ack(&mut self, member: MemberId, body: &[u8]) -> Result<(), DropReason> {
+        let ack = StandbyAck::decode(body).map_err(|_error| DropReason::Malformed)?;
+        let feed = self.feeds.get_mut(&member).ok_or(DropReason::Unexpected)?;
+        feed.silent_ticks = 0;
+        feed.feed.on_ack(&self.stream, &ack);
+        Ok(())
+    }
+
+    /// A transfer to `member` is complete.
+    pub(super) fn transfer_arrived(&mut self, member: MemberId, id: u16) {
+        if let Some(feed) = self.feeds.get_mut(&member)
+            && feed.transfer.take_if(|known| *known == id).is_some()
+        {
+            feed.feed.whole_arrived();
+        }
+    }
+
+    /// Writes the next datagram to `member`; false if there is none.
+    pub(super) fn write(&mut self, member: MemberId, out: &mut Vec<u8>) -> bool {
+        let Some(feed) = self.feeds.get_mut(&member) else {
+            return false;
+        };
+        out.push(kind::STANDBY);
+        if feed.feed.next_part(out) {
+            return true;
+        }
+        out.clear();
+        false
+    }
+}
+
+impl Feed {
+    fn tick(&mut self, stream: &mut StandbyStream, guest: &mut Guest) {
+        // Another transfer may have taken its place.
+        let present = guest
+            .transfer
+            .as_ref()
+            .map(crate::session::bulk::BulkSender::id);
+        if self.transfer.take_if(|id| Some(*id) != present).is_some() {
+            self.feed.whole_cancelled();
+        }
+        self.silent_ticks += 1;
+        if self.silent_ticks >= SILENT_TICKS_MAX && self.transfer.is_none() {
+            self.silent_ticks = 0;
+            self.feed.ask_whole();
+        }
+        if self.feed.needs_whole()
+            && guest.transfer.is_none()
+            && let Some(whole) = self.feed.whole(stream)
+        {
+            guest.begin_transfer(Purpose::Standby, whole.tick, &whole.bytes);
+            self.transfer = guest
+                .transfer
+                .as_ref()
+                .map(crate::session::bulk::BulkSender::id);
+        }
+        self.feed.begin_tick(stream);
+    }
+}
+
+/// The side of a member that stands by.
+#[derive(Debug)]
+pub(super) struct Standby {
+    state: StandbyState,
+    slots: u8,
+    input_bytes: u8,
+    /// The next tick to run.
+    frame: InputFrame,
+    seen: Vec<(Slot, u32)>,
+    /// What has come is to be told.
+    ack_due: bool,
+    acked_at: Time,
+    statistics: StandbyStatistics,
+}
+
+impl Standby {
+    pub(super) fn new(schema: &Arc<Schema>, core: &Core) -> Self {
+        let (slots, input_bytes) = (core.info.slots, core.info.input_bytes);
+        Self {
+            state: StandbyState::new(schema, core.info.term),
+            slots,
+            input_bytes,
+            frame: InputFrame::empty(Tick::ZERO, slots, input_bytes),
+            seen: Vec::new(),
+            ack_due: true,
+            acked_at: Time::ZERO,
+            statistics: StandbyStatistics::default(),
+        }
+    }
+
+    /// The newest tick that it holds.
+    pub(super) fn held(&self) -> Option<Tick> {
+        self.state.newest()
+    }
+
+    pub(super) fn statistics(&self) -> StandbyStatistics {
+        StandbyStatistics {
+            held: self.held().map(|tick| (self.state.mode(), tick)),
+            ..self.statistics
+        }
+    }
+
+    pub(super) fn handle_part(&mut self, core: &mut Core, body: &[u8]) -> Result<(), DropReason> {
+        let taken = self.state.handle_part(body);
+        self.note(core, taken.map(drop))
+    }
+
+    pub(super) fn install_whole(
+        &mut self,
+        core: &mut Core,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
+        let taken = self.state.install_whole(bytes);
+        self.note(core, taken.map(drop))
+    }
+
+    fn note(&mut self, core: &mut Core, taken: Result<(), StandbyError>) -> Result<(), DropReason> {
+        self.ack_due = true;
+        self.tend(core);
+        taken.map_err(|error| {
+            self.statistics.unusable += 1;
+            match error {
+                StandbyError::Malformed(_) => DropReason::Malformed,
+                StandbyError::OtherTerm => DropReason::WrongTag,
+                StandbyError::NoStart(_) | StandbyError::WrongHash(_) => DropReason::BadState,
+            }
+        })
+    }
+
+    /// Asks the driver for what is to be done.
+    fn tend(&mut self, core: &mut Core) {
+        let has_work = self.state.to_import().is_some() || self.state.to_run().is_some();
+        if has_work && !core.todo.contains(&Todo::StandBy) {
+            core.todo.push_back(Todo::StandBy);
+        }
+    }
+
+    /// What the driver shall do.
+    pub(super) fn request(&mut self) -> Option<Request<'_>> {
+        if self.state.to_import().is_some() {
+            let held = self.state.to_import()?;
+            return Some(Request::StandByFrom(&held.state));
+        }
+        let run = self.state.to_run()?;
+        let (slots, input_bytes) = (self.slots, self.input_bytes);
+        let context = TickContext::decode(&run.context, run.tick, slots, input_bytes);
+        let wants_hash = run.hash.is_some();
+        let told = context.and_then(|context| {
+            read_seen(&context.extra, &mut self.seen)?;
+            Ok(context.frame)
+        });
+        let Ok(frame) = told else {
+            self.state.cannot_run();
+            self.ack_due = true;
+            return None;
+        };
+        self.frame = frame;
+        Some(Request::StandByStep {
+            frame: &self.frame,
+            seen: &self.seen,
+            wants_hash,
+        })
+    }
+
+    pub(super) fn commit_from(&mut self, core: &mut Core, is_imported: bool) {
+        self.state.imported(is_imported);
+        self.ack_due = true;
+        self.tend(core);
+    }
+
+    pub(super) fn commit_step(&mut self, core: &mut Core, hash: Option<u64>) -> bool {
+        let is_the_hosts = self.state.ran(hash);
+        self.statistics.runs += u64::from(is_the_hosts);
+        self.ack_due = true;
+        self.tend(core);
+        is_the_hosts
+    }
+
+    /// Writes the ack that is due; false if none is.
+    pub(super) fn write_ack(&mut self, now: Time, out: &mut Vec<u8>) -> bool {
+        // The host may not have heard the one before, and waits.
+        let is_old = now.micros_since(self.acked_at) >= ACK_US;
+        let is_due = core::mem::take(&mut self.ack_due) || is_old;
+        if is_due {
+            self.acked_at = now;
+            out.push(kind::STANDBY_ACK);
+            self.state.ack().encode(out);
+        }
+        is_due
+    }
+}
+
+/// Reads what players saw: per player the slot (u8) and ticks (varint).
+fn read_seen(bytes: &[u8], out: &mut Vec<(Slot, u32)>) -> Result<(), DecodeError> {
+    out.clear();
+    let mut reader = Reader::new(bytes);
+    while !reader.is_empty() {
+        let slot = Slot(reader.u8()?);
+        if slot.index() >= SLOTS_MAX {
+            return Err(DecodeError::Invalid(
+                "an input is of no slot of the session",
+            ));
+        }
+        out.push((slot, reader.varint_u32()?));
+    }
+    Ok(())
+}
