@@ -388,6 +388,43 @@ impl Session {
                     slot.0
                 ));
             }
+            Event::HostSuspected { member } => {
+                let text = format!("nothing is heard of the host, member {}", member.0);
+                log.news.push(text);
+            }
+            Event::HostHeardAgain { member } => {
+                log.news
+                    .push(format!("the host, member {}, is heard again", member.0));
+            }
+            Event::Electing { member, term } => {
+                let text = format!("member {} may host, in term {}", member.0, term.0);
+                log.news.push(text);
+            }
+            Event::Frozen => {
+                let text = "too few members are heard: nothing is ordered until they are";
+                log.news.push(text.to_owned());
+            }
+            Event::Thawed => log.news.push("enough members are heard again".to_owned()),
+            Event::HandoverAborted { member, reason } => {
+                let text = format!("hosting stays here, not with member {}: {reason}", member.0);
+                log.news.push(text);
+            }
+            Event::DataLossPossible { term } => {
+                let text = format!("term {} began without those who held everything", term.0);
+                log.news.push(text);
+            }
+            Event::Forked { session } => {
+                let text = format!("alone in a session of its own, {:x}", session.0);
+                log.news.push(text);
+            }
+            Event::HostChanged { member, term } => {
+                let text = format!("member {} hosts from now on, in term {}", member.0, term.0);
+                log.news.push(text);
+            }
+            Event::TicksLost { first, last } => {
+                log.news
+                    .push(format!("ticks {first} to {last} did not happen"));
+            }
             Event::Healed { tick } => {
                 log.news
                     .push(format!("took over the host's state of tick {tick}"));

@@ -22,6 +22,7 @@ mod coder;
 mod decoder;
 mod encoder;
 mod entity;
+mod group;
 mod model;
 mod near;
 mod plan;
@@ -33,6 +34,7 @@ pub mod training;
 mod view;
 mod walk;
 mod whole;
+mod whole_read;
 
 pub use breakdown::{Breakdown, BreakdownRow};
 pub use decoder::{Decoder, PartState, Span};
@@ -43,7 +45,7 @@ pub use view::{Entry, Reference, View, choose_ages};
 
 /// The version of the bodies' form, which replays name. It rises with every change of what a body's
 /// bytes mean: of tables, predictions or contexts.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// References that a whole body uses at most; further ones are ignored.
 pub const REFERENCES_MAX: usize = 3;

@@ -7,12 +7,14 @@ use std::fmt;
 use std::io;
 use std::path::Path as FilePath;
 
+use crate::id::{MemberId, Term};
 use crate::input::InputFrame;
 use crate::link::replay_file::{RecordError, ReplayFile};
 use crate::link::{Link, LinkEvent};
 use crate::node::{Event, Node, Request, SessionInfo};
-use crate::replay::{Header, Summary};
+use crate::replay::{Header, Summary, TermCause, TermChange};
 use crate::session::config::{GameInfo, Mode};
+use crate::session::handshake::TermStart;
 use crate::simulation::Simulation;
 use crate::state::{KindRows, Snapshot, StateHash};
 use crate::tick::Tick;
@@ -77,6 +79,10 @@ enum Recording<P: Player> {
         file: Box<ReplayFile>,
         /// A state that becomes a keyframe once its tick is final.
         keyframe: Option<Image<P>>,
+        /// How a term began whose first tick is not final yet.
+        term: Option<TermChange>,
+        /// The tick of the first keyframe.
+        start: Tick,
     },
     /// Of a session in state-sync mode: what a host publishes, or a client is shown.
     States(Box<ReplayFile>),
@@ -439,6 +445,9 @@ impl<P: Player> Driver<P> {
     }
 
     fn drain_confirmed(&mut self) {
+        while let Some(start) = self.node.poll_term_change() {
+            self.recording.term_begins(&start);
+        }
         while let Some(frame) = self.node.poll_confirmed() {
             self.recording.confirmed(frame, self.simulation.as_ref());
         }
@@ -568,6 +577,8 @@ impl<P: Player> Driver<P> {
                 Recording::On {
                     file: Box::new(file),
                     keyframe: None,
+                    term: None,
+                    start: header.start,
                 }
             }
             Err(error) => Recording::Failed(error),
@@ -596,7 +607,7 @@ impl<P: Player> Recording<P> {
     /// Saves the state at `tick` if it shall become a keyframe. It may run again before it is
     /// final, and is saved again then.
     fn stepped(&mut self, tick: Tick, simulation: &mut P::Simulation) {
-        let Self::On { file, keyframe } = self else {
+        let Self::On { file, keyframe, .. } = self else {
             return;
         };
         let wanted = match keyframe {
@@ -626,9 +637,18 @@ impl<P: Player> Recording<P> {
     }
 
     fn confirmed(&mut self, frame: &InputFrame, simulation: Option<&P::Simulation>) {
-        let Self::On { file, keyframe } = self else {
+        let Self::On {
+            file,
+            keyframe,
+            term,
+            ..
+        } = self
+        else {
             return;
         };
+        if let Some(change) = term.take_if(|change| change.takeover <= frame.tick()) {
+            file.term_changed(change);
+        }
         file.frame(frame);
         if let Some(simulation) = simulation
             && let Some(saved) = keyframe.take_if(|saved| saved.tick == Some(frame.tick()))
@@ -637,6 +657,27 @@ impl<P: Player> Recording<P> {
         }
         // A state that was passed over, by a jump or a heal, must not keep later ones out.
         keyframe.take_if(|saved| saved.tick < Some(frame.tick()));
+    }
+
+    /// Notes how a term began. It is recorded with its first tick: until then another one may
+    /// begin at the same.
+    fn term_begins(&mut self, begun: &TermStart) {
+        let Self::On { term, start, .. } = self else {
+            return;
+        };
+        let takeover = Tick::new(begun.base).next();
+        if takeover > *start {
+            *term = Some(TermChange {
+                takeover,
+                term: Term(begun.term),
+                host: MemberId(begun.host),
+                cause: if begun.is_planned {
+                    TermCause::Handover
+                } else {
+                    TermCause::Failover
+                },
+            });
+        }
     }
 
     fn hash(&mut self, tick: Tick, hash: u64) {

@@ -5,8 +5,10 @@
 
 mod exchange;
 mod lateness;
+mod records;
 mod timeline;
 
 pub use exchange::{Exchange, Shape, slots_of};
 pub use lateness::DelayControl;
+pub use records::{RecordsError, read_records, write_records};
 pub use timeline::{Inputs, Timeline, Work};

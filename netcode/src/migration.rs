@@ -25,16 +25,15 @@ mod codec;
 mod detector;
 mod lineage;
 mod message;
-mod policy;
 mod roster;
 mod terms;
 
+pub use crate::session::hosting::{Ablation, HostPolicy, PolicyError};
 pub use api::{
     Authority, Decision, HandoverError, HandoverFailure, Takeover, TermEvent, TermsStatistics,
 };
 pub use certificate::{CastVote, Certificate, ElectionKind};
 pub use lineage::{Ancestor, Lineage, Position};
 pub use message::TermMessage;
-pub use policy::{Ablation, HostPolicy, PolicyError};
 pub use roster::{TermMember, TermRoster, elect_quorum, keep_quorum};
 pub use terms::{Identity, Terms};

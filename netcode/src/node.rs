@@ -20,10 +20,12 @@ mod desync;
 mod doctor;
 mod guest;
 mod host;
+mod hosting;
 mod mesh;
 mod seat;
 mod standby;
 mod state_sync;
+mod takeover;
 mod warm;
 
 use std::sync::Arc;
@@ -45,11 +47,13 @@ pub use api::{DesyncReport, DisconnectReason, Event, Request, SessionInfo};
 pub use audience::Inspection;
 pub use standby::StandbyStatistics;
 pub use state_sync::{Received, StateSyncStatistics};
+pub use takeover::{Prepare, StepDown, TakeOver, TakeOverError, Warm};
 pub use warm::MeshLink;
 
 use self::client::Client;
 use self::core::{Core, ExportFor, Todo};
 use self::host::Host;
+use self::hosting::Hosting;
 use self::mesh::Mesh;
 
 /// A node of a session; see the [module](self).
@@ -60,6 +64,8 @@ pub struct Node {
     exporting: Option<ExportFor>,
     /// The warm links to the other members, where hosting may move.
     mesh: Option<Box<Mesh>>,
+    /// Who hosts, where members elect.
+    hosting: Option<Box<Hosting>>,
 }
 
 #[derive(Debug)]
@@ -118,12 +124,15 @@ impl Node {
     pub fn host(config: HostConfig, now: Time) -> Result<Self, ConfigError> {
         config.check()?;
         let (host, core) = Host::new(config, now);
-        Ok(Self {
+        let mut node = Self {
             core,
             role: Role::Host(Box::new(host)),
             exporting: None,
             mesh: None,
-        })
+            hosting: None,
+        };
+        node.found_terms(now);
+        Ok(node)
     }
 
     /// Asks the host behind `path` to join.
@@ -138,6 +147,7 @@ impl Node {
             role: Role::Client(Box::new(client)),
             exporting: None,
             mesh: None,
+            hosting: None,
         })
     }
 
@@ -302,35 +312,46 @@ impl Node {
                 }
                 Err(reason) => self.core.statistics.drops.count(reason),
             }
+            self.drive_terms(now);
             return;
         }
+        self.check_lease(now);
         match &mut self.role {
             Role::Host(host) => host.handle_datagram(&mut self.core, now, path, bytes),
             Role::Client(client) => client.handle_datagram(&mut self.core, now, path, bytes),
         }
+        self.heard_ticks(now, path);
         self.tend_mesh(now);
+        self.drive_terms(now);
     }
 
     /// Takes notice that nothing will arrive over `path` any more.
     pub fn handle_path_closed(&mut self, now: Time, path: Path, reason: CloseReason) {
+        self.check_lease(now);
+        // Where members elect, the end of the path to a host is no more than its silence.
+        let is_elected = self.hosting.is_some();
         match &mut self.role {
             Role::Host(host) => host.handle_path_closed(&mut self.core, now, path),
+            Role::Client(_) if is_elected => {}
             Role::Client(client) => client.handle_path_closed(&mut self.core, path, reason),
         }
         if let Some(mesh) = &mut self.mesh {
             mesh.handle_path_closed(now, path);
         }
         self.tend_mesh(now);
+        self.drive_terms(now);
     }
 
     /// Does what is due at `now`. Call it when [`Node::poll_timeout`] says so; earlier and later
     /// calls do no harm.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.check_lease(now);
         match &mut self.role {
             Role::Host(host) => host.handle_timeout(&mut self.core, now),
             Role::Client(client) => client.handle_timeout(&mut self.core, now),
         }
         self.tend_mesh(now);
+        self.drive_terms(now);
     }
 
     // ---- commands ----
@@ -349,10 +370,12 @@ impl Node {
         }
         let slot = self.own_slot().ok_or(InputError::NotAsked)?;
         self.core.submit(slot, input).ok_or(InputError::NotAsked)?;
+        self.check_lease(now);
         match &mut self.role {
             Role::Host(host) => host.advance(&mut self.core, now),
             Role::Client(client) => client.advance(&mut self.core, now),
         }
+        self.drive_terms(now);
         Ok(())
     }
 
@@ -532,7 +555,7 @@ impl Node {
                     .find(|guest| guest.peer.member == to)
                     .map(|guest| &mut guest.peer)
             }
-            Role::Client(client) => (to == MemberId::FIRST_HOST).then_some(&mut client.peer),
+            Role::Client(client) => (to == client.host).then_some(&mut client.peer),
         };
         peer.ok_or(MessageError::NoLink(to))?
             .messages
@@ -564,8 +587,15 @@ impl Node {
         }
     }
 
-    /// Leaves the session, with a goodbye.
+    /// Leaves the session, with a goodbye. Where members elect who hosts, a host hands over first
+    /// if somebody can take over; otherwise, and elsewhere, the session ends with its host.
     pub fn leave(&mut self) {
+        if !self.hands_over_to_leave() {
+            self.leave_now();
+        }
+    }
+
+    fn leave_now(&mut self) {
         match &mut self.role {
             Role::Host(host) => host.leave(&mut self.core),
             Role::Client(client) => client.leave(&mut self.core),
@@ -667,6 +697,7 @@ impl Node {
     /// Writes the next datagram into `out` (which is emptied first) and says where it goes.
     pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Path> {
         out.clear();
+        self.check_lease(now);
         let path = match &mut self.role {
             Role::Host(host) => host.poll_transmit(&mut self.core, now, out),
             Role::Client(client) => client.poll_transmit(&mut self.core, now, out),
@@ -711,7 +742,8 @@ impl Node {
             Role::Client(client) => client.poll_timeout(&self.core),
         };
         let mesh = self.mesh.as_ref().map(|mesh| mesh.poll_timeout());
-        mesh.map_or(role, |mesh| mesh.min(role))
+        let mesh = mesh.map_or(role, |mesh| mesh.min(role));
+        mesh.min(self.terms_due())
     }
 
     fn own_slot(&self) -> Option<Slot> {

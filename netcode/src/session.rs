@@ -11,6 +11,7 @@ pub mod close;
 pub mod config;
 pub mod control;
 pub mod handshake;
+pub mod hosting;
 pub mod mesh;
 pub mod messages;
 pub mod outbox;

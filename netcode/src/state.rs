@@ -18,7 +18,7 @@ pub use exact::{Exact, Networked};
 pub use hash::{KindHasher, StateHash};
 pub use patch::{KindPart, Patch, PatchRows, parts_of};
 pub use quantized::{EntityHead, EntityRef, QuantizeReport, QuantizedSnapshot, Quantizer, ShapeId};
-pub(crate) use quantized::{row_hash, sum_of_rows};
+pub(crate) use quantized::{lanes_differ, row_hash, sum_of_rows};
 pub use schema::{
     ExactType, FieldSchema, KindSchema, KindShape, Schema, SchemaDifference, SchemaError,
     Visibility, kind_salt,

@@ -582,7 +582,7 @@ fn golden_bytes_of_both_bodies() {
     assert_eq!(hex(&part), GOLDEN_PART);
 }
 
-const GOLDEN_WHOLE: &str = "b58078ea4cfc090cca49c1169fb5de40a8d7";
+const GOLDEN_WHOLE: &str = "8fb6853f6aec0aac4b413319f6f76098f9362c";
 const GOLDEN_FIRST: &str =
-    "afe966c35554ac4792621704361bcc0310d24421dea598e3c714c9854a27df7543b3dfbba7";
-const GOLDEN_PART: &str = "5c7584576489d9373ca8c41f5815800c414f596e9ab2816a5967";
+    "afe9be3859357e81edc1a1362ea34742c13890ed2928737f8dcd7b0c04184a907673ae0e19";
+const GOLDEN_PART: &str = "5c7583fdfb97c8840622722148e27cb18588b4b2675ecf86b08f";

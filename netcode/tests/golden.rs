@@ -7,9 +7,9 @@
 use phalanx_netcode::id::{MemberId, SessionId, Slot, Term};
 use phalanx_netcode::input::{BatchDecoder, BatchEncoder, BatchPlan, InputHistory};
 use phalanx_netcode::session::bulk::{BulkConfig, BulkReceiver, BulkSender};
-use phalanx_netcode::session::control::{Control, Purpose, Route};
+use phalanx_netcode::session::control::{Control, Purpose, Route, Settings, Stand};
 use phalanx_netcode::session::handshake::{
-    self, Bye, ByeReason, Hello, Refusal, Refuse, SchemaPart, Welcome,
+    self, Back, Bye, ByeReason, Hello, Refusal, Refuse, Return, SchemaPart, TermStart, Welcome,
 };
 use phalanx_netcode::session::mesh::{self, Echo, MeshDatagram, PairKey};
 use phalanx_netcode::session::messages::{Channel, Messages, MessagesConfig};
@@ -92,6 +92,77 @@ fn welcome() {
         &welcome,
         "c1 07 01 fe 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 01 fb fb 00 ff 04 fa 01 20 \
          40 01 fd ff ff ff ff ff ff ff ff 00 00 03",
+    );
+}
+
+#[test]
+fn return_and_back() {
+    let hello = Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        game: "g".to_owned(),
+        build: "b".to_owned(),
+        schema_hash: 2,
+        mode: 1,
+        tick_hz: 60,
+        input_bytes: 8,
+        spectator: true,
+        name: "n".to_owned(),
+        nonce: 3,
+        resume: 4,
+        confirmed: 300,
+        schema_parts_wanted: 0,
+    };
+    let mut ask = Return {
+        hello,
+        term: 1,
+        wants: 2,
+        offers: None,
+        avoids: 3,
+    };
+    check(
+        kind::RETURN,
+        &ask,
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 00 03",
+    );
+    ask.offers = Some(9);
+    check(
+        kind::RETURN,
+        &ask,
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 01 09 03",
+    );
+    let back = Back {
+        welcome: Welcome {
+            nonce: 3,
+            protocol: 1,
+            session: 5,
+            term: 2,
+            member: 6,
+            slot: 1,
+            slots: 4,
+            seed: 0,
+            gate: 0,
+            desync_interval: 32,
+            images: 64,
+            heal: true,
+            resume: 7,
+            from: 100,
+            resumed: true,
+            snapshot_ticks: 0,
+        },
+        terms: vec![TermStart {
+            term: 2,
+            base: 120,
+            host: 8,
+            is_planned: true,
+        }],
+        inputs_after: Some(100),
+        salt: 4,
+    };
+    check(
+        kind::BACK,
+        &back,
+        "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 02 78 08 01 01 64 04",
     );
 }
 
@@ -361,6 +432,29 @@ fn control_messages() {
                 bytes: b"ab".to_vec(),
             },
             "10 04 01 07 02 'ab'",
+        ),
+        (
+            Control::Settings(Settings {
+                host: 2,
+                late_policy: 1,
+                limit_us: 3,
+                resume_us: 300,
+                silence_us: 5,
+                spectator_delay_ticks: 6,
+                spectators: 7,
+                heal_host: true,
+                players: 8,
+                next_member: 9,
+            }),
+            "12 02 01 03 fb 2c 01 05 06 07 01 08 09",
+        ),
+        (
+            Control::Stand(Stand {
+                incarnation: 300,
+                can_host: true,
+                votes: false,
+            }),
+            "13 fb 2c 01 01 00",
         ),
     ];
     for (control, text) in controls {

@@ -421,6 +421,7 @@ impl<P: Seeded> ClusterOf<P> {
     }
 
     fn run_until(&mut self, end: Time, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let mut steps = 0;
         loop {
             if done(self) {
                 return true;
@@ -430,6 +431,13 @@ impl<P: Seeded> ClusterOf<P> {
                 self.now = end;
                 return false;
             }
+            steps = if next > self.now { 0 } else { steps + 1 };
+            assert!(
+                steps < 100_000,
+                "time stands still at {:?}: {:?}",
+                self.now,
+                self.members.iter().map(Member::timeout).collect::<Vec<_>>()
+            );
             self.now = self.now.max(next);
             self.step();
         }

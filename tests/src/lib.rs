@@ -4,5 +4,6 @@
 //! decides everything; a failure prints it with the line that repeats the run.
 
 pub mod cluster;
+pub mod succession;
 pub mod toy;
 pub mod yard;

@@ -17,7 +17,7 @@ fn host(slots: u8, gate: Gate) -> HostConfig {
         plays: true,
         gate,
         start: Start::Players(slots),
-        migration: MigrationConfig { allows: true },
+        migration: MigrationConfig::COMMANDED,
         ..HostConfig::new(toy::game(), slots)
     }
 }

@@ -99,3 +99,20 @@ fn members_reach_each_other_over_udp() {
     let address = links[0].local_addr();
     mesh_over(links, |link| link.connect(address).expect("a path"));
 }
+
+#[test]
+fn members_reach_each_other_over_secure_udp() {
+    let config = UdpConfig::new(7).with_bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let links: Vec<_> = (0..MEMBERS)
+        .map(|_| UdpLink::bind(config).expect("a free port"))
+        .collect();
+    let (host, address) = (&links[0], links[0].local_addr());
+    let life = Duration::from_secs(60);
+    let mut tokens: Vec<_> = (1..MEMBERS as u64)
+        .map(|id| host.mint_token(id, address, life).expect("a token"))
+        .collect();
+    mesh_over(links, |link| {
+        let token = tokens.pop().expect("one for each");
+        link.join(&token).expect("a path")
+    });
+}

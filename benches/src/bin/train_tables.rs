@@ -131,6 +131,25 @@ fn scenes() -> Vec<Scene> {
             },
             2000,
         ),
+        (usual, 2800),
+        (usual, 2800),
+        (
+            SceneConfig {
+                speed: 7.0,
+                thrust: 20.0,
+                ..usual
+            },
+            2800,
+        ),
+        (usual, 2800),
+        (
+            SceneConfig {
+                speed: 9.0,
+                ..usual
+            },
+            2800,
+        ),
+        (usual, 2800),
     ];
     for (seed, (config, frames)) in (501..).zip(configs) {
         let scene = cubes::generate(seed, frames, &config);

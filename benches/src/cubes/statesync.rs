@@ -5,11 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use phalanx_netcode::delta::{Decoder, Encoder, Reference, View, WholeEnd, choose_ages};
+use phalanx_netcode::delta::{AGE_MAX, Decoder, Encoder, Reference, View, WholeEnd, choose_ages};
 use phalanx_netcode::id::NetId;
 use phalanx_netcode::limits::DATAGRAM_BYTES_MAX;
 use phalanx_netcode::prng::Prng;
 use phalanx_netcode::state::{QuantizedSnapshot, Shapes, WireLayout};
+
+/// Snapshots between the base and the oldest of the references that [`choose_ages`] names, at most.
+const GAP_MAX: usize = 8;
 
 /// What coding a scene took.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +83,18 @@ pub fn run(
     let mut run = Run::default();
     let (mut encode_times, mut decode_times) = (Vec::new(), Vec::new());
     let mut bodies: Vec<Vec<u8>> = Vec::new();
-    for (number, now) in scene.iter().enumerate() {
+    let mut fresh = QuantizedSnapshot::default();
+    let mut spare = Vec::new();
+    // Snapshots that references may reach back to.
+    let reach = if link.loss_per_million == 0 {
+        link.lag + GAP_MAX
+    } else {
+        AGE_MAX as usize
+    };
+    for (number, scene_now) in scene.iter().enumerate() {
+        // A host codes what it quantized just before.
+        fresh.clone_from(scene_now);
+        let now = &fresh;
         let is_held = |age: u32| {
             let at = number.checked_sub(age as usize);
             at.is_some_and(|at| held[at].is_some())
@@ -130,7 +144,8 @@ pub fn run(
                 })
             })
             .collect();
-        let mut got = QuantizedSnapshot::new(now.tick);
+        let mut got: QuantizedSnapshot = spare.pop().unwrap_or_default();
+        got.clear(now.tick);
         let mut part = QuantizedSnapshot::new(now.tick);
         let started = Instant::now();
         for body in &bodies[..used] {
@@ -163,9 +178,9 @@ pub fn run(
         // A snapshot of which a datagram is lost is not held.
         let arrives = (0..used).all(|_| !prng.chance_per_million(link.loss_per_million));
         held.push(arrives.then_some(got));
-        // No reference reaches further back.
-        if let Some(old) = held.len().checked_sub(300) {
-            held[old] = None;
+        // The memory of one that no reference reaches back to is used again.
+        if let Some(old) = held.len().checked_sub(reach + 1) {
+            spare.extend(held[old].take());
         }
     }
     (run.us_encode, run.us_encode_mean) = median_and_mean(encode_times);

@@ -15,7 +15,7 @@ use super::tables::Tables;
 use super::tally::{Meter, STRUCTURE, Tally};
 use super::training::Lessons;
 use super::view::{Reference, View};
-use super::walk::{self, Seen, next_id, next_id_bits};
+use super::walk::{self, Block, Seen, next_id, next_id_bits};
 use super::whole::{Whole, WholeParts, take};
 use super::{AGE_MAX, PART_REFERENCES_MAX, REFERENCES_MAX};
 
@@ -54,7 +54,7 @@ pub struct Encoder {
     now: Projection,
     /// Projections of references with hidden kinds.
     past: [Projection; REFERENCES_MAX],
-    classes: Vec<u8>,
+    blocks: Vec<Block>,
     meter: Option<Meter>,
     part: Part,
 }
@@ -78,7 +78,7 @@ impl Encoder {
             memory: Memory::default(),
             now: Projection::default(),
             past: Default::default(),
-            classes: Vec::new(),
+            blocks: Vec::new(),
             meter: None,
             part: Part::default(),
         }
@@ -153,7 +153,7 @@ impl Encoder {
         let (parts, writer) = self.whole(out);
         let mut whole = Whole::begin(parts, writer, shapes, now, references, None);
         let bits_max = room.saturating_mul(8);
-        while whole.step() {
+        while whole.go_on() {
             if whole.coder.coder.bits() > bits_max {
                 return false;
             }
@@ -223,7 +223,7 @@ impl Encoder {
             memory: &mut self.memory,
             row: &mut self.now,
             past: &mut self.past,
-            classes: &mut self.classes,
+            blocks: &mut self.blocks,
         };
         (parts, writer)
     }
@@ -247,10 +247,10 @@ impl Encoder {
             memory: &mut self.memory,
             row: &mut self.now,
             past: &mut self.past,
-            classes: &mut self.classes,
+            blocks: &mut self.blocks,
         };
         let mut whole = Whole::begin(parts, lessons, shapes, now, references, None);
-        while whole.step() {}
+        while whole.go_on() {}
     }
 
     fn commit_tally(&mut self) {

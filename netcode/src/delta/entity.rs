@@ -1,18 +1,18 @@
 //! One entity's shape and values, given what both ends have of it.
 
 use crate::limits::KINDS_MAX;
-use crate::state::{EntityRef, Shapes};
+use crate::state::{EntityRef, Shape, Shapes, lanes_differ};
 use crate::wire::bytes::DecodeError;
 
 use super::PART_REFERENCES_MAX;
 use super::coder::{Coder, number};
+use super::group::{KindPast, Mood};
 use super::model::{self, Ages, Horizon, OLDER, flags};
 use super::near::Near;
-use super::plan::{Form, Group, KindPlan, Plans};
+use super::plan::{KindPlan, Plans};
 use super::project::Projection;
-use super::rotation::{self, Turn};
-use super::tables::{NUMBER, POSITION, ROTATION, VECTOR};
 use super::tally::STRUCTURE;
+use super::walk::Lanes;
 
 /// Values of one entity with its shape.
 #[derive(Clone, Copy, Debug)]
@@ -77,14 +77,10 @@ impl Projection {
     }
 }
 
-/// Whether lanes are the same: they are few, so looking at them here costs less than a call.
+/// Whether lanes are the same.
 #[inline]
-fn same_lanes(one: &[i32], other: &[i32]) -> bool {
-    let mut differs = 0;
-    for (one, other) in one.iter().zip(other) {
-        differs |= one ^ other;
-    }
-    differs == 0 && one.len() == other.len()
+pub(super) fn same_lanes(one: &[i32], other: &[i32]) -> bool {
+    one.len() == other.len() && !lanes_differ(one, other)
 }
 
 /// Whether kinds are the same, which most of the time are even the same list.
@@ -163,11 +159,23 @@ pub(super) fn known<C: Coder>(
     past: &Past<'_>,
     now: &mut Projection,
 ) -> Result<(), DecodeError> {
+    let differs = !C::READS && !same_kinds(&now.kinds, past.base.kinds);
+    let differs = coder.flag(flags::SHAPE, differs);
+    known_after(coder, plans, memory, ages, past, differs, now)
+}
+
+/// The same once it is known whether its shape differs.
+pub(super) fn known_after<C: Coder>(
+    coder: &mut C,
+    plans: &Plans,
+    memory: &mut Memory,
+    ages: &Ages,
+    past: &Past<'_>,
+    differs: bool,
+    now: &mut Projection,
+) -> Result<(), DecodeError> {
     let base = &past.base;
-    if coder.flag(
-        flags::SHAPE,
-        !C::READS && !same_kinds(&now.kinds, base.kinds),
-    ) {
+    if differs {
         shape(coder, plans, base.kinds, memory, now)?;
     } else if C::READS {
         take_shape(plans, base.kinds, now);
@@ -202,6 +210,40 @@ pub(super) fn known<C: Coder>(
         }
     }
     opaque(coder, plans, memory, Some(base.opaque), now)
+}
+
+/// Codes the lanes of an entity that has the same kinds as before, none of them with opaque bytes:
+/// from `now`, or into it.
+#[inline]
+pub(super) fn lanes<C: Coder>(
+    coder: &mut C,
+    plans: &Plans,
+    memory: &mut Memory,
+    shape: &Shape,
+    horizon: &Horizon,
+    past: &Lanes<'_>,
+    now: &mut [i32],
+) -> Result<(), DecodeError> {
+    memory.is_new = false;
+    let mut mood = Mood::default();
+    let mut starts = shape.starts.iter().map(|&start| start as usize);
+    let mut start = starts.next().unwrap_or(0);
+    for (&kind, end) in shape.kinds.iter().zip(starts) {
+        let lanes = start..end;
+        start = end;
+        let plan = plans.kind(kind);
+        let past = KindPast {
+            base: &past.base[lanes.clone()],
+            older: past.older.map(|older| &older[lanes.clone()]),
+            horizon,
+        };
+        let now = &mut now[lanes];
+        for group in &plan.groups {
+            past.group(coder, plan, group, &mut mood, &mut memory.near, now)?;
+            coder.note(kind, group.field);
+        }
+    }
+    Ok(())
 }
 
 /// Codes an entity that nothing is known of; [`Memory::commit`] makes it the model of the next.
@@ -398,251 +440,5 @@ fn is_whole(plans: &Plans, now: &Projection) -> Result<(), DecodeError> {
         Ok(())
     } else {
         Err(DecodeError::Trailing(rest.len()))
-    }
-}
-
-/// What both ends have of one kind of an entity.
-struct KindPast<'a> {
-    base: &'a [i32],
-    /// The base's where there is none.
-    older: [&'a [i32]; OLDER],
-    horizon: &'a Horizon,
-}
-
-/// What one entity has taught so far.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mood {
-    /// What the groups before did: 0 there was none, 1 all stayed, 2 some changed.
-    before: usize,
-    /// How wrong the guess of its position was.
-    position: Doubt,
-    has_position: bool,
-}
-
-/// Sizes of residuals, weighted.
-#[derive(Clone, Copy, Debug, Default)]
-struct Doubt {
-    total: u32,
-    weight: u32,
-}
-
-impl Doubt {
-    #[inline]
-    fn add(&mut self, size: u32, weight: u32) {
-        self.total = self.total.saturating_add(size.saturating_mul(weight));
-        self.weight += weight;
-    }
-
-    #[inline]
-    fn surprise(&self) -> usize {
-        match self.total.checked_div(self.weight) {
-            None => 0,
-            Some(mean) => model::surprise(mean),
-        }
-    }
-}
-
-/// Weights of a neighbour's residuals, and of those of the same value.
-const OF_NEIGHBOURS: u32 = 2;
-const OF_PARTS: u32 = 4;
-
-impl KindPast<'_> {
-    /// Codes a group.
-    #[inline]
-    fn group<C: Coder>(
-        &self,
-        coder: &mut C,
-        plan: &KindPlan,
-        group: &Group,
-        mood: &mut Mood,
-        near: &mut Near,
-        now: &mut [i32],
-    ) -> Result<(), DecodeError> {
-        let range = group.lane..group.lane + group.len;
-        let base = &self.base[range.clone()];
-        let moved = self.moved(&range, base);
-        let context = flags::GROUP + group.class * 12 + moved * 3 + mood.before;
-        let differs = !C::READS && !same_lanes(&now[range.clone()], base);
-        if !coder.flag(context, differs) {
-            now[range].copy_from_slice(base);
-            mood.before = mood.before.max(1);
-            return Ok(());
-        }
-        mood.before = 2;
-        match group.form {
-            Form::Symbol => {
-                for lane in range {
-                    let plan = &plan.lanes[lane];
-                    // What has two values is the other one.
-                    if plan.bits == 1 {
-                        let base = self.base[lane];
-                        now[lane] = if base == plan.min { plan.max } else { plan.min };
-                    } else {
-                        now[lane] = model::plain(coder, now[lane], plan)?;
-                    }
-                }
-                Ok(())
-            }
-            Form::Course { course } => {
-                if group.is_position && !mood.has_position && course {
-                    mood.has_position = true;
-                    return self.position(coder, plan, group, mood, near, now);
-                }
-                let family = if group.len > 1 { VECTOR } else { NUMBER };
-                let mut doubt = Doubt::default();
-                for lane in range {
-                    let actual = i64::from(now[lane].wrapping_sub(self.base[lane]));
-                    let mut guess =
-                        model::course(coder, family, self.distances(lane), self.horizon, actual);
-                    if !course {
-                        guess.step = 0;
-                    }
-                    let table = model::table(family, guess.scale, doubt.surprise());
-                    let rest = self.lane(coder, plan, lane, guess.step, table, now)?;
-                    doubt.add(rest.unsigned_abs(), OF_PARTS);
-                }
-                Ok(())
-            }
-            Form::Rotation { bits } => self.rotation(coder, plan, group, bits, mood, now),
-        }
-    }
-
-    /// Codes where an entity is.
-    #[inline]
-    fn position<C: Coder>(
-        &self,
-        coder: &mut C,
-        plan: &KindPlan,
-        group: &Group,
-        mood: &mut Mood,
-        near: &mut Near,
-        now: &mut [i32],
-    ) -> Result<(), DecodeError> {
-        let mut place = [0.0; 3];
-        for (place, lane) in place.iter_mut().zip(group.lane..group.lane + group.len) {
-            *place = self.base[lane] as f32;
-        }
-        let neighbours = near.find(coder, place, group.reach);
-        let mut doubt = Doubt::default();
-        if let Some(mean) = neighbours.mean {
-            doubt.add(mean, OF_NEIGHBOURS);
-        }
-        let mut residuals = [0; 3];
-        for (part, lane) in (group.lane..group.lane + group.len).enumerate() {
-            let actual = i64::from(now[lane].wrapping_sub(self.base[lane]));
-            let guess = model::course(coder, POSITION, self.distances(lane), self.horizon, actual);
-            let more = if part < 3 {
-                neighbours.step(coder, part, actual - guess.step)
-            } else {
-                0
-            };
-            let table = model::table(POSITION, guess.scale, doubt.surprise());
-            let rest = self.lane(coder, plan, lane, guess.step + more, table, now)?;
-            doubt.add(rest.unsigned_abs(), OF_PARTS);
-            if let Some(residual) = residuals.get_mut(part) {
-                let actual = i64::from(now[lane].wrapping_sub(self.base[lane]));
-                let limit = i64::from(group.residual_max);
-                *residual = i32::try_from((actual - guess.step).clamp(-limit, limit))
-                    .expect("within limits of an i32");
-            }
-        }
-        near.push(place, residuals);
-        mood.position = doubt;
-        Ok(())
-    }
-
-    /// Codes a rotation.
-    #[inline]
-    fn rotation<C: Coder>(
-        &self,
-        coder: &mut C,
-        plan: &KindPlan,
-        group: &Group,
-        bits: u32,
-        mood: &Mood,
-        now: &mut [i32],
-    ) -> Result<(), DecodeError> {
-        let range = group.lane..group.lane + group.len;
-        let older = self.older.map(|older| &older[range.clone()]);
-        let base = &self.base[range.clone()];
-        let actual = &now[range];
-        let turn = rotation::turn(coder, base, older, self.horizon, bits, actual);
-        let largest = self.largest(coder, &turn, rotation::largest_of(now[group.lane]));
-        now[group.lane] = i32::try_from(largest).unwrap_or(0);
-        let first = group.lane + 1;
-        let guesses = turn.lanes(largest, &plan.lanes[first]);
-        let mut doubt = Doubt::default();
-        for (part, guess) in guesses.into_iter().enumerate() {
-            let lane = first + part;
-            let table = if part == 0 {
-                model::table(ROTATION, turn.scale, mood.position.surprise())
-            } else {
-                model::table(ROTATION + 1, turn.scale, doubt.surprise())
-            };
-            let rest = model::residual(coder, table, now[lane].wrapping_sub(guess));
-            now[lane] = model::bounded(guess.wrapping_add(rest), &plan.lanes[lane])?;
-            doubt.add(rest.unsigned_abs(), 1);
-        }
-        Ok(())
-    }
-
-    /// Codes which part of a rotation is left out.
-    #[inline]
-    fn largest<C: Coder>(&self, coder: &mut C, turn: &Turn, largest: usize) -> usize {
-        let [first, second] = turn.largest;
-        if !coder.flag(flags::LARGEST + turn.context, largest != first) {
-            return first;
-        }
-        if !coder.flag(flags::SECOND, largest != second) {
-            return second;
-        }
-        let mut rest = (0..4).filter(|part| ![first, second].contains(part));
-        let low = rest.next().unwrap_or(0);
-        let high = rest.next().unwrap_or(0);
-        if coder.raw(u32::from(largest == high), 1) == 1 {
-            high
-        } else {
-            low
-        }
-    }
-
-    /// Codes a lane as what remains of it after a guess; returns that.
-    #[inline]
-    fn lane<C: Coder>(
-        &self,
-        coder: &mut C,
-        plan: &KindPlan,
-        lane: usize,
-        step: i64,
-        table: usize,
-        now: &mut [i32],
-    ) -> Result<i32, DecodeError> {
-        let bounds = &plan.lanes[lane];
-        let guess = i64::from(self.base[lane])
-            .saturating_add(step)
-            .clamp(i64::from(bounds.min), i64::from(bounds.max));
-        let guess = i32::try_from(guess).unwrap_or(self.base[lane]);
-        let rest = model::residual(coder, table, now[lane].wrapping_sub(guess));
-        now[lane] = model::bounded(guess.wrapping_add(rest), bounds)?;
-        Ok(rest)
-    }
-
-    /// How far a lane went from the older references to the base.
-    #[inline]
-    fn distances(&self, lane: usize) -> [i32; OLDER] {
-        self.older
-            .map(|older| self.base[lane].wrapping_sub(older[lane]))
-    }
-
-    /// Whether a group moved lately: 0 in no reference, 1 long ago, 2 lately, 3 nobody knows.
-    #[inline]
-    fn moved(&self, range: &core::ops::Range<usize>, base: &[i32]) -> usize {
-        if self.horizon.mask == 0 {
-            3
-        } else if !same_lanes(&self.older[0][range.clone()], base) {
-            2
-        } else {
-            usize::from(!same_lanes(&self.older[1][range.clone()], base))
-        }
     }
 }

@@ -4,6 +4,7 @@ use crate::wire::bytes::DecodeError;
 
 use super::coder::{Coder, Lesson, raw_wide};
 use super::plan::{CLASSES, LanePlan};
+use super::rotation::Circle;
 use super::tables::{BENDS, SCALES, SURPRISES};
 
 /// Older references beside the base.
@@ -65,8 +66,8 @@ pub(super) struct Horizon {
     pub(super) mask: usize,
     /// Age of the base over the time from the reference to the base, in 4096ths.
     pub(super) reach: [i64; OLDER],
-    /// The same as floats.
-    pub(super) ratio: [f32; OLDER],
+    /// The same for rotations.
+    pub(super) circle: [Circle; OLDER],
     /// By how much of the difference of both velocities the mean velocity until now differs from the
     /// newer one, if it goes on changing; in 256ths, and as a float.
     pub(super) bend: i64,
@@ -92,7 +93,7 @@ impl Ages {
                     horizon.mask |= 1 << bit;
                     gaps[bit] = (i64::from(age) - base).max(1);
                     horizon.reach[bit] = base * 4096 / gaps[bit];
-                    horizon.ratio[bit] = small_f32(horizon.reach[bit]) / 4096.0;
+                    horizon.circle[bit] = Circle::new(small_f32(horizon.reach[bit]) / 4096.0);
                 }
             }
             if horizon.mask == 3 {
@@ -132,7 +133,10 @@ pub(super) fn scale(bend: u32, moved: u32) -> usize {
 
 #[inline]
 fn small(value: i64) -> u32 {
-    u32::try_from(value.unsigned_abs()).unwrap_or(u32::MAX)
+    #[expect(clippy::cast_possible_truncation, reason = "it saturates before")]
+    {
+        value.unsigned_abs().min(u64::from(u32::MAX)) as u32
+    }
 }
 
 /// How far a lane goes from its base, given the distances that it went from the older references to
@@ -152,7 +156,7 @@ pub(super) fn course<C: Coder>(
         };
     }
     // In 16ths of a step.
-    let reach = |at: usize| (i64::from(distances[at]) * horizon.reach[at]) >> 8;
+    let reach = |at: usize| i64::from(distances[at]).wrapping_mul(horizon.reach[at]) >> 8;
     if horizon.mask != 3 {
         let velocity = reach(horizon.mask >> 1);
         let moved = small(velocity >> 4);
@@ -198,7 +202,8 @@ pub(super) fn half_octaves(value: u32) -> usize {
         return value as usize;
     }
     let log = value.ilog2();
-    (2 * log + (value >> (log - 1) & 1)) as usize
+    // The two highest bits are 2 or 3.
+    (2 * log + (value >> (log - 1)) - 2) as usize
 }
 
 /// The class of a typical size of residuals nearby; class 0 is for nothing to compare with.
@@ -216,27 +221,37 @@ pub(super) fn table(family: usize, scale: usize, surprise: usize) -> usize {
 /// A distance: exactly up to 8, then two symbols per octave, from 2^11 one, and the bits below.
 #[inline]
 pub(super) fn residual<C: Coder>(coder: &mut C, table: usize, value: i32) -> i32 {
+    if C::READS {
+        return read_residual(coder, table);
+    }
     let size = value.unsigned_abs();
-    let is_negative = value < 0;
-    let beyond = size.wrapping_sub(1);
-    let symbol = if size <= 8 {
-        if size == 0 {
-            0
-        } else {
-            2 * size - 1 + u32::from(is_negative)
-        }
+    let is_negative = u32::from(value < 0);
+    if size <= 8 {
+        // 0 is 0, odd ones are positive.
+        let symbol = (2 * size).wrapping_sub(1).wrapping_add(is_negative);
+        coder.symbol(table, if size == 0 { 0 } else { symbol as usize });
+        return value;
+    }
+    let beyond = size - 1;
+    let octave = beyond.ilog2();
+    if octave <= 10 {
+        let half = beyond >> (octave - 1) & 1;
+        let symbol = 17 + 4 * (octave - 3) + 2 * half + is_negative;
+        coder.symbol(table, symbol as usize);
+        coder.raw(beyond & ((1 << (octave - 1)) - 1), octave - 1);
     } else {
-        let octave = beyond.ilog2();
-        if octave <= 10 {
-            let half = beyond >> (octave - 1) & 1;
-            17 + 4 * (octave - 3) + 2 * half + u32::from(is_negative)
-        } else {
-            49 + octave - 11
-        }
-    };
-    let symbol = coder.symbol(table, symbol as usize);
+        coder.symbol(table, (49 + octave - 11) as usize);
+        coder.raw(is_negative, 1);
+        raw_wide(coder, beyond & ((1 << octave) - 1), octave);
+    }
+    value
+}
+
+/// Reads what [`residual`] wrote.
+#[inline]
+fn read_residual<C: Coder>(coder: &mut C, table: usize) -> i32 {
     #[expect(clippy::cast_possible_truncation, reason = "a symbol is below 69")]
-    let symbol = symbol as u32;
+    let symbol = coder.symbol(table, 0) as u32;
     let signed = |size: u32, is_negative: bool| {
         let size = size.cast_signed();
         if is_negative {
@@ -246,19 +261,18 @@ pub(super) fn residual<C: Coder>(coder: &mut C, table: usize, value: i32) -> i32
         }
     };
     match symbol {
-        0 => 0,
-        1..=16 => signed(symbol.div_ceil(2), symbol & 1 == 0),
+        0..=16 => signed(symbol.div_ceil(2), symbol & 1 == 0),
         17..=48 => {
             let octave = 3 + (symbol - 17) / 4;
             let half = (symbol - 17) / 2 % 2;
-            let low = coder.raw(beyond & ((1 << (octave - 1)) - 1), octave - 1);
+            let low = coder.raw(0, octave - 1);
             let beyond = 1 << octave | half << (octave - 1) | low;
             signed(beyond + 1, (symbol - 17) % 2 == 1)
         }
         _ => {
             let octave = symbol - 49 + 11;
-            let is_negative = coder.raw(u32::from(is_negative), 1) == 1;
-            let low = raw_wide(coder, beyond & ((1 << octave) - 1), octave);
+            let is_negative = coder.raw(0, 1) == 1;
+            let low = raw_wide(coder, 0, octave);
             signed((1 << octave | low) + 1, is_negative)
         }
     }

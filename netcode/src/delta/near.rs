@@ -9,6 +9,16 @@ const REMEMBERED: usize = 128;
 const LOT: usize = 8;
 /// Parts of a position that are looked at.
 const PARTS: usize = 3;
+/// A place that is near to none; squares of distances to it are floats still.
+const NOWHERE: f32 = 1e18;
+/// Further than all.
+const FAR: f32 = f32::MAX;
+/// The bits of a float that say which one it is about.
+const NUMBER: u32 = 127;
+const _: () = assert!(
+    NUMBER as usize + 1 == REMEMBERED,
+    "the bits tell them apart"
+);
 /// Stands for no neighbour.
 const NONE: usize = DISTANCES - 1;
 
@@ -63,42 +73,40 @@ impl Near {
         }
     }
 
-    /// The nearest two within `reach` of a place.
+    /// The nearest two of a place, nearer than the square root of `limit`.
     #[inline]
-    pub(super) fn find<C: Coder>(&self, coder: &C, place: [f32; PARTS], reach: f32) -> Neighbours {
+    pub(super) fn find<C: Coder>(&self, coder: &C, place: [f32; PARTS], limit: f32) -> Neighbours {
         let count = self.count.min(REMEMBERED);
-        let limit = reach * reach;
         let [xs, ys, zs] = self
             .places
             .each_ref()
             .map(|places| places.as_chunks::<LOT>().0);
-        let mut best = [(limit, REMEMBERED); 2];
-        for (lot, ((xs, ys), zs)) in xs.iter().zip(ys).zip(zs).enumerate() {
-            let first = lot * LOT;
-            if first >= count {
-                break;
-            }
-            // A lot at a time, so that it becomes vector code; most lots have nobody near.
-            let mut squares = [0.0_f32; LOT];
-            let mut is_near = false;
+        // Of each column of lots the nearest two, as floats that end with where they are. No
+        // branch depends on a distance: nobody could predict it.
+        let mut first = [FAR; LOT];
+        let mut second = [FAR; LOT];
+        let mut numbers: [u32; LOT] = [0, 1, 2, 3, 4, 5, 6, 7];
+        let lots = xs.iter().zip(ys).zip(zs).take(count.div_ceil(LOT));
+        for ((xs, ys), zs) in lots {
             for at in 0..LOT {
                 let (x, y, z) = (xs[at] - place[0], ys[at] - place[1], zs[at] - place[2]);
-                squares[at] = x * x + y * y + z * z;
-                is_near |= squares[at] < best[1].0;
+                let square = x * x + y * y + z * z + 1.0;
+                let key = f32::from_bits(square.to_bits() & !NUMBER | numbers[at]);
+                let further = greater(first[at], key);
+                first[at] = lesser(first[at], key);
+                second[at] = lesser(second[at], further);
+                numbers[at] += 8;
             }
-            if !is_near {
-                continue;
+        }
+        // The nearest two of all: each half takes over the other, three times.
+        let mut half = LOT / 2;
+        while half > 0 {
+            for at in 0..half {
+                let further = greater(first[at], first[at + half]);
+                first[at] = lesser(first[at], first[at + half]);
+                second[at] = lesser(lesser(second[at], second[at + half]), further);
             }
-            for (index, square) in (first..count).zip(squares) {
-                if square < best[1].0 {
-                    if square < best[0].0 {
-                        best[1] = best[0];
-                        best[0] = (square, index);
-                    } else {
-                        best[1] = (square, index);
-                    }
-                }
-            }
+            half /= 2;
         }
         let mut found = Neighbours {
             residuals: [[0; PARTS]; 2],
@@ -108,10 +116,12 @@ impl Near {
         };
         let mut sum = 0_u32;
         let mut parts = 0;
-        for (at, &(square, index)) in best.iter().enumerate() {
-            let Some(residuals) = self.residuals.get(index) else {
-                continue;
-            };
+        for (at, key) in [first[0], second[0]].into_iter().enumerate() {
+            let square = key - 1.0;
+            if square >= limit {
+                break;
+            }
+            let residuals = &self.residuals[(key.to_bits() & NUMBER) as usize];
             found.residuals[at] = *residuals;
             #[expect(
                 clippy::cast_possible_truncation,
@@ -140,7 +150,14 @@ impl Near {
     pub(super) fn push(&mut self, place: [f32; PARTS], residuals: [i32; PARTS]) {
         let at = self.count % REMEMBERED;
         self.count += 1;
-        self.before = (self.places.map(|places| places[at]), self.residuals[at]);
+        if at.is_multiple_of(LOT) && self.count <= REMEMBERED {
+            // A lot begins that a body before left something in.
+            for places in &mut self.places {
+                places[at..at + LOT].fill(NOWHERE);
+            }
+        }
+        let [xs, ys, zs] = &self.places;
+        self.before = ([xs[at], ys[at], zs[at]], self.residuals[at]);
         self.set(at, place, residuals);
     }
 
@@ -171,4 +188,14 @@ impl Neighbours {
         let sum = i64::from(theirs[0]) * self.weights[0] + i64::from(theirs[1]) * self.weights[1];
         (sum + 2048) >> 12
     }
+}
+
+#[inline]
+fn greater(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+#[inline]
+fn lesser(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
 }

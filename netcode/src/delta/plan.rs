@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::state::{KindLayout, Lane, LaneModel, WireLayout};
 
 /// How a group's lanes are predicted and coded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Form {
     /// A vector or a number that goes on along its course (or stays, without `course`).
     Course {
@@ -13,12 +13,35 @@ pub(super) enum Form {
         course: bool,
     },
     /// The largest part of a rotation and three others.
-    Rotation {
-        /// Bits of a part.
-        bits: u32,
-    },
+    Rotation(RotationPlan),
     /// Equal or different, without distance.
     Symbol,
+}
+
+/// The steps of a rotation's parts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct RotationPlan {
+    /// Steps from the least to the greatest value.
+    pub(super) steps: i32,
+    /// Half a step, as a part of a quaternion.
+    pub(super) part: f32,
+    /// Steps that a part of a quaternion has.
+    pub(super) unit: f32,
+    /// Where zero is, in steps, and half a step.
+    pub(super) middle: f32,
+}
+
+impl RotationPlan {
+    /// For parts of so many bits.
+    fn new(bits: u32) -> Self {
+        let steps = (1_i32 << bits.min(24)) - 1;
+        Self {
+            steps,
+            part: core::f32::consts::FRAC_1_SQRT_2 / steps as f32,
+            unit: core::f32::consts::FRAC_1_SQRT_2 * steps as f32,
+            middle: steps as f32 * 0.5 + 0.5,
+        }
+    }
 }
 
 /// Lanes of one field that are coded together.
@@ -32,8 +55,8 @@ pub(super) struct Group {
     pub(super) class: usize,
     pub(super) field: u16,
     pub(super) is_position: bool,
-    /// How far neighbours of a position may be, in steps of its lanes.
-    pub(super) reach: f32,
+    /// Square of how far neighbours of a position may be, in steps of its lanes.
+    pub(super) reach_square: f32,
     /// Residuals of neighbours count up to this size.
     pub(super) residual_max: i32,
 }
@@ -138,7 +161,7 @@ fn group(kind: &KindLayout, lane: usize, info: &Lane) -> Group {
         LaneModel::RotationLargest | LaneModel::RotationPart { .. } => {
             let part = kind.lanes.get(lane + 1).unwrap_or(info);
             let bits = lane_plan(part).bits;
-            (Form::Rotation { bits }, 3)
+            (Form::Rotation(RotationPlan::new(bits)), 3)
         }
         LaneModel::Word => (Form::Symbol, 4),
         LaneModel::Id { .. } => (Form::Symbol, 5),
@@ -150,7 +173,7 @@ fn group(kind: &KindLayout, lane: usize, info: &Lane) -> Group {
     };
     #[expect(clippy::cast_possible_truncation, reason = "at most a million")]
     Group {
-        reach: reach as f32,
+        reach_square: reach as f32 * reach as f32,
         residual_max: (reach / 4.0) as i32,
         lane,
         len: 1,

@@ -46,11 +46,11 @@ pub(super) struct Course {
 /// All fixed numbers.
 #[derive(Clone, Debug)]
 pub(super) struct Tables {
-    residuals: Box<[Symbols<SYMBOLS>]>,
-    flags: Box<[Bit]>,
-    courses: Box<[Course]>,
+    residuals: Box<[Symbols<SYMBOLS>; RESIDUALS]>,
+    flags: Box<[Bit; FLAGS]>,
+    courses: Box<[Course; COURSES * BENDS]>,
     /// By the classes of the distances to two neighbours: shares of their residuals.
-    neighbours: Box<[[i16; 2]]>,
+    neighbours: Box<[[i16; 2]; DISTANCES * DISTANCES]>,
 }
 
 /// What `tables.bin` holds, before it is turned into tables.
@@ -75,17 +75,21 @@ impl Tables {
         &SHARED
     }
 
-    /// Tables of these numbers; `None` if shares do not sum up.
+    /// Tables of these numbers; `None` if shares do not sum up or there are too few.
     pub(super) fn new(numbers: &Numbers) -> Option<Self> {
+        let residuals: Box<[_]> = numbers
+            .residuals
+            .iter()
+            .map(Symbols::new)
+            .collect::<Option<_>>()?;
+        let flags: Box<[_]> = numbers.flags.iter().map(|&flag| Bit::new(flag)).collect();
+        let courses: Box<[_]> = numbers.courses.clone().into();
+        let neighbours: Box<[_]> = numbers.neighbours.clone().into();
         Some(Self {
-            residuals: numbers
-                .residuals
-                .iter()
-                .map(Symbols::new)
-                .collect::<Option<_>>()?,
-            flags: numbers.flags.iter().map(|&flag| Bit::new(flag)).collect(),
-            courses: numbers.courses.clone().into(),
-            neighbours: numbers.neighbours.clone().into(),
+            residuals: residuals.try_into().ok()?,
+            flags: flags.try_into().ok()?,
+            courses: courses.try_into().ok()?,
+            neighbours: neighbours.try_into().ok()?,
         })
     }
 

@@ -1,7 +1,7 @@
 //! What a client has, or shall have, of a snapshot.
 
 use crate::id::NetId;
-use crate::state::{EntityRef, QuantizedSnapshot};
+use crate::state::{EntityRef, QuantizedSnapshot, ShapeId};
 
 /// One entity of a [`View`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl<'a> View<'a> {
             None => place,
             Some(entries) => entries[place].index as usize,
         };
-        self.snapshot.heads()[index].id
+        NetId::from_bits(self.snapshot.ids()[index])
     }
 
     /// Entity number `place` of the view, and its hidden kinds.
@@ -79,6 +79,42 @@ impl<'a> View<'a> {
                 (self.snapshot.entity(entry.index as usize), entry.hidden)
             }
         }
+    }
+
+    /// Makes room in `out` for all of it.
+    pub(super) fn reserve(&self, out: &mut QuantizedSnapshot) {
+        if self.entries.is_none() {
+            out.reserve_like(self.snapshot);
+        }
+    }
+
+    /// The kinds and lanes of entity number `place` of the view, if that is all there is to know of
+    /// it: nothing is hidden, and it has no opaque bytes.
+    #[inline]
+    pub(super) fn lanes(&self, place: usize) -> Option<(ShapeId, &'a [i32])> {
+        let index = match self.entries {
+            None => place,
+            Some(entries) => {
+                let entry = entries.get(place).filter(|entry| entry.hidden == 0)?;
+                entry.index as usize
+            }
+        };
+        self.snapshot.only_lanes(index)
+    }
+
+    /// Whether the entities of `other` from `other_place` on begin with those of this view from
+    /// `place` on. False where that cannot be told quickly.
+    pub(super) fn begins(&self, place: usize, other: &Self, other_place: usize) -> bool {
+        let count = self.len().saturating_sub(place);
+        let (Some((own, at)), Some((theirs, other_at))) = (
+            self.run(place, count),
+            other.run(other_place, count.min(other.len() - other_place)),
+        ) else {
+            return count == 0;
+        };
+        let own = &own.ids()[at..at + count];
+        let theirs = theirs.ids().get(other_at..other_at + count);
+        theirs.is_some_and(|theirs| own == theirs)
     }
 
     /// The snapshot and the entity's number in it of `count` places from `place` on, if they lie
@@ -124,10 +160,10 @@ impl<'a> View<'a> {
     /// The first place whose id is not below `id`.
     #[must_use]
     pub fn place_of(&self, id: NetId) -> usize {
-        let heads = self.snapshot.heads();
+        let ids = self.snapshot.ids();
         match self.entries {
-            None => heads.partition_point(|head| head.id < id),
-            Some(entries) => entries.partition_point(|entry| heads[entry.index as usize].id < id),
+            None => ids.partition_point(|&own| own < id.bits()),
+            Some(entries) => entries.partition_point(|entry| ids[entry.index as usize] < id.bits()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Walks along the references of a body, the same at both ends.
 
 use crate::id::NetId;
-use crate::state::{EntityRef, Shapes, WireLayout};
+use crate::state::{EntityRef, ShapeId, Shapes, WireLayout};
 use crate::wire::bytes::DecodeError;
 
 use super::coder::{Coder, number};
@@ -16,13 +16,57 @@ pub(super) type Seen<'a> = (EntityRef<'a>, u64);
 
 /// Ages of an entity: it differs from the newer of the older references, it differs from the older
 /// one only, or from neither; or nobody knows.
-const LATELY: u8 = 0;
-const BEFORE: u8 = 1;
-const QUIET: u8 = 2;
-const UNKNOWN: u8 = 3;
+const LATELY: usize = 0;
+const BEFORE: usize = 1;
+const QUIET: usize = 2;
+const UNKNOWN: usize = 3;
 
 /// Entities of the base that one flag may pass over when they are all quiet and stay so.
 pub(super) const BLOCK: usize = 16;
+
+/// The ages of some entities of the base that follow each other: bit `n` is the `n`-th.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Which ones differ from the oldest reference; bit [`BLOCK`] is the first of the next block.
+    moved: u32,
+    /// Which of these differ from the newer one too.
+    lately: u32,
+    /// Whether nobody knows.
+    is_unknown: bool,
+    /// Whether all have a flag together: there are [`BLOCK`], and all are quiet.
+    is_quiet: bool,
+}
+
+impl Block {
+    /// The context of whether entity number `bit` of the block changed.
+    #[inline]
+    pub(super) fn changed_context(&self, bit: usize, did_previous: bool) -> usize {
+        let moved = self.moved >> (bit % BLOCK);
+        let lately = self.lately >> (bit % BLOCK) & 1;
+        let class = if self.is_unknown {
+            UNKNOWN
+        } else if moved & 1 == 0 {
+            QUIET
+        } else {
+            const { assert!(BEFORE == 1 && LATELY == 0, "a bit tells") };
+            BEFORE - lately as usize
+        };
+        let next = (moved >> 1 & 1) as usize;
+        flags::CHANGED + class * 4 + usize::from(did_previous) * 2 + next
+    }
+}
+
+/// An entity of which both ends have lanes only, of the same kinds in all references.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lanes<'a> {
+    pub(super) id: NetId,
+    pub(super) shape: ShapeId,
+    pub(super) base: &'a [i32],
+    /// The base's where there are none.
+    pub(super) older: [&'a [i32]; OLDER],
+    /// Which older references have it.
+    pub(super) mask: usize,
+}
 
 /// A place in the base, and where the older references likely have the same entity.
 #[derive(Debug)]
@@ -64,6 +108,18 @@ impl<'a> Cursor<'a> {
         (self.place < base.len()).then(|| base.id(self.place))
     }
 
+    /// How many entities of the base are left.
+    #[inline]
+    pub(super) fn left(&self) -> usize {
+        self.base.map_or(0, |base| base.len() - self.place)
+    }
+
+    /// The id of the entity before the base's next, if one of `count` passed ones.
+    pub(super) fn before(&self, count: usize) -> Option<NetId> {
+        let base = self.base.filter(|_| count > 0)?;
+        self.place.checked_sub(1).map(|place| base.id(place))
+    }
+
     /// Passes over entities of the base.
     #[inline]
     pub(super) fn skip(&mut self, count: usize) {
@@ -80,6 +136,37 @@ impl<'a> Cursor<'a> {
         Some(view.entity(place))
     }
 
+    /// The lanes of the base's next entity and what the older references have of it, where lanes
+    /// are all there is, of the same kinds in all.
+    #[inline]
+    pub(super) fn lanes(&mut self) -> Option<Lanes<'a>> {
+        let view = self.base?;
+        let (shape, base) = view.lanes(self.place)?;
+        let mut lanes = Lanes {
+            id: view.id(self.place),
+            shape,
+            base,
+            older: [base; OLDER],
+            mask: 0,
+        };
+        for at in 0..OLDER {
+            let Some(view) = self.older[at] else {
+                break;
+            };
+            let hint = self.place.wrapping_add_signed(self.shifts[at]);
+            if let Some(place) = view.seek(lanes.id, hint) {
+                self.shifts[at] = place.wrapping_sub(self.place).cast_signed();
+                let (own, there) = view.lanes(place)?;
+                if own != shape {
+                    return None;
+                }
+                lanes.older[at] = there;
+                lanes.mask |= 1 << at;
+            }
+        }
+        Some(lanes)
+    }
+
     /// The base's next entity and what the older references have of it.
     #[inline]
     pub(super) fn seen(&mut self) -> Option<[Option<Seen<'a>>; REFERENCES_MAX]> {
@@ -90,105 +177,102 @@ impl<'a> Cursor<'a> {
 }
 
 /// How long ago each entity of the base from `from` on changed, as far as the references tell.
-pub(super) fn age_classes(
+pub(super) fn survey(
     layout: &WireLayout,
     shapes: &Shapes,
     references: &[Reference<'_>],
     from: NetId,
     scratch: &mut [Projection; REFERENCES_MAX],
-    classes: &mut Vec<u8>,
+    blocks: &mut Vec<Block>,
 ) {
-    classes.clear();
+    blocks.clear();
     let mut cursor = Cursor::new(references, from);
     let Some((base, first)) = cursor.base() else {
         return;
     };
     let older = references.len().min(REFERENCES_MAX) - 1;
+    let count = base.len() - first;
     let Some(oldest) = older.checked_sub(1) else {
-        classes.resize(base.len() - first, UNKNOWN);
+        let unknown = Block {
+            is_unknown: true,
+            ..Block::default()
+        };
+        blocks.resize(count.div_ceil(BLOCK), unknown);
         return;
     };
+    blocks.reserve(count.div_ceil(BLOCK));
     while cursor.place < base.len() {
         let count = BLOCK.min(base.len() - cursor.place);
         let differences = |at: usize| {
             let hint = cursor.place.wrapping_add_signed(cursor.shifts[at]);
             base.differences(cursor.place, &cursor.older[at]?, hint, count)
         };
-        if let Some(before) = differences(oldest) {
-            if before == 0 {
-                classes.resize(classes.len() + count, QUIET);
+        let moved = differences(oldest);
+        let lately = match moved {
+            Some(0) => Some(0),
+            Some(moved) if oldest == 0 => Some(moved),
+            _ => differences(0),
+        };
+        let (moved, lately) = match (moved, lately) {
+            (Some(moved), Some(lately)) => {
                 cursor.skip(count);
-                continue;
+                (moved, lately & moved)
             }
-            let lately = if oldest == 0 {
-                Some(before)
-            } else {
-                differences(0)
-            };
-            if let Some(lately) = lately {
-                classes.extend((0..count).map(|bit| {
-                    let is = |mask: u32| mask >> bit & 1 == 1;
-                    match (is(before), is(lately)) {
-                        (false, _) => QUIET,
-                        (true, true) => LATELY,
-                        (true, false) => BEFORE,
-                    }
-                }));
-                cursor.skip(count);
-                continue;
-            }
+            _ => one_by_one(layout, shapes, &mut cursor, (older, count), scratch),
+        };
+        if let Some(before) = blocks.last_mut() {
+            before.moved |= (moved & 1) << BLOCK;
         }
-        for _ in 0..count {
-            let (entity, hidden) = base.entity(cursor.place);
-            let is_quiet = hidden == 0
-                && cursor
-                    .seek(oldest, entity.id)
-                    .is_some_and(|(old, hidden)| hidden == 0 && old.same_value(&entity));
-            let class = if is_quiet {
-                QUIET
-            } else {
-                let past = cursor
-                    .seen()
-                    .and_then(|seen| past(layout, shapes, &seen, scratch));
-                past.map_or(UNKNOWN, |past| age_class(&past, older))
-            };
-            classes.push(class);
-            cursor.skip(1);
+        blocks.push(Block {
+            moved,
+            lately,
+            is_unknown: false,
+            is_quiet: moved == 0 && count == BLOCK,
+        });
+    }
+}
+
+/// Which of the next `count` entities moved, and which of these lately, where entities come and go.
+#[cold]
+fn one_by_one(
+    layout: &WireLayout,
+    shapes: &Shapes,
+    cursor: &mut Cursor<'_>,
+    (older, count): (usize, usize),
+    scratch: &mut [Projection; REFERENCES_MAX],
+) -> (u32, u32) {
+    let (mut moved, mut lately) = (0, 0);
+    for bit in 0..count {
+        let past = cursor
+            .seen()
+            .and_then(|seen| past(layout, shapes, &seen, scratch));
+        cursor.skip(1);
+        let Some(past) = past else {
+            continue;
+        };
+        let differs = |row: &Option<Row<'_>>| row.is_none_or(|row| !row.same(&past.base));
+        if differs(&past.older[older - 1]) {
+            moved |= 1 << bit;
+            lately |= u32::from(older == 1 || differs(&past.older[0])) << bit;
         }
     }
+    (moved, lately)
 }
 
 /// Whether a block of quiet entities begins at entity number `place`, counted from the first of the
 /// body: it has a flag of its own.
 #[inline]
-pub(super) fn is_block(classes: &[u8], place: usize) -> bool {
+pub(super) fn is_block(blocks: &[Block], place: usize) -> bool {
     place.is_multiple_of(BLOCK)
-        && classes
-            .get(place..place + BLOCK)
-            .is_some_and(|block| block.iter().all(|&class| class == QUIET))
-}
-
-/// Whether the entity changed lately.
-#[inline]
-fn age_class(past: &Past<'_>, older: usize) -> u8 {
-    let differs = |row: &Option<Row<'_>>| row.is_none_or(|row| !row.same(&past.base));
-    if differs(&past.older[older - 1]) {
-        if older == 1 || differs(&past.older[0]) {
-            LATELY
-        } else {
-            BEFORE
-        }
-    } else {
-        QUIET
-    }
+        && blocks
+            .get(place / BLOCK)
+            .is_some_and(|block| block.is_quiet)
 }
 
 /// The context of whether entity number `place` of the base changed.
 #[inline]
-pub(super) fn changed_context(classes: &[u8], place: usize, did_previous: bool) -> usize {
-    let class = usize::from(classes[place]);
-    let next = classes.get(place + 1).is_some_and(|&next| next < QUIET);
-    flags::CHANGED + class * 4 + usize::from(did_previous) * 2 + usize::from(next)
+pub(super) fn changed_context(blocks: &[Block], place: usize, did_previous: bool) -> usize {
+    blocks[place / BLOCK].changed_context(place % BLOCK, did_previous)
 }
 
 /// What both ends have of an entity, without hidden kinds; `None` if the base does not have it.

@@ -11,7 +11,7 @@ use super::plan::Plans;
 use super::project::Projection;
 use super::tally::STRUCTURE;
 use super::view::{Reference, View};
-use super::walk::{self, BLOCK, Cursor, age_classes, changed_context, is_block, next_id};
+use super::walk::{self, BLOCK, Block, Cursor, changed_context, is_block, next_id, survey};
 
 /// What an encoder lends a body.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct WholeParts<'a> {
     pub(super) memory: &'a mut Memory,
     pub(super) row: &'a mut Projection,
     pub(super) past: &'a mut [Projection; REFERENCES_MAX],
-    pub(super) classes: &'a mut Vec<u8>,
+    pub(super) blocks: &'a mut Vec<Block>,
 }
 
 /// A whole body that is being written, or learned from.
@@ -32,7 +32,7 @@ pub(super) struct Whole<'a, C> {
     memory: &'a mut Memory,
     row: &'a mut Projection,
     past: &'a mut [Projection; REFERENCES_MAX],
-    classes: &'a [u8],
+    blocks: &'a [Block],
     pub(super) coder: C,
     shapes: &'a Shapes,
     now: View<'a>,
@@ -68,12 +68,12 @@ impl<'a, C: Coder> Whole<'a, C> {
             memory,
             row,
             past,
-            classes,
+            blocks,
         } = parts;
         memory.clear(0);
         let layout = &*plans.layout;
         let start = from.unwrap_or(NetId::NONE);
-        age_classes(layout, shapes, references, start, past, classes);
+        survey(layout, shapes, references, start, past, blocks);
         let at = now.place_of(start);
         let has_middle = has_middle(now, at, references.first(), start);
         coder.flag(flags::SPLIT, from.is_some());
@@ -88,7 +88,7 @@ impl<'a, C: Coder> Whole<'a, C> {
             memory,
             row,
             past,
-            classes,
+            blocks,
             coder,
             shapes,
             now,
@@ -111,6 +111,64 @@ impl<'a, C: Coder> Whole<'a, C> {
             (Some(now), Some(base)) => Some(now.min(base)),
             (now, base) => now.or(base),
         }
+    }
+
+    /// Writes the next entity, or several that were looked at together; false if that was the end.
+    #[inline]
+    pub(super) fn go_on(&mut self) -> bool {
+        if self.ahead == 0 && self.place.is_multiple_of(BLOCK) {
+            self.look_ahead();
+        }
+        if self.ahead == 0 {
+            return self.step();
+        }
+        if self.has_middle || is_block(self.blocks, self.place) {
+            self.step_ahead();
+        }
+        if !self.has_middle {
+            self.run_ahead();
+        }
+        true
+    }
+
+    /// Writes all entities that were looked at ahead.
+    #[inline]
+    fn run_ahead(&mut self) {
+        let block = self.blocks.get(self.place / BLOCK).copied();
+        let block = block.unwrap_or_default();
+        let mut bit = self.place % BLOCK;
+        let end = bit + core::mem::take(&mut self.ahead);
+        // Entities that are written, and not passed over.
+        let mut passed = 0;
+        while bit < end {
+            let differs = self.differ & 1 == 1;
+            self.differ >>= 1;
+            let context = block.changed_context(bit, self.did_previous);
+            bit += 1;
+            if !differs {
+                self.coder.flag(context, false);
+                passed += 1;
+                self.did_previous = false;
+                continue;
+            }
+            self.pass(passed);
+            passed = 0;
+            if self.lanes(context) {
+                self.did_previous = true;
+            } else {
+                self.base(true);
+            }
+        }
+        self.pass(passed);
+        self.last = self.cursor.before(self.place);
+    }
+
+    /// Passes over entities of the base that are there now, too.
+    #[inline]
+    fn pass(&mut self, count: usize) {
+        self.place += count;
+        self.at += count;
+        self.cursor.skip(count);
     }
 
     /// Writes the next entity; false if that was the end.
@@ -139,7 +197,7 @@ impl<'a, C: Coder> Whole<'a, C> {
             self.spawn();
             return true;
         }
-        if is_block(self.classes, self.place) {
+        if is_block(self.blocks, self.place) {
             let (view, place) = self.cursor.base().expect("the base has an entity here");
             let stays = (0..BLOCK).all(|count| self.stays(count));
             let did = usize::from(self.did_block);
@@ -178,7 +236,7 @@ impl<'a, C: Coder> Whole<'a, C> {
         if self.has_middle {
             self.coder.flag(flags::SPAWN, false);
         }
-        if is_block(self.classes, self.place) {
+        if is_block(self.blocks, self.place) {
             let did = usize::from(self.did_block);
             self.did_block = self.coder.flag(flags::BLOCK + did, self.differ != 0);
             if self.differ == 0 {
@@ -195,15 +253,54 @@ impl<'a, C: Coder> Whole<'a, C> {
         let differs = self.differ & 1 == 1;
         self.differ >>= 1;
         self.last = Some(view.id(place));
-        if differs {
-            self.base(true);
-        } else {
-            let context = changed_context(self.classes, self.place, self.did_previous);
-            self.did_previous = self.coder.flag(context, false);
+        let context = changed_context(self.blocks, self.place, self.did_previous);
+        if !differs {
+            self.coder.flag(context, false);
             self.place += 1;
             self.at += 1;
             self.cursor.skip(1);
+        } else if !self.lanes(context) {
+            self.base(true);
+            return;
         }
+        self.did_previous = differs;
+    }
+
+    /// Writes an entity that changed, which is the base's next one; false, and nothing is written,
+    /// if it is not a matter of lanes alone.
+    #[inline]
+    fn lanes(&mut self, context: usize) -> bool {
+        let (Some(past), Some((shape, lanes))) = (self.cursor.lanes(), self.now.lanes(self.at))
+        else {
+            return false;
+        };
+        if shape != past.shape {
+            return false;
+        }
+        self.place += 1;
+        self.at += 1;
+        self.cursor.skip(1);
+        self.coder.flag(context, true);
+        self.coder.flag(flags::GONE, false);
+        self.coder.note(STRUCTURE.0, STRUCTURE.1);
+        self.coder.flag(flags::SHAPE, false);
+        let own = &mut self.row.lanes;
+        own.clear();
+        own.extend_from_slice(lanes);
+        let shape = self.shapes.get(shape);
+        let horizon = self.ages.horizon(past.mask);
+        let memory = &mut *self.memory;
+        entity::lanes(
+            &mut self.coder,
+            self.plans,
+            memory,
+            shape,
+            horizon,
+            &past,
+            own,
+        )
+        .expect("values of a snapshot are within bounds");
+        true
     }
 
     /// Whether the next but `count` entities are the same in the base and now.
@@ -245,7 +342,7 @@ impl<'a, C: Coder> Whole<'a, C> {
     /// Writes what became of an entity of the base.
     #[inline]
     fn base(&mut self, stays: bool) {
-        let context = changed_context(self.classes, self.place, self.did_previous);
+        let context = changed_context(self.blocks, self.place, self.did_previous);
         self.place += 1;
         if !stays {
             self.cursor.skip(1);
@@ -308,7 +405,11 @@ fn has_middle(now: View<'_>, mut at: usize, base: Option<&Reference<'_>>, from: 
     let Some(base) = base.map(|base| base.view) else {
         return false;
     };
-    for place in base.place_of(from)..base.len() {
+    let first = base.place_of(from);
+    if base.begins(first, &now, at) {
+        return false;
+    }
+    for place in first..base.len() {
         let id = base.id(place);
         if at == now.len() {
             return false;

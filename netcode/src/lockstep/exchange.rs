@@ -97,7 +97,7 @@ impl Exchange {
     }
 
     /// Appends the batch of datagram `seq` with inputs of `history`, at most `room` bytes, and
-    /// notes what of `theirs` is here.
+    /// notes what of the peer's inputs is here.
     ///
     /// # Errors
     /// If the peer is too far behind for `history`.
@@ -106,7 +106,6 @@ impl Exchange {
         seq: Seq,
         shape: Shape<'_>,
         history: &InputHistory,
-        theirs: &InputHistory,
         room: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), BatchError> {
@@ -114,10 +113,11 @@ impl Exchange {
         self.seqs[at] = Some(seq);
         for slot in 0..self.slots {
             let id = Slot(u8::try_from(slot).unwrap_or(u8::MAX));
+            // What came from elsewhere, the peer does not know to be here.
             self.held[at * self.slots + slot] = if self.incoming & id.bit() == 0 {
                 Tick::ZERO
             } else {
-                theirs.newest(id)
+                self.decoder.told(id)
             };
             self.sent[at * self.slots + slot] = self.encoder.base(id);
         }

@@ -51,6 +51,15 @@ impl DelayControl {
         }
     }
 
+    /// Makes the delay at least `ticks`, within the limits; true if it grew. The reports that led to
+    /// the present one are of another path.
+    pub fn raise(&mut self, ticks: u32) -> bool {
+        let ticks = ticks.clamp(self.limits.min(), self.limits.max());
+        let grows = ticks > self.ticks;
+        self.ticks = self.ticks.max(ticks);
+        grows
+    }
+
     /// Takes a report: the smallest margin of the last inputs, in 1/16 tick.
     pub fn report(&mut self, now: Time, rate: TickRate, rtt_us: u64, margin: i16) {
         let margin = i32::from(margin);

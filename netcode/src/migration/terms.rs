@@ -18,8 +18,8 @@ use crate::limits::{EVENTS_MAX, SUSPECT_US_MAX, TERM_SENDS_MAX};
 use crate::migration::api::{Authority, Decision, TermEvent, TermsStatistics};
 use crate::migration::certificate::{Certificate, ElectionKind};
 use crate::migration::message::TermMessage;
-use crate::migration::policy::HostPolicy;
 use crate::migration::roster::TermRoster;
+use crate::session::hosting::HostPolicy;
 use crate::tick::{Tick, TickRate};
 use crate::time::Time;
 
@@ -509,6 +509,8 @@ impl Terms {
         }
         let role = match &self.role {
             Role::Over => return Time::FAR,
+            // One that stands again says nothing else until that is over.
+            Role::Host(_) if self.attempt.is_some() => Time::FAR,
             Role::Host(host) => host.next_timeout(self.next_beat),
             Role::Follower(follower) => self.follower_due(follower),
         };

@@ -2,6 +2,7 @@
 
 use crate::id::{MemberId, NetId, SessionId, Slot, Term};
 use crate::input::InputFrame;
+use crate::migration::HandoverFailure;
 use crate::node::audience::Inspection;
 use crate::session::close::CloseReason;
 use crate::session::config::ResumeToken;
@@ -235,6 +236,62 @@ pub enum Event {
         channel: Channel,
         /// Its bytes.
         bytes: Vec<u8>,
+    },
+    /// The host is silent for longer than it should be. If enough members find that, they elect
+    /// another.
+    HostSuspected {
+        /// The host.
+        member: MemberId,
+    },
+    /// The host was only late.
+    HostHeardAgain {
+        /// The host.
+        member: MemberId,
+    },
+    /// This node wants to host, or has voted for a member that does.
+    Electing {
+        /// Who would host.
+        member: MemberId,
+        /// In which term.
+        term: Term,
+    },
+    /// This host hears too few members, and does nothing in the session's name until it hears them
+    /// again: they may be about to elect another.
+    Frozen,
+    /// This host goes on.
+    Thawed,
+    /// This host stays, although it was to hand over.
+    HandoverAborted {
+        /// To whom.
+        member: MemberId,
+        /// Why.
+        reason: HandoverFailure,
+    },
+    /// This node was elected, but those who held all that was promised to be safe are gone: some of
+    /// it may be lost.
+    DataLossPossible {
+        /// The term.
+        term: Term,
+    },
+    /// This node goes on alone, as the host of a session of its own.
+    Forked {
+        /// The new session.
+        session: SessionId,
+    },
+    /// Another member hosts from now on, or the host has begun a new term.
+    HostChanged {
+        /// Who hosts.
+        member: MemberId,
+        /// The term.
+        term: Term,
+    },
+    /// These ticks ran here on the word of a host of an earlier term, and were ordered anew since:
+    /// they did not happen.
+    TicksLost {
+        /// The first.
+        first: Tick,
+        /// The last.
+        last: Tick,
     },
     /// Two nodes have different states at the same tick.
     Desync(DesyncReport),

@@ -251,7 +251,7 @@ impl Audience {
             uneven: false,
             own: None,
         };
-        let (exchange, known, theirs) = (&mut guest.exchange, &core.known, &core.submitted);
+        let (exchange, known) = (&mut guest.exchange, &core.known);
         let publisher = listener.publisher(&mut self.publisher, &mut self.late);
         let statistics = &mut self.statistics;
         guest.peer.pack(
@@ -260,7 +260,7 @@ impl Audience {
             Some(reference),
             |seq, room, out| {
                 // No inputs go out; but which of theirs were here when this left is noted.
-                let noted = exchange.write(seq, shape, known, theirs, room, out);
+                let noted = exchange.write(seq, shape, known, room, out);
                 debug_assert_eq!(noted, Ok(()), "nothing goes out");
                 let before = out.len();
                 listener.subscription.write(publisher, seq, room, out);

@@ -1,16 +1,19 @@
 //! A client's side of a session.
 //!
-//! [`join`] gets it in, [`pace`] runs its ticks, [`state`] takes and gives states. In state-sync
-//! mode [`follow`] takes the host's states instead, and [`predict`] runs ahead of them.
+//! [`join`] gets it in, [`pace`] runs its ticks, [`state`] takes and gives states, and [`switch`]
+//! goes over to another host. In state-sync mode [`follow`] takes the host's states instead, and
+//! [`predict`] runs ahead of them.
 
 mod decide;
 mod follow;
+pub(super) mod heir;
 mod join;
 mod pace;
 mod predict;
 mod state;
+pub(super) mod switch;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
@@ -18,6 +21,7 @@ use crate::limits::{INPUT_HISTORY_TICKS_MAX, JOIN_TICK_MAX, SNAPSHOT_BYTES_MAX};
 use crate::lockstep::{DelayControl, Exchange, Shape};
 use crate::node::api::{DisconnectReason, Event, SessionInfo};
 use crate::node::client::follow::Follower;
+use crate::node::client::switch::Prepared;
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::standby::Standby;
 use crate::node::state_sync::{Received, StateSyncStatistics};
@@ -25,7 +29,7 @@ use crate::session::bulk::{BulkReceiver, BulkSender};
 use crate::session::clock::Samples;
 use crate::session::close::CloseReason;
 use crate::session::config::{InputDelay, JoinConfig, ResumeToken};
-use crate::session::control::{Control, HASHES_MAX, Purpose};
+use crate::session::control::{Control, HASHES_MAX, Purpose, Settings};
 use crate::session::handshake::{self, Bye, ByeReason, Hello};
 use crate::session::peer::Peer;
 use crate::session::statistics::{Body, DropReason};
@@ -104,6 +108,22 @@ pub(super) struct Client {
     pub(super) closing: VecDeque<Path>,
     /// What the host has said of the mesh, for the node to take at once.
     pub(super) introduced: VecDeque<Control>,
+    /// Who hosts.
+    pub(super) host: MemberId,
+    /// What the next host must know, where hosting may move.
+    pub(super) settings: Option<Settings>,
+    /// The newest identity that was heard of.
+    newest_member: MemberId,
+    /// The host that this node wants to follow next.
+    prepared: Option<Prepared>,
+    /// What members ask of this node as their next host, by path: see [`switch`].
+    pub(super) returns: BTreeMap<Path, Vec<u8>>,
+    /// Members that the present host has not named yet.
+    unnamed: BTreeSet<MemberId>,
+    /// Until when frames may come that the new host makes up for.
+    recovers_until: Option<Time>,
+    /// Up to this tick every input is sampled, though there was no time to do so one by one.
+    samples_all_upto: Tick,
 }
 
 impl Client {
@@ -150,6 +170,14 @@ impl Client {
             schema_parts: Vec::new(),
             closing: VecDeque::new(),
             introduced: VecDeque::new(),
+            host: MemberId::FIRST_HOST,
+            settings: None,
+            newest_member: MemberId::default(),
+            prepared: None,
+            returns: BTreeMap::new(),
+            unnamed: BTreeSet::new(),
+            recovers_until: None,
+            samples_all_upto: Tick::ZERO,
             config,
         };
         client.ask(now, Tick::ZERO);
@@ -240,6 +268,8 @@ impl Client {
 
     pub(super) fn handle_datagram(&mut self, core: &mut Core, now: Time, path: Path, bytes: &[u8]) {
         let result = match bytes.first() {
+            Some(&kind::RETURN) => self.keep_return(path, &bytes[1..]),
+            Some(&kind::BACK) => self.handle_back(core, now, path, &bytes[1..]),
             _ if path != self.path => Err(DropReason::UnknownPath),
             Some(&kind::WELCOME) => self.handle_welcome(core, now, &bytes[1..]),
             Some(&kind::REFUSE) => self.handle_refuse(core, &bytes[1..]),
@@ -279,7 +309,7 @@ impl Client {
     }
 
     fn handle_tick(&mut self, core: &mut Core, now: Time, bytes: &[u8]) -> Result<(), DropReason> {
-        if self.phase != Phase::Inside {
+        if self.phase != Phase::Inside || self.has_renounced() {
             return Err(DropReason::Unexpected);
         }
         let datagram = self.peer.open(now, bytes)?;
@@ -352,7 +382,7 @@ impl Client {
             && let Some((channel, bytes)) = self.peer.messages.receive()
         {
             core.report(Event::Message {
-                from: MemberId::FIRST_HOST,
+                from: self.host,
                 channel,
                 bytes,
             });
@@ -392,9 +422,12 @@ impl Client {
                 {
                     return Err(DropReason::BadSection);
                 }
+                self.unnamed.remove(&member.id);
+                self.newest_member = self.newest_member.max(member.id);
                 core.roster.set(member.clone());
                 core.report(Event::Member(member));
             }
+            Control::Settings(settings) => self.take_settings(core, settings),
             Control::Gone(id) => {
                 self.introduced.push_back(Control::Gone(id));
                 if let Some(member) = core.roster.remove(MemberId(id)) {
@@ -469,6 +502,7 @@ impl Client {
             Control::Ready
             | Control::Reset
             | Control::Behind(_)
+            | Control::Stand(_)
             | Control::Replaced { .. }
             | Control::Final { .. }
             | Control::Denied { .. }
@@ -513,7 +547,12 @@ impl Client {
                 }
             }
             Phase::Inside => {
-                if now.micros_since(self.peer.heard_at) > self.config.silence_us {
+                let silent_us = now.micros_since(self.peer.heard_at);
+                if self.prepared.is_some() && silent_us > self.config.resume_us {
+                    self.end(core, DisconnectReason::Silence);
+                    return;
+                }
+                if self.prepared.is_none() && silent_us > self.config.silence_us {
                     // The host may keep the slot: ask it.
                     self.rejoin(core, now, self.path);
                     return;
@@ -537,14 +576,6 @@ impl Client {
         } else {
             self.end(core, DisconnectReason::PathClosed(reason));
         }
-    }
-
-    /// The tick up to which all inputs are final.
-    fn final_tick(&self, core: &Core) -> Tick {
-        core.slots()
-            .map(|slot| core.known.newest(slot))
-            .min()
-            .unwrap_or(Tick::ZERO)
     }
 
     /// The path to the host.
@@ -591,6 +622,9 @@ impl Client {
     }
 
     fn next_datagram(&mut self, core: &mut Core, now: Time, out: &mut Vec<u8>) -> Option<Path> {
+        if let Some(path) = self.poll_return(core, now, out) {
+            return Some(path);
+        }
         if let Some(bytes) = self.outgoing.pop_front() {
             out.extend_from_slice(&bytes);
             return Some(self.path);
@@ -651,7 +685,7 @@ impl Client {
             core.clock.due(Tick::ZERO),
             newest,
             |seq, room, out| {
-                let result = exchange.write(seq, shape, &core.submitted, &core.known, room, out);
+                let result = exchange.write(seq, shape, &core.submitted, room, out);
                 is_forgotten = result.is_err();
             },
             out,
@@ -671,6 +705,14 @@ impl Client {
     }
 
     pub(super) fn poll_timeout(&self, core: &Core) -> Time {
+        let next = self.next_time(core);
+        match self.next_return() {
+            Some(at) if self.phase != Phase::Over => next.min(at),
+            _ => next,
+        }
+    }
+
+    fn next_time(&self, core: &Core) -> Time {
         match &self.phase {
             Phase::Asking { next_at, .. } => *next_at,
             Phase::Over => Time::FAR,

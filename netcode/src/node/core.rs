@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use crate::id::{MemberId, SessionId, Slot, Term};
+use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::input::{InputFrame, InputHistory};
 use crate::limits::{CATCH_UP_US_MAX, EVENTS_MAX};
 use crate::lockstep::{Inputs, Timeline, Work};
 use crate::node::api::{Event, SessionInfo};
 use crate::node::desync::HashRing;
 use crate::session::clock::TickClock;
+use crate::session::handshake::TermStart;
 use crate::session::roster::Roster;
 use crate::session::statistics::NodeStatistics;
 use crate::simulation::StepKind;
@@ -46,6 +47,20 @@ pub(super) enum Todo {
     StandBy,
 }
 
+/// Microseconds for which datagrams of a link that is no more may still come.
+const STRAY_US: u64 = 10_000_000;
+
+/// Links that are no more of which that is remembered.
+const STRAYS_MAX: usize = 1024;
+
+/// What may still come of a link that is no more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stray {
+    path: Path,
+    at: Time,
+    mask: u64,
+}
+
 /// The game's progress.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -70,10 +85,21 @@ pub(super) struct Core {
     pub(super) transmitted_at: Time,
     /// Whether the state comes from a host, and ticks run here on this node's own inputs only.
     pub(super) follows: bool,
+    /// How later terms began, ascending: of all after `lineage_from`, at most [`TERMS_KEPT`].
+    terms: VecDeque<TermStart>,
+    /// The term that this node came in, or the newest whose beginning is forgotten.
+    lineage_from: Term,
+    /// Beginnings of terms that the recorder has not seen.
+    term_changes: VecDeque<TermStart>,
+    /// Links that are no more.
+    pub(super) strays: Vec<Stray>,
     frame: InputFrame,
     /// Newest tick handed out by [`Core::confirmed_frame`].
     reported: Tick,
 }
+
+/// Beginnings of terms that a node remembers. Whoever missed more needs a state.
+const TERMS_KEPT: usize = 64;
 
 impl Core {
     pub(super) fn new(info: SessionInfo, prediction: u32, now: Time) -> Self {
@@ -94,6 +120,10 @@ impl Core {
             stalled_since: None,
             transmitted_at: now,
             follows: false,
+            terms: VecDeque::new(),
+            lineage_from: info.term,
+            term_changes: VecDeque::new(),
+            strays: Vec::new(),
             frame: InputFrame::empty(Tick::ZERO, slots, input_bytes),
             reported: Tick::ZERO,
             info,
@@ -117,6 +147,107 @@ impl Core {
             self.known.start(slot, tick);
         }
         self.reported = tick;
+    }
+
+    /// The newest tick that the recorder has seen.
+    pub(super) const fn reported(&self) -> Tick {
+        self.reported
+    }
+
+    /// The recorder has seen all up to `tick` already.
+    pub(super) fn skip_reports(&mut self, tick: Tick) {
+        self.reported = self.reported.max(tick);
+    }
+
+    // ---- terms ----
+
+    /// A link over `path` is no more; datagrams with the tags in `mask` may still come of it.
+    pub(super) fn note_strays(&mut self, now: Time, path: Path, mask: u64) {
+        self.strays
+            .retain(|stray| now.micros_since(stray.at) < STRAY_US);
+        if self.strays.len() < STRAYS_MAX {
+            self.strays.push(Stray {
+                path,
+                at: now,
+                mask,
+            });
+        }
+    }
+
+    /// The tags that datagrams of earlier links over `path` may have.
+    pub(super) fn stray_tags(&self, now: Time, path: Path) -> u64 {
+        let recent = self
+            .strays
+            .iter()
+            .filter(|stray| stray.path == path && now.micros_since(stray.at) < STRAY_US);
+        recent.fold(0, |mask, stray| mask | stray.mask)
+    }
+
+    /// A new term begins; what was ordered beyond its base is void.
+    pub(super) fn begin_term(&mut self, start: TermStart) {
+        self.info.term = Term(start.term);
+        self.terms.push_back(start);
+        self.term_changes.push_back(start);
+        if self.terms.len() > TERMS_KEPT
+            && let Some(forgotten) = self.terms.pop_front()
+        {
+            self.lineage_from = Term(forgotten.term);
+        }
+        if self.term_changes.len() > TERMS_KEPT {
+            self.term_changes.pop_front();
+        }
+    }
+
+    /// How terms began up to `term` is not known here.
+    pub(super) fn forget_lineage(&mut self, term: Term) {
+        self.terms.clear();
+        self.lineage_from = term;
+    }
+
+    /// The terms after `term`, ascending; `None` if not all of them are known here.
+    pub(super) fn terms_after(
+        &self,
+        term: Term,
+    ) -> Option<impl Iterator<Item = &TermStart> + use<'_>> {
+        (term >= self.lineage_from)
+            .then(|| self.terms.iter().filter(move |start| start.term > term.0))
+    }
+
+    /// The terms that `host` hosted, as far as they are known.
+    pub(super) fn hosted_terms(&self, host: u16) -> impl Iterator<Item = Term> + use<'_> {
+        let first = self.terms.front().map_or(self.info.term, |_| Term(1));
+        let is_first = self.lineage_from == Term(1) && host == MemberId::FIRST_HOST.0;
+        let first = is_first.then_some(first);
+        let later = self.terms.iter().filter(move |start| start.host == host);
+        first.into_iter().chain(later.map(|start| Term(start.term)))
+    }
+
+    /// The newest tick that stands of what was ordered in `term`; `None` if that is not known.
+    pub(super) fn standing(&self, term: Term) -> Option<Tick> {
+        let bases = self.terms_after(term)?.map(|start| Tick::new(start.base));
+        Some(bases.min().unwrap_or(Tick::MAX))
+    }
+
+    /// Everything that was ordered beyond `base` is void.
+    pub(super) fn void_after(&mut self, base: Tick) {
+        for slot in self.slots() {
+            if self.known.newest(slot) > base && self.known.oldest(slot) <= base {
+                self.known.rewind(slot, base);
+            }
+        }
+    }
+
+    /// The tick up to which the inputs of all slots are known.
+    pub(super) fn final_tick(&self) -> Tick {
+        self.slots()
+            .map(|slot| self.known.newest(slot))
+            .min()
+            .unwrap_or(Tick::ZERO)
+    }
+
+    /// The next beginning of a term, for the recorder.
+    pub(super) fn poll_term_change(&mut self) -> Option<TermStart> {
+        self.term_changes.pop_front()
     }
 
     /// Runs the next tick.

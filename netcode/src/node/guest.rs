@@ -80,10 +80,7 @@ impl Guest {
             core.clock.due(Tick::ZERO),
             Some(reference),
             |seq, room, out| {
-                if exchange
-                    .write(seq, shape, known, theirs, room, out)
-                    .is_err()
-                {
+                if exchange.write(seq, shape, known, room, out).is_err() {
                     *too_far = true;
                 }
             },

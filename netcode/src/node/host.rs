@@ -1,7 +1,8 @@
 //! The host's side of a session: who takes part, and whose inputs act on which tick.
 //!
 //! [`admission`] lets members in, [`departure`] lets them go, [`introduce`] makes them known to each
-//! other, [`pace`] runs the ticks, and [`broadcast`] tells the state in state-sync mode.
+//! other, [`pace`] runs the ticks, [`succession`] takes hosting over and hands it over, and
+//! [`broadcast`] tells the state in state-sync mode.
 
 mod admission;
 mod broadcast;
@@ -9,6 +10,7 @@ pub(super) mod claims;
 mod departure;
 mod introduce;
 mod pace;
+mod succession;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,12 +24,13 @@ use crate::node::core::{Core, Todo};
 use crate::node::doctor::Doctor;
 use crate::node::guest::Guest;
 use crate::node::host::introduce::Introductions;
+use crate::node::host::succession::Succession;
 use crate::node::seat::{Holder, Seat};
 use crate::node::standby::AuthorityStream;
 use crate::session::bucket::Bucket;
 use crate::session::bulk::BulkSender;
 use crate::session::config::{Gate, HostConfig, Mode, Role};
-use crate::session::control::{Control, Purpose};
+use crate::session::control::{Control, Purpose, Stand};
 use crate::session::handshake::ByeReason;
 use crate::session::roster::Member;
 use crate::session::statistics::{Body, DropReason};
@@ -62,11 +65,15 @@ pub(super) struct Host {
     schema_parts: Vec<Vec<u8>>,
     /// Paths that the driver should close.
     pub(super) closing: VecDeque<Path>,
+    /// What members have said of their hosting, for the node to take at once.
+    pub(super) standing: VecDeque<(MemberId, Stand)>,
     /// Who knows whom, where hosting may move.
     pub(super) introductions: Introductions,
     /// What standbys are sent, in state-sync mode.
     pub(super) stream: Option<Box<AuthorityStream>>,
     leaving: bool,
+    /// What it has to do with hosts before and after it.
+    succession: Succession,
 }
 
 impl Host {
@@ -77,7 +84,6 @@ impl Host {
         );
         let own_slot = config.plays.then_some(Slot(0));
         let tells_state = config.game.mode == Mode::StateSync;
-        let audience = tells_state.then(|| Box::new(Audience::new(&config)));
         let info = SessionInfo {
             session,
             term: Term(1),
@@ -122,9 +128,9 @@ impl Host {
             name: config.name.clone(),
             connected: true,
         });
-        let mut seats = vec![Seat::default(); usize::from(config.slots)];
+        let mut host = Self::blank(config, own_slot);
         if let Some(slot) = own_slot {
-            seats[slot.index()].holder = Some(Holder {
+            host.seats[slot.index()].holder = Some(Holder {
                 member: MemberId::FIRST_HOST,
                 resume: 0,
                 path: None,
@@ -134,11 +140,17 @@ impl Host {
                 replaced: 0,
             });
         }
-        let host = Self {
+        (host, core)
+    }
+
+    /// A host with free seats and without guests.
+    fn blank(config: HostConfig, own_slot: Option<Slot>) -> Self {
+        let tells_state = config.game.mode == Mode::StateSync;
+        Self {
             guests: BTreeMap::new(),
             doctor: Doctor::default(),
-            audience,
-            seats,
+            audience: tells_state.then(|| Box::new(Audience::new(&config))),
+            seats: vec![Seat::default(); usize::from(config.slots)],
             own_slot,
             delay: DelayControl::new(config.input_delay),
             next_member: 1,
@@ -153,12 +165,13 @@ impl Host {
             outgoing: VecDeque::new(),
             schema_parts: Vec::new(),
             closing: VecDeque::new(),
+            standing: VecDeque::new(),
             introductions: Introductions::default(),
             stream: None,
             leaving: false,
+            succession: Succession::default(),
             config,
-        };
-        (host, core)
+        }
     }
 
     pub(super) fn own_slot(&self) -> Option<Slot> {
@@ -222,6 +235,7 @@ impl Host {
     pub(super) fn handle_datagram(&mut self, core: &mut Core, now: Time, path: Path, bytes: &[u8]) {
         let result = match bytes.first() {
             Some(&kind::HELLO) => self.handle_hello(core, now, path, &bytes[1..]),
+            Some(&kind::RETURN) => self.handle_return(core, now, path, &bytes[1..]),
             Some(&kind::BYE) => self.handle_bye(core, path, &bytes[1..]),
             Some(&kind::BULK) => self.handle_bulk(core, now, path, &bytes[1..]),
             Some(&kind::BULK_ACK) => self.handle_bulk_ack(now, path, &bytes[1..]),
@@ -462,6 +476,13 @@ impl Host {
                     bytes,
                 })
             }
+            Control::Stand(stand) if self.config.migration.allows => {
+                let guest = self.guests.get(&path).ok_or(DropReason::UnknownPath)?;
+                if self.standing.len() < crate::limits::MEMBERS_MAX {
+                    self.standing.push_back((guest.peer.member, stand));
+                }
+                Ok(())
+            }
             Control::Transfer {
                 purpose: Purpose::Join | Purpose::Standby,
                 ..
@@ -480,13 +501,19 @@ impl Host {
             | Control::Behind(_)
             | Control::Peer { .. }
             | Control::Invite { .. }
-            | Control::Invitation { .. } => Err(DropReason::Unexpected),
+            | Control::Invitation { .. }
+            | Control::Settings(_)
+            | Control::Stand(_) => Err(DropReason::Unexpected),
         }
     }
 
     // ---- time ----
 
     pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Time) {
+        if self.is_frozen() {
+            return;
+        }
+        self.end_patience(core, now);
         self.watch_links(core, now);
         self.try_start(core, now);
         self.advance(core, now);
@@ -518,6 +545,9 @@ impl Host {
     }
 
     fn next_datagram(&mut self, core: &mut Core, now: Time, out: &mut Vec<u8>) -> Option<Path> {
+        if self.is_frozen() {
+            return None;
+        }
         if let Some((path, bytes)) = self.outgoing.pop_front() {
             out.extend_from_slice(&bytes);
             return Some(path);
@@ -594,13 +624,16 @@ impl Host {
     }
 
     pub(super) fn poll_timeout(&self, core: &Core) -> Time {
+        if self.is_frozen() {
+            return Time::FAR;
+        }
         let mut next = core.transmitted_at.plus_micros(self.pause_us(core));
         if let (Some(at), false) = (self.start_at, self.started) {
             next = next.min(at);
         }
         let ticks = self.started && core.awaited.is_none() && core.stalled_since.is_none();
         if ticks && core.is_within(core.clock.tick().next()) {
-            next = next.min(core.clock.next_due());
+            next = next.min(self.next_tick_at(core));
         }
         for guest in self.guests.values() {
             let transfer = guest.transfer.as_ref();

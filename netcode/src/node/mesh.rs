@@ -362,14 +362,12 @@ impl Mesh {
     }
 
     /// The next message that has arrived.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the term machine"))]
     pub(super) fn poll_received(&mut self) -> Option<Received> {
         self.received.pop_front()
     }
 
     /// Sends a message to `member` with the next datagram, which leaves at once if a path is there.
     /// It may be lost. While many wait, the oldest make room.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the term machine"))]
     pub(super) fn send(&mut self, member: MemberId, message: Vec<u8>) -> Result<(), MeshError> {
         if !(1..=MESH_MESSAGE_BYTES_MAX).contains(&message.len()) {
             return Err(MeshError::Size(message.len()));

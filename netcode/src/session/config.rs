@@ -7,6 +7,7 @@ use crate::limits::{
     IMAGES_MAX, INPUT_BYTES_MAX, INPUT_DELAY_TICKS_MAX, INPUT_FRAME_BYTES_MAX, NAME_BYTES_MAX,
     PREDICTION_TICKS_MAX, SLOTS_MAX, SNAPSHOT_TICKS_MAX, SPECTATOR_DELAY_SNAPSHOTS_MAX,
 };
+use crate::session::hosting::{HostPolicy, PolicyError};
 use crate::state::Schema;
 use crate::tick::{Tick, TickRate};
 
@@ -183,6 +184,22 @@ impl StateSyncConfig {
 pub struct MigrationConfig {
     /// Whether it may: then members hold paths to each other.
     pub allows: bool,
+    /// Whether members elect who hosts when the host is gone, and hand over as planned. Otherwise
+    /// something outside of the session decides.
+    pub elects: bool,
+}
+
+impl MigrationConfig {
+    /// Hosting moves: members elect another host when theirs is gone.
+    pub const ELECTED: Self = Self {
+        allows: true,
+        elects: true,
+    };
+    /// Hosting moves where something outside of the session says so.
+    pub const COMMANDED: Self = Self {
+        allows: true,
+        elects: false,
+    };
 }
 
 /// A host's settings.
@@ -225,8 +242,10 @@ pub struct HostConfig {
     pub spectators: u16,
     /// Whether hosting may move.
     pub migration: MigrationConfig,
-    /// Secret from which session id, resume tokens and the secrets of pairs follow. From the operating system in a real
-    /// session, from the seed in a simulated one.
+    /// How hosting is watched over, and whether this node may host again.
+    pub hosting: HostPolicy,
+    /// Secret from which session id, resume tokens and the secrets of pairs follow. From the
+    /// operating system in a real session, from the seed in a simulated one.
     pub secret: u128,
 }
 
@@ -266,6 +285,8 @@ pub struct JoinConfig {
     pub resume_us: u64,
     /// How long a silent link counts as alive, in microseconds.
     pub silence_us: u64,
+    /// Whether this node may host and votes, where hosting moves, and when it suspects a host.
+    pub hosting: HostPolicy,
     /// Secret from which nonces follow. From the operating system in a real session.
     pub secret: u128,
 }
@@ -321,6 +342,9 @@ pub enum ConfigError {
     /// The distance of snapshots is 0 or beyond the limit.
     #[error("snapshots must be 1 to {SNAPSHOT_TICKS_MAX} ticks apart, not {0}")]
     SnapshotTicks(u32),
+    /// The hosting policy contradicts itself.
+    #[error(transparent)]
+    Hosting(#[from] PolicyError),
     /// Spectators would be further behind than a host in state-sync mode keeps snapshots for.
     #[error(
         "spectators of a state-sync session may be at most {max} ticks behind, not {ticks}: the host \
@@ -400,6 +424,7 @@ impl HostConfig {
             spectator_delay_ticks: 0,
             spectators: 32,
             migration: MigrationConfig::default(),
+            hosting: HostPolicy::default(),
             secret: 0,
         }
     }
@@ -410,6 +435,7 @@ impl HostConfig {
     /// The first that cannot.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.game.check()?;
+        self.hosting.check()?;
         check_name("name of the member", &self.name)?;
         if self.slots == 0 || usize::from(self.slots) > SLOTS_MAX {
             return Err(ConfigError::Slots(self.slots));
@@ -460,6 +486,7 @@ impl JoinConfig {
             join_us: 10_000_000,
             resume_us: 30_000_000,
             silence_us: 5_000_000,
+            hosting: HostPolicy::default(),
             secret: 0,
         }
     }
@@ -470,6 +497,7 @@ impl JoinConfig {
     /// The first that cannot.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.game.check()?;
+        self.hosting.check()?;
         check_name("name of the member", &self.name)?;
         self.input_delay.check()?;
         if self.role == Role::DedicatedHost {

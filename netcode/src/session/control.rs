@@ -112,6 +112,21 @@ pub enum Control {
         /// Whether the client does not decide the entity; else the game's rules forbid the values.
         is_foreign: bool,
     },
+    /// Host, where hosting may move: what the next host must know. It follows the members.
+    Settings(Settings),
+    /// Client, where hosting may move: whether it could host, and votes.
+    Stand(Stand),
+}
+
+/// What a member says of itself where hosting may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Stand {
+    /// Number of its process: a process that is started anew has another.
+    pub incarnation: u32,
+    /// Whether it may host.
+    pub can_host: bool,
+    /// Whether it votes on who hosts.
+    pub votes: bool,
 }
 
 /// Over which path a member reaches another one.
@@ -125,6 +140,31 @@ pub enum Route {
     Accepts(Vec<u8>),
     /// None any more: the two need no path.
     Apart,
+}
+
+/// What a host of this session does by its settings, where a Welcome does not tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Settings {
+    /// The host's identity.
+    pub host: u16,
+    /// Late policy: 0 repeats, 1 neutral.
+    pub late_policy: u8,
+    /// Under gate wait, how long a slot may keep the others waiting, in microseconds.
+    pub limit_us: u64,
+    /// How long a slot is kept for a member that lost its link, in microseconds.
+    pub resume_us: u64,
+    /// How long a silent link counts as alive, in microseconds.
+    pub silence_us: u64,
+    /// Ticks by which spectators are behind.
+    pub spectator_delay_ticks: u32,
+    /// Spectators that may watch at once.
+    pub spectators: u16,
+    /// Whether a host that differs from the majority takes over its state.
+    pub heal_host: bool,
+    /// Players with whom the session starts; 0 where the host's driver decides.
+    pub players: u8,
+    /// Identities below this one were given.
+    pub next_member: u16,
 }
 
 /// What a transfer is for.

@@ -90,6 +90,54 @@ pub struct Welcome {
     pub snapshot_ticks: u32,
 }
 
+/// A member of the session asks its next host to go on with it, over a path that they had before.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Return {
+    /// What it would ask any host, with the newest tick whose inputs it holds.
+    pub hello: Hello,
+    /// The term that it followed last.
+    pub term: u32,
+    /// The oldest term that it follows from now on.
+    pub wants: u32,
+    /// The tick after which it has inputs to offer, if it takes part.
+    pub offers: Option<u32>,
+    /// Mask of the tags that datagrams of an earlier link over this path may have which are still
+    /// under way to it.
+    pub avoids: u64,
+}
+
+/// The new host goes on with a member.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Back {
+    /// What it would tell whoever joins.
+    pub welcome: Welcome,
+    /// The terms since the one that the member followed last, ascending, the present one last; at
+    /// most [`TERMS_MAX`].
+    pub terms: Vec<TermStart>,
+    /// The tick after which it expects the member's inputs; without one it is absent until it has
+    /// said that it is ready.
+    pub inputs_after: Option<u32>,
+    /// What is added to the key of the tag, so that nothing of an earlier link over this path is
+    /// taken for something of the new one.
+    pub salt: u8,
+}
+
+/// Terms that one [`Back`] tells of, at most.
+pub const TERMS_MAX: usize = 16;
+
+/// How a term began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TermStart {
+    /// The term.
+    pub term: u32,
+    /// The last tick that stands of the terms before.
+    pub base: u32,
+    /// Who hosts it.
+    pub host: u16,
+    /// Whether the old host handed over.
+    pub is_planned: bool,
+}
+
 /// Why a host refuses.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Refusal {

@@ -292,6 +292,16 @@ impl Peer {
         })
     }
 
+    /// The tags that datagrams of this link may have which are still under way to here: a mask.
+    #[must_use]
+    pub fn stray_tags(&self) -> u64 {
+        let epoch = self.received.unwrap_or_default().number() >> 8;
+        let epochs = epoch.saturating_sub(1)..=epoch.saturating_add(3);
+        epochs.fold(0, |mask, epoch| {
+            mask | 1 << self.key.tag(Seq::new(epoch.wrapping_shl(8)))
+        })
+    }
+
     /// The number of the next datagram that is packed.
     #[must_use]
     pub const fn next_seq(&self) -> Seq {

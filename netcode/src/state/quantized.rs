@@ -55,14 +55,9 @@ impl EntityRef<'_> {
     #[must_use]
     #[inline]
     pub fn same_value(&self, other: &EntityRef<'_>) -> bool {
-        // Rows are short: comparing them here costs less than a call.
-        let mut differs = 0;
-        for (own, theirs) in self.lanes.iter().zip(other.lanes) {
-            differs |= own ^ theirs;
-        }
         self.shape == other.shape
-            && differs == 0
             && self.lanes.len() == other.lanes.len()
+            && !lanes_differ(self.lanes, other.lanes)
             && self.opaque.len() == other.opaque.len()
             && (self.opaque.is_empty() || self.opaque == other.opaque)
     }
@@ -75,6 +70,9 @@ pub struct QuantizedSnapshot {
     /// The tick of the state.
     pub tick: Tick,
     heads: Vec<EntityHead>,
+    /// The ids and the shapes of the heads, to compare many at once.
+    ids: Vec<u64>,
+    shapes: Vec<u32>,
     lanes: Vec<i32>,
     opaque: Vec<u8>,
 }
@@ -84,6 +82,8 @@ impl Clone for QuantizedSnapshot {
         Self {
             tick: self.tick,
             heads: self.heads.clone(),
+            ids: self.ids.clone(),
+            shapes: self.shapes.clone(),
             lanes: self.lanes.clone(),
             opaque: self.opaque.clone(),
         }
@@ -93,6 +93,8 @@ impl Clone for QuantizedSnapshot {
     fn clone_from(&mut self, source: &Self) {
         self.tick = source.tick;
         self.heads.clone_from(&source.heads);
+        self.ids.clone_from(&source.ids);
+        self.shapes.clone_from(&source.shapes);
         self.lanes.clone_from(&source.lanes);
         self.opaque.clone_from(&source.opaque);
     }
@@ -112,6 +114,8 @@ impl QuantizedSnapshot {
     pub fn clear(&mut self, tick: Tick) {
         self.tick = tick;
         self.heads.clear();
+        self.ids.clear();
+        self.shapes.clear();
         self.lanes.clear();
         self.opaque.clear();
     }
@@ -131,13 +135,19 @@ impl QuantizedSnapshot {
     /// Bytes that the values take.
     #[must_use]
     pub fn memory(&self) -> usize {
-        size_of_val(&*self.heads) + size_of_val(&*self.lanes) + self.opaque.len()
+        let heads = size_of_val(&*self.heads) + size_of_val(&*self.ids);
+        heads + size_of_val(&*self.shapes) + size_of_val(&*self.lanes) + self.opaque.len()
     }
 
     /// The heads, by NetId ascending.
     #[must_use]
     pub fn heads(&self) -> &[EntityHead] {
         &self.heads
+    }
+
+    /// The ids, ascending.
+    pub(crate) fn ids(&self) -> &[u64] {
+        &self.ids
     }
 
     /// Where the lanes of entity number `index` lie.
@@ -172,6 +182,18 @@ impl QuantizedSnapshot {
         }
     }
 
+    /// The shape and the lanes of entity number `index`, if it has no opaque bytes.
+    #[inline]
+    pub(crate) fn only_lanes(&self, index: usize) -> Option<(ShapeId, &[i32])> {
+        let head = self.heads.get(index)?;
+        let (lanes, opaque) = match index.checked_sub(1) {
+            None => (0, 0),
+            Some(before) => (self.heads[before].lanes_end, self.heads[before].opaque_end),
+        };
+        let lanes = self.lanes.get(lanes as usize..head.lanes_end as usize)?;
+        (opaque == head.opaque_end).then_some((head.shape, lanes))
+    }
+
     /// All entities, by NetId ascending.
     pub fn entities(&self) -> impl ExactSizeIterator<Item = EntityRef<'_>> {
         (0..self.len()).map(|index| self.entity(index))
@@ -180,7 +202,7 @@ impl QuantizedSnapshot {
     /// The number of entity `id`.
     #[must_use]
     pub fn index_of(&self, id: NetId) -> Option<usize> {
-        self.heads.binary_search_by_key(&id, |head| head.id).ok()
+        self.ids.binary_search(&id.bits()).ok()
     }
 
     /// The entity `id`.
@@ -206,6 +228,8 @@ impl QuantizedSnapshot {
             "entities come by NetId ascending"
         );
         write(&mut self.lanes, &mut self.opaque);
+        self.ids.push(id.bits());
+        self.shapes.push(shape.0);
         self.heads.push(EntityHead {
             id,
             shape,
@@ -226,35 +250,34 @@ impl QuantizedSnapshot {
         other_at: usize,
         count: usize,
     ) -> Option<u32> {
-        let own = self.heads.get(at..at + count)?;
-        let theirs = other.heads.get(other_at..other_at + count)?;
-        let mut differs = 0;
-        for (own, theirs) in own.iter().zip(theirs) {
-            differs |= own.id.bits() ^ theirs.id.bits();
-            differs |= u64::from(own.shape.0 ^ theirs.shape.0);
-        }
-        if differs != 0 || !(1..=32).contains(&count) {
+        let range = at..at.checked_add(count)?;
+        let other_range = other_at..other_at.checked_add(count)?;
+        let own = self.heads.get(range.clone())?;
+        let theirs = other.heads.get(other_range.clone())?;
+        let shapes = &self.shapes[range.clone()];
+        if self.ids[range] != other.ids[other_range.clone()]
+            || *shapes != other.shapes[other_range]
+            || !(1..=32).contains(&count)
+        {
             return None;
         }
         // Lanes follow from the shapes.
-        let lanes = self.lanes_of(at).start..own[count - 1].lanes_end as usize;
-        let mut start = lanes.start;
-        let mut mine = &self.lanes[lanes];
-        let mut others = &other.lanes[other.lanes_of(other_at).start..][..mine.len()];
-        let mut mask = 0;
+        let start = self.lanes_of(at).start;
+        let mine = self.lanes.get(start..own[count - 1].lanes_end as usize)?;
+        let others = other.lanes.get(other.lanes_of(other_at).start..)?;
+        let others = others.get(..mine.len())?;
         // Most of the time nothing differs, which one look at all of them tells.
-        let heads = if *mine == *others { &[][..] } else { own };
-        for (bit, head) in heads.iter().enumerate() {
-            let end = head.lanes_end as usize;
-            let (one, rest) = mine.split_at(end - start);
-            let (two, others_rest) = others.split_at(end - start);
-            (mine, others, start) = (rest, others_rest, end);
-            let mut differs = 0;
-            for (one, two) in one.iter().zip(two) {
-                differs |= one ^ two;
-            }
-            mask |= u32::from(differs != 0) << bit;
-        }
+        let mut mask = if *mine == *others {
+            0
+        } else if shapes
+            .iter()
+            .fold(0, |differs, shape| differs | (shape ^ shapes[0]))
+            == 0
+        {
+            equal_rows_that_differ(mine.len() / count, mine, others)
+        } else {
+            rows_that_differ(own, start, mine, others)
+        };
         let opaque = self.opaque_of(at).start..own[count - 1].opaque_end as usize;
         let others = other.opaque_of(other_at).start..theirs[count - 1].opaque_end as usize;
         if !opaque.is_empty() || !others.is_empty() {
@@ -264,6 +287,45 @@ impl QuantizedSnapshot {
             }
         }
         Some(mask)
+    }
+
+    /// The lanes of entity number `index`, to be changed at `changed`.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub(crate) fn lanes_mut(&mut self, index: usize, changed: Tick) -> &mut [i32] {
+        let lanes = self.lanes_of(index);
+        self.heads[index].changed = changed;
+        &mut self.lanes[lanes]
+    }
+
+    /// Room for as many entities, lanes and bytes as `like` has.
+    pub(crate) fn reserve_like(&mut self, like: &Self) {
+        let more = |own: usize, like: usize| like.saturating_sub(own);
+        self.heads.reserve(more(self.heads.len(), like.heads.len()));
+        self.ids.reserve(more(self.ids.len(), like.ids.len()));
+        self.shapes
+            .reserve(more(self.shapes.len(), like.shapes.len()));
+        self.lanes.reserve(more(self.lanes.len(), like.lanes.len()));
+        self.opaque
+            .reserve(more(self.opaque.len(), like.opaque.len()));
+    }
+
+    /// Forgets all entities but the first `count`.
+    pub(crate) fn truncate(&mut self, count: usize) {
+        if let Some(head) = self.heads.get(count) {
+            let (lanes, opaque) = match count.checked_sub(1) {
+                None => (0, 0),
+                Some(last) => (self.heads[last].lanes_end, self.heads[last].opaque_end),
+            };
+            debug_assert!(lanes <= head.lanes_end && opaque <= head.opaque_end);
+            self.heads.truncate(count);
+            self.ids.truncate(count);
+            self.shapes.truncate(count);
+            self.lanes.truncate(lanes as usize);
+            self.opaque.truncate(opaque as usize);
+        }
     }
 
     /// Adds copies of `count` entities of `other` from number `at` on.
@@ -287,8 +349,14 @@ impl QuantizedSnapshot {
         let opaque_move = end(self.opaque.len()).wrapping_sub(end(opaque.start));
         self.lanes.extend_from_slice(&other.lanes[lanes]);
         self.opaque.extend_from_slice(&other.opaque[opaque]);
+        self.ids.extend_from_slice(&other.ids[at..at + count]);
+        self.shapes.extend_from_slice(&other.shapes[at..at + count]);
         end(self.lanes.len());
         end(self.opaque.len());
+        if lanes_move == 0 && opaque_move == 0 {
+            self.heads.extend_from_slice(heads);
+            return;
+        }
         self.heads.extend(heads.iter().map(|head| EntityHead {
             lanes_end: head.lanes_end.wrapping_add(lanes_move),
             opaque_end: head.opaque_end.wrapping_add(opaque_move),
@@ -306,4 +374,90 @@ impl QuantizedSnapshot {
             opaque.extend_from_slice(entity.opaque);
         });
     }
+}
+
+/// Which rows of `len` lanes differ: bit `n` is the `n`-th.
+fn equal_rows_that_differ(len: usize, mine: &[i32], others: &[i32]) -> u32 {
+    fn of<const LEN: usize>(mine: &[i32], others: &[i32]) -> u32 {
+        let (mine, others) = (mine.as_chunks::<LEN>().0, others.as_chunks::<LEN>().0);
+        let mut mask = 0;
+        if let (Some(mine), Some(others), 16) = (
+            mine.first_chunk::<16>(),
+            others.first_chunk::<16>(),
+            mine.len(),
+        ) {
+            // As many as the codec asks for, without a loop.
+            for bit in 0..16 {
+                mask |= u32::from(mine[bit] != others[bit]) << bit;
+            }
+            return mask;
+        }
+        for (bit, (one, two)) in mine.iter().zip(others).enumerate() {
+            mask |= u32::from(one != two) << bit;
+        }
+        mask
+    }
+    // Lengths that are known are compared without a loop.
+    match len {
+        1 => of::<1>(mine, others),
+        2 => of::<2>(mine, others),
+        3 => of::<3>(mine, others),
+        4 => of::<4>(mine, others),
+        5 => of::<5>(mine, others),
+        6 => of::<6>(mine, others),
+        7 => of::<7>(mine, others),
+        8 => of::<8>(mine, others),
+        9 => of::<9>(mine, others),
+        10 => of::<10>(mine, others),
+        11 => of::<11>(mine, others),
+        12 => of::<12>(mine, others),
+        13 => of::<13>(mine, others),
+        14 => of::<14>(mine, others),
+        15 => of::<15>(mine, others),
+        16 => of::<16>(mine, others),
+        _ => {
+            let rows = mine.chunks_exact(len.max(1));
+            let others = others.chunks_exact(len.max(1));
+            let mut mask = 0;
+            for (bit, (one, two)) in rows.zip(others).enumerate() {
+                mask |= u32::from(lanes_differ(one, two)) << bit;
+            }
+            mask
+        }
+    }
+}
+
+/// Which rows of `mine` differ from those of `others`: bit `n` is that of head `n`. The first begins
+/// at lane `start` of its snapshot.
+fn rows_that_differ(heads: &[EntityHead], start: usize, mine: &[i32], others: &[i32]) -> u32 {
+    let (mut mine, mut others, mut start) = (mine, others, start);
+    let mut mask = 0;
+    for (bit, head) in heads.iter().enumerate() {
+        let end = head.lanes_end as usize;
+        let (Some((one, rest)), Some((two, others_rest))) = (
+            mine.split_at_checked(end.wrapping_sub(start)),
+            others.split_at_checked(end.wrapping_sub(start)),
+        ) else {
+            break;
+        };
+        (mine, others, start) = (rest, others_rest, end);
+        mask |= u32::from(lanes_differ(one, two)) << bit;
+    }
+    mask
+}
+
+/// Whether rows of the same length differ. They are short: looking at them here costs less than a
+/// call.
+#[inline]
+pub(crate) fn lanes_differ(one: &[i32], two: &[i32]) -> bool {
+    let (one_fours, one_rest) = one.as_chunks::<4>();
+    let (two_fours, two_rest) = two.as_chunks::<4>();
+    let mut differ = 0;
+    for (one, two) in one_fours.iter().zip(two_fours) {
+        differ |= i32::from(one != two);
+    }
+    for (one, two) in one_rest.iter().zip(two_rest) {
+        differ |= one ^ two;
+    }
+    differ != 0
 }

@@ -28,6 +28,10 @@ pub mod kind {
     pub const SCHEMA_PART: u8 = 0xc3;
     /// The sender leaves.
     pub const BYE: u8 = 0xc4;
+    /// A member asks the next host to go on with it.
+    pub const RETURN: u8 = 0xc5;
+    /// The new host goes on with it.
+    pub const BACK: u8 = 0xc6;
     /// A chunk of a transfer.
     pub const BULK: u8 = 0xc8;
     /// Which chunks arrived.
@@ -80,6 +84,27 @@ impl TagKey {
             .map(|half| u64::try_from(half).unwrap_or(0));
         let key = mix(mix(low, high), nonce).to_le_bytes()[0] & 0x3f;
         Self { key, term }
+    }
+
+    /// The key of a link over a path that had another link before: no datagram of the first three
+    /// epochs has a tag that `salt` was chosen to avoid.
+    #[must_use]
+    pub const fn salted(self, salt: u8) -> Self {
+        Self {
+            key: self.key.wrapping_add(salt) & 0x3f,
+            term: self.term,
+        }
+    }
+
+    /// The salt with which datagrams of the first three epochs have none of the tags in `avoids`,
+    /// a mask; the least bad one, 0, if there is none.
+    #[must_use]
+    pub fn salt_clear_of(self, avoids: u64) -> u8 {
+        let is_clear = |salt: &u8| {
+            let key = self.salted(*salt);
+            (0..3).all(|epoch| avoids & (1 << key.tag(Seq::new(epoch << 8))) == 0)
+        };
+        (0..64).find(is_clear).unwrap_or(0)
     }
 
     /// The tag of the datagram with number `seq`.

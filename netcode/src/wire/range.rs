@@ -154,9 +154,10 @@ impl<'a> Encoder<'a> {
     #[inline]
     pub fn symbol<const N: usize>(&mut self, symbol: usize, table: &Symbols<N>) {
         let (low, share) = table.share(symbol);
-        self.range >>= SYMBOL_BITS;
-        self.add(u64::from(low) * self.range);
-        self.range *= u64::from(share);
+        let unit = self.range >> SYMBOL_BITS;
+        // Products of 49 and 15 bits.
+        self.add(u64::from(low).wrapping_mul(unit));
+        self.range = u64::from(share).wrapping_mul(unit);
         self.normalize();
     }
 
@@ -164,12 +165,13 @@ impl<'a> Encoder<'a> {
     #[inline]
     pub fn bit(&mut self, bit: bool, model: Bit) {
         let split = zeros_share(self.range, model);
-        if bit {
-            self.add(split);
-            self.range -= split;
+        // Without a branch on what nobody could predict.
+        self.add(if bit { split } else { 0 });
+        self.range = if bit {
+            self.range.wrapping_sub(split)
         } else {
-            self.range = split;
-        }
+            split
+        };
         self.normalize();
     }
 
@@ -184,7 +186,7 @@ impl<'a> Encoder<'a> {
             "{value} in {bits} bits"
         );
         self.range >>= bits;
-        self.add(u64::from(value) * self.range);
+        self.add(u64::from(value).wrapping_mul(self.range));
         self.normalize();
     }
 
@@ -377,8 +379,10 @@ impl<'a> Decoder<'a> {
         // Bytes that no encoder writes may lie beyond the last symbol.
         let place = (self.code / self.range).min((1 << SYMBOL_BITS) - 1);
         let (symbol, low, share) = table.find(place as u32);
-        self.code -= u64::from(low) * self.range;
-        self.range *= u64::from(share);
+        self.code = self
+            .code
+            .wrapping_sub(u64::from(low).wrapping_mul(self.range));
+        self.range = self.range.wrapping_mul(u64::from(share));
         self.normalize();
         symbol
     }
@@ -388,12 +392,12 @@ impl<'a> Decoder<'a> {
     pub fn bit(&mut self, model: Bit) -> bool {
         let split = zeros_share(self.range, model);
         let bit = self.code >= split;
-        if bit {
-            self.code -= split;
-            self.range -= split;
+        self.code = self.code.wrapping_sub(if bit { split } else { 0 });
+        self.range = if bit {
+            self.range.wrapping_sub(split)
         } else {
-            self.range = split;
-        }
+            split
+        };
         self.normalize();
         bit
     }
@@ -408,7 +412,7 @@ impl<'a> Decoder<'a> {
         self.range >>= bits;
         // Bytes that no encoder writes may lie beyond the last value.
         let value = (self.code / self.range).min((1 << bits) - 1);
-        self.code -= value * self.range;
+        self.code = self.code.wrapping_sub(value.wrapping_mul(self.range));
         self.normalize();
         #[expect(clippy::cast_possible_truncation, reason = "has at most 16 bits")]
         {
@@ -451,18 +455,25 @@ impl<'a> Decoder<'a> {
     }
 
     /// The next four bytes, zeros beyond the end.
+    #[inline]
     fn unit(&mut self) -> u32 {
         let rest = self.bytes.get(self.position..).unwrap_or_default();
         self.position = self.position.saturating_add(4);
-        if let Some(unit) = rest.first_chunk::<4>() {
-            return u32::from_be_bytes(*unit);
+        match rest.first_chunk::<4>() {
+            Some(unit) => u32::from_be_bytes(*unit),
+            None => last_unit(rest),
         }
-        let mut unit = [0; 4];
-        for (to, from) in unit.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        u32::from_be_bytes(unit)
     }
+}
+
+/// Fewer than four bytes, and zeros.
+#[cold]
+fn last_unit(rest: &[u8]) -> u32 {
+    let mut unit = [0; 4];
+    for (to, from) in unit.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    u32::from_be_bytes(unit)
 }
 
 /// The largest value that [`Encoder::number`] codes with `lengths`.
@@ -482,7 +493,7 @@ pub const fn number_max(lengths: &[Bit]) -> u32 {
 /// least 2^32.
 #[inline]
 fn zeros_share(range: u64, model: Bit) -> u64 {
-    (range >> 16) * (65536 - u64::from(model.ones))
+    (range >> 16).wrapping_mul(65536_u64.wrapping_sub(u64::from(model.ones)))
 }
 
 #[cfg(test)]

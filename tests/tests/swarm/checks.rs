@@ -32,6 +32,18 @@ impl Run {
                 Event::Inspected(it) => panic!("nobody looks at {it:?}"),
                 Event::ClaimRefused { slot, .. } => panic!("{slot:?} claimed something"),
                 Event::Healed { tick } => panic!("node {index} healed at {tick}"),
+                Event::HostSuspected { .. }
+                | Event::HostHeardAgain { .. }
+                | Event::Electing { .. }
+                | Event::Frozen
+                | Event::Thawed
+                | Event::HandoverAborted { .. }
+                | Event::DataLossPossible { .. }
+                | Event::Forked { .. }
+                | Event::HostChanged { .. }
+                | Event::TicksLost { .. } => {
+                    panic!("hosting does not move here")
+                }
                 Event::Message {
                     from,
                     channel: Channel::Reliable,

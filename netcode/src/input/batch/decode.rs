@@ -14,6 +14,8 @@ use crate::wire::range::Decoder;
 #[derive(Clone, Debug)]
 pub struct BatchDecoder {
     pub(super) models: Models,
+    /// Per slot: the newest tick that a batch brought or repeated.
+    told: Vec<Tick>,
     /// Inputs that were read but not applied yet: a byte for presence, and the value.
     fresh: Vec<u8>,
 }
@@ -24,6 +26,7 @@ impl BatchDecoder {
     pub fn new(slots: u8, input_bytes: u8) -> Self {
         Self {
             models: Models::new(slots, input_bytes),
+            told: vec![Tick::ZERO; usize::from(slots)],
             fresh: Vec::new(),
         }
     }
@@ -34,6 +37,16 @@ impl BatchDecoder {
     /// If the session has no such slot.
     pub fn start(&mut self, slot: Slot, tick: Tick) {
         self.models.slots[slot.index()].start(tick);
+        self.told[slot.index()] = tick;
+    }
+
+    /// The newest tick of `slot` that a batch of the sender had, or the slot's start.
+    ///
+    /// # Panics
+    /// If the session has no such slot.
+    #[must_use]
+    pub fn told(&self, slot: Slot) -> Tick {
+        self.told[slot.index()]
     }
 
     /// The highest base of `slot` that a batch had.
@@ -228,6 +241,8 @@ impl BatchDecoder {
         let mut fresh = self.fresh.chunks_exact(1 + history.input_bytes());
         for slot in slots_of(plan.slots) {
             let newest = runs.newest[slot.index()];
+            let told = &mut self.told[slot.index()];
+            *told = newest.max(*told);
             while history.newest(slot) < newest {
                 let tick = history.newest(slot).next();
                 if staying & slot.bit() != 0 {

@@ -334,7 +334,9 @@ impl Client {
             | Control::Behind(_)
             | Control::Peer { .. }
             | Control::Invite { .. }
-            | Control::Invitation { .. } => Ok(Some(control)),
+            | Control::Invitation { .. }
+            | Control::Settings(_)
+            | Control::Stand(_) => Ok(Some(control)),
         }
     }
 

@@ -29,7 +29,7 @@ const CAUGHT_UP_TICKS: u32 = 4;
 
 /// Ticks that may run before the host has confirmed this node's own inputs for them, where all
 /// wait for all.
-const UNCONFIRMED_TICKS_MAX: u32 = 255;
+pub(super) const UNCONFIRMED_TICKS_MAX: u32 = 255;
 
 impl Client {
     /// Asks to join, or to come back.
@@ -46,12 +46,16 @@ impl Client {
 
     /// Takes a nonce that it never had.
     pub(super) fn renew_nonce(&mut self, now: Time) {
+        self.hello.nonce = self.fresh_nonce(now);
+    }
+
+    pub(super) fn fresh_nonce(&mut self, now: Time) -> u64 {
         self.attempts += 1;
         let mut seed = b"hello".to_vec();
         seed.extend_from_slice(&self.attempts.to_le_bytes());
         seed.extend_from_slice(&now.micros().to_le_bytes());
         seed.extend_from_slice(self.config.name.as_bytes());
-        self.hello.nonce = keyed(self.config.secret, &seed).max(1);
+        keyed(self.config.secret, &seed).max(1)
     }
 
     /// Takes the session up again over `path`.
@@ -59,7 +63,7 @@ impl Client {
         self.path = path;
         self.outgoing.clear();
         // What ran beyond the final inputs may have to run again: from a state that is still kept.
-        let last = self.final_tick(core).min(core.timeline.simulated());
+        let last = core.final_tick().min(core.timeline.simulated());
         let ahead = core.timeline.simulated().since(core.timeline.settled());
         let has_state = !self.needs_state && self.state.is_none();
         let goes_on = has_state && (ahead == 0 || ahead < core.info.images);
@@ -85,9 +89,52 @@ impl Client {
     ) -> Result<(), DropReason> {
         let welcome: Welcome = handshake::read(body).map_err(|_error| DropReason::Malformed)?;
         let is_asking = matches!(self.phase, Phase::Asking { .. });
-        if !is_asking || welcome.nonce != self.hello.nonce {
+        if !is_asking || welcome.nonce != self.hello.nonce || self.has_renounced() {
             return Err(DropReason::Unexpected);
         }
+        let info = self.check_welcome(&welcome)?;
+        let from = Tick::new(welcome.from);
+        let resumed = welcome.resumed
+            && self.hello.resume != 0
+            && core.info.session == info.session
+            // What it asked for: other ticks may be known no more.
+            && welcome.from == self.hello.confirmed
+            && from > Tick::ZERO
+            && (core.info.slots, core.info.images) == (info.slots, info.images)
+            && core.slots().all(|slot| core.known.oldest(slot) <= from)
+            && from <= core.final_tick();
+        if welcome.resumed && !resumed {
+            return Err(DropReason::Malformed);
+        }
+        self.open_link(now, &welcome, &info, from, 0);
+        if resumed {
+            for slot in core.slots() {
+                if core.known.newest(slot) > from {
+                    core.known.rewind(slot, from);
+                }
+            }
+            // What it sent over another link, or in another slot, is not what the host refers to.
+            if let Some(slot) = info.slot {
+                core.submitted.start(slot, Tick::ZERO);
+            }
+            if info.term > core.info.term {
+                core.forget_lineage(info.term);
+            }
+            core.info = info.clone();
+            core.awaited = None;
+            self.running = self.start_at_us.is_some();
+        } else {
+            self.begin_anew(core, now, &info, &welcome);
+        }
+        self.frames_upto = from;
+        self.checked_own = from;
+        let resume = ResumeToken(welcome.resume);
+        core.report(Event::Welcomed { info, resume });
+        Ok(())
+    }
+
+    /// The session that a welcome lets this node into, if it can be.
+    pub(super) fn check_welcome(&self, welcome: &Welcome) -> Result<SessionInfo, DropReason> {
         let slot = match (welcome.slot, self.config.role) {
             (u8::MAX, Role::Spectator) => None,
             (slot, Role::Player) if slot < welcome.slots => Some(Slot(slot)),
@@ -113,8 +160,7 @@ impl Client {
         if !is_known_pace || follows && (welcome.resumed || welcome.gate != 0) {
             return Err(DropReason::Malformed);
         }
-        let from = Tick::new(welcome.from);
-        let info = SessionInfo {
+        Ok(SessionInfo {
             session: SessionId(welcome.session),
             term: Term(welcome.term),
             member: MemberId(welcome.member),
@@ -135,30 +181,30 @@ impl Client {
                 (true, _) => 0,
             },
             desync_interval: if follows { 0 } else { welcome.desync_interval },
-        };
-        let resumed = welcome.resumed
-            && self.hello.resume != 0
-            && core.info.session == info.session
-            // What it asked for: other ticks may be known no more.
-            && welcome.from == self.hello.confirmed
-            && from > Tick::ZERO
-            && (core.info.slots, core.info.images) == (info.slots, info.images)
-            && core.slots().all(|slot| core.known.oldest(slot) <= from)
-            && from <= self.final_tick(core);
-        if welcome.resumed && !resumed {
-            return Err(DropReason::Malformed);
-        }
-        let key = TagKey::new(info.session, info.term, welcome.nonce);
+        })
+    }
+
+    /// Everything that belongs to the link to a host begins with its welcome.
+    pub(super) fn open_link(
+        &mut self,
+        now: Time,
+        welcome: &Welcome,
+        info: &SessionInfo,
+        from: Tick,
+        salt: u8,
+    ) {
+        let follows = self.config.game.mode == Mode::StateSync;
+        let key = TagKey::new(info.session, info.term, welcome.nonce).salted(salt);
         let statistics = self.peer.statistics;
         self.peer = Peer::new(self.path, info.member, key, info.tick_rate, now);
         self.peer.statistics = statistics;
-        self.peer.slot = slot;
+        self.peer.slot = info.slot;
         let all = (0..info.slots)
             .map(Slot)
             .fold(0, |mask, slot| mask | slot.bit());
         self.peer.tells_missing = follows;
         let incoming = if follows { 0 } else { all };
-        self.exchange = Exchange::new(info.slots, input_bytes, 0, incoming, from);
+        self.exchange = Exchange::new(info.slots, info.input_bytes, 0, incoming, from);
         self.resume = Some(ResumeToken(welcome.resume));
         self.waits = welcome.gate != 0;
         self.heal = welcome.heal;
@@ -167,48 +213,49 @@ impl Client {
         self.said_ready = false;
         self.receiver = None;
         self.phase = Phase::Inside;
-        if resumed {
-            for slot in core.slots() {
-                if core.known.newest(slot) > from {
-                    core.known.rewind(slot, from);
-                }
-            }
-            // What it sent over another link, or in another slot, is not what the host refers to.
-            if let Some(slot) = slot {
-                core.submitted.start(slot, Tick::ZERO);
-            }
-            core.info = info.clone();
-            core.awaited = None;
-            self.running = self.start_at_us.is_some();
-        } else if follows {
-            self.begin_to_follow(core, now, &info, welcome.snapshot_ticks, from);
+    }
+
+    /// Begins with the state at the tick that the welcome names.
+    pub(super) fn begin_anew(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        info: &SessionInfo,
+        welcome: &Welcome,
+    ) {
+        let from = Tick::new(welcome.from);
+        if self.config.game.mode == Mode::StateSync {
+            self.begin_to_follow(core, now, info, welcome.snapshot_ticks, from);
+            return;
+        }
+        let prediction = self
+            .config
+            .prediction_ticks
+            .min(info.images.saturating_sub(1));
+        let is_known = core.info.session == info.session;
+        let reported = if is_known {
+            core.reported()
         } else {
-            let prediction = self
-                .config
-                .prediction_ticks
-                .min(info.images.saturating_sub(1));
-            *core = Core::new(info.clone(), prediction, now);
-            if self.waits {
-                core.timeline.keep_guesses(UNCONFIRMED_TICKS_MAX);
-            }
-            core.begin_after(from);
-            core.jump(from);
-            self.running = false;
-            self.start_at_us = None;
-            self.delay = DelayControl::new(lead_limits(&self.config));
-            self.needs_state = from > Tick::ZERO;
-            if !self.needs_state {
-                core.todo.push_back(Todo::Begin);
-                if core.info.images > 0 {
-                    core.todo.push_back(Todo::Capture(Tick::ZERO));
-                }
+            Tick::ZERO
+        };
+        *core = Core::new(info.clone(), prediction, now);
+        if self.waits {
+            core.timeline.keep_guesses(UNCONFIRMED_TICKS_MAX);
+        }
+        core.begin_after(from);
+        core.jump(from);
+        // A recorder gets each tick once.
+        core.skip_reports(reported);
+        self.running = false;
+        self.start_at_us = None;
+        self.delay = DelayControl::new(lead_limits(&self.config));
+        self.needs_state = from > Tick::ZERO;
+        if !self.needs_state {
+            core.todo.push_back(Todo::Begin);
+            if core.info.images > 0 {
+                core.todo.push_back(Todo::Capture(Tick::ZERO));
             }
         }
-        self.frames_upto = from;
-        self.checked_own = from;
-        let resume = ResumeToken(welcome.resume);
-        core.report(Event::Welcomed { info, resume });
-        Ok(())
     }
 
     /// Begins, or begins again, to take the host's states.

@@ -1,6 +1,6 @@
 //! When ticks run, and how the clock follows the host.
 
-use super::{Client, Phase};
+use super::{Client, Phase, switch::UNSAFE_TICKS_MAX};
 use crate::limits::{CATCH_UP_US_MAX, INPUT_HISTORY_TICKS_MAX};
 use crate::node::api::Event;
 use crate::node::core::{Core, Todo};
@@ -193,7 +193,7 @@ impl Client {
                 return;
             }
             let confirmed = self.confirmed(core);
-            let last = self.final_tick(core);
+            let last = core.final_tick();
             core.settle(last, own);
             // Behind the clock after a join: the ticks in between run first.
             while core.timeline.simulated() < core.clock.tick()
@@ -229,7 +229,7 @@ impl Client {
             self.due = true;
             budget = budget.saturating_sub(1);
         }
-        let last = self.final_tick(core);
+        let last = core.final_tick();
         core.settle(last, own);
     }
 
@@ -243,6 +243,17 @@ impl Client {
         if core.submitted.newest(slot) >= tick || tick < from || is_settled {
             return false;
         }
+        // Where another host may take over, it must be able to take in what is sampled meanwhile.
+        let limit = core.final_tick().plus(UNSAFE_TICKS_MAX);
+        if self.settings.is_some() && !self.waits && tick > limit {
+            return false;
+        }
+        let next = core.submitted.newest(slot).next().max(from);
+        let tick = if next <= self.samples_all_upto {
+            next.min(tick)
+        } else {
+            tick
+        };
         core.awaited = Some(tick);
         core.todo.push_back(Todo::Sample(tick));
         true
@@ -282,6 +293,10 @@ impl Client {
     /// Notes when frames became known, and how early.
     pub(super) fn note_arrivals(&mut self, core: &mut Core, now: Time) {
         let known = self.confirmed_by_others(core);
+        if known > self.frames_upto && !self.is_on_time(core, now, known) {
+            self.frames_upto = known;
+            return;
+        }
         let first = self
             .frames_upto
             .number()

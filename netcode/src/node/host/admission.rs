@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::{Host, first_transfer};
-use crate::hash::keyed;
-use crate::id::{MemberId, Path, Slot};
+use crate::id::{MemberId, Path, Slot, Term};
 use crate::limits::{ANSWERS_MAX, INPUT_HISTORY_TICKS_MAX, MEMBERS_MAX};
 use crate::lockstep::Exchange;
 use crate::node::api::Event;
@@ -14,7 +13,9 @@ use crate::node::guest::Guest;
 use crate::node::seat::{Holder, Seat};
 use crate::session::config::Role;
 use crate::session::control::{Control, Purpose};
-use crate::session::handshake::{self, ByeReason, Hello, Refusal, Refuse, SchemaPart, Welcome};
+use crate::session::handshake::{
+    self, Back, ByeReason, Hello, Refusal, Refuse, SchemaPart, TermStart, Welcome,
+};
 use crate::session::peer::Peer;
 use crate::session::roster::{Member, MemberRecord};
 use crate::session::statistics::DropReason;
@@ -37,6 +38,23 @@ const NONCES_MAX: usize = 512;
 /// Microseconds between two exports of the state for members that join.
 const EXPORT_US: u64 = 100_000;
 
+/// What a member is let in as.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) member: MemberId,
+    pub(super) slot: Option<Slot>,
+    /// The tick after which it gets input frames.
+    pub(super) from: Tick,
+    /// Whether it has the state at that tick.
+    pub(super) resumed: bool,
+    /// The tick after which it goes on to send inputs; without one it begins once it is ready.
+    pub(super) inputs_after: Option<Tick>,
+    /// Where it followed another host before: how the terms since began.
+    pub(super) terms: Option<Vec<TermStart>>,
+    /// Tags that its datagrams must not have: see [`TagKey::salt_clear_of`].
+    pub(super) avoids: u64,
+}
+
 impl Host {
     pub(super) fn handle_hello(
         &mut self,
@@ -46,6 +64,10 @@ impl Host {
         body: &[u8],
     ) -> Result<(), DropReason> {
         let hello: Hello = handshake::read(body).map_err(|_error| DropReason::Malformed)?;
+        // It asks again; by then this host orders again, or another one does.
+        if self.is_frozen() || self.hands_over_at().is_some() {
+            return Err(DropReason::RateLimited);
+        }
         if let Some(guest) = self.guests.get(&path)
             && guest.nonce == hello.nonce
         {
@@ -142,7 +164,7 @@ impl Host {
             // The path goes on, with the new attempt.
             self.closing.retain(|closing| *closing != path);
         }
-        let resumes = self.seat_to_resume(hello);
+        let resumes = self.seat_to_resume(core, hello);
         let slot = if hello.spectator {
             None
         } else {
@@ -198,11 +220,14 @@ impl Host {
         Ok(())
     }
 
-    pub(super) fn seat_to_resume(&self, hello: &Hello) -> Option<Slot> {
+    pub(super) fn seat_to_resume(&self, core: &Core, hello: &Hello) -> Option<Slot> {
+        if hello.resume == 0 {
+            return None;
+        }
         let is_its = |seat: &Seat| {
-            seat.holder
-                .as_ref()
-                .is_some_and(|h| h.resume == hello.resume && h.resume != 0)
+            seat.holder.as_ref().is_some_and(|holder| {
+                holder.resume == hello.resume || self.term_of(core, hello, holder.member).is_some()
+            })
         };
         let index = self.seats.iter().position(is_its)?;
         u8::try_from(index).ok().map(Slot)
@@ -224,11 +249,6 @@ impl Host {
         member: MemberId,
         slot: Option<Slot>,
     ) {
-        // The same for as long as the member is one: a welcome that is lost takes nothing away.
-        let mut proof = b"resume".to_vec();
-        proof.extend_from_slice(&member.0.to_le_bytes());
-        proof.extend_from_slice(&core.info.session.0.to_le_bytes());
-        let resume = keyed(self.config.secret, &proof).max(1);
         let confirmed = Tick::new(hello.confirmed);
         let settled = core.timeline.settled();
         let holds_frames = confirmed <= settled
@@ -236,13 +256,63 @@ impl Host {
                 .slots()
                 .all(|slot| core.known.oldest(slot) <= confirmed)
             && settled.since(confirmed) < INPUT_HISTORY_TICKS_MAX / 2;
-        let tells_state = self.audience.is_some();
-        let resumed = !tells_state
-            && hello.resume != 0
+        let resumed = self.audience.is_none()
             && slot.is_some()
             && hello.confirmed > 0
-            && holds_frames;
-        let from = if resumed { confirmed } else { settled };
+            && holds_frames
+            && hello.resume != 0
+            && self.is_standing(core, hello, member);
+        let entry = Entry {
+            member,
+            slot,
+            from: if resumed { confirmed } else { settled },
+            resumed,
+            inputs_after: None,
+            terms: None,
+            avoids: 0,
+        };
+        self.let_in(core, now, path, hello, protocol, entry);
+    }
+
+    /// Whether all that `member` holds has happened: terms since the one of its proof may have
+    /// begun before the end of what it holds.
+    fn is_standing(&self, core: &Core, hello: &Hello, member: MemberId) -> bool {
+        if core.info.term == Term(1) {
+            return true;
+        }
+        let term = self.term_of(core, hello, member);
+        let standing = term.and_then(|term| core.standing(term));
+        standing.is_some_and(|standing| hello.confirmed <= standing.number())
+    }
+
+    /// The term in which this node gave `member` the proof that it shows.
+    fn term_of(&self, core: &Core, hello: &Hello, member: MemberId) -> Option<Term> {
+        let is_its = |&term: &Term| self.token(core, member, term) == hello.resume;
+        core.hosted_terms(core.info.member.0).find(is_its)
+    }
+
+    /// Lets a member in as `entry` says.
+    pub(super) fn let_in(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        path: Path,
+        hello: &Hello,
+        protocol: u16,
+        entry: Entry,
+    ) {
+        let Entry {
+            member,
+            slot,
+            from,
+            resumed,
+            inputs_after,
+            terms,
+            avoids,
+        } = entry;
+        // The same for as long as the member is one: a welcome that is lost takes nothing away.
+        let resume = self.token(core, member, core.info.term);
+        let tells_state = self.audience.is_some();
         let role = if slot.is_some() {
             Role::Player
         } else {
@@ -273,15 +343,28 @@ impl Host {
                 .as_ref()
                 .map_or(0, |audience| audience.config.snapshot_ticks),
         };
+        let key = TagKey::new(core.info.session, core.info.term, hello.nonce);
+        let salt = key.salt_clear_of(avoids);
+        let key = key.salted(salt);
         let mut welcome = Vec::new();
-        handshake::write(kind::WELCOME, &body, &mut welcome);
+        match terms {
+            None => handshake::write(kind::WELCOME, &body, &mut welcome),
+            Some(terms) => {
+                let back = Back {
+                    welcome: body,
+                    terms,
+                    inputs_after: inputs_after.map(Tick::number),
+                    salt,
+                };
+                handshake::write(kind::BACK, &back, &mut welcome);
+            }
+        }
         if self.nonces.len() >= NONCES_MAX {
             self.nonces.pop_front();
         }
         self.nonces.push_back(hello.nonce);
         self.outgoing.push_back((path, welcome.clone()));
 
-        let key = TagKey::new(core.info.session, core.info.term, hello.nonce);
         let mut peer = Peer::new(path, member, key, core.rate, now);
         peer.slot = slot;
         peer.hears_missing = tells_state;
@@ -317,28 +400,40 @@ impl Host {
         if let Some(audience) = &mut self.audience {
             audience.begin(&mut guest);
         }
-        for other in core.roster.members() {
-            guest.tell(&Control::Member(MemberRecord::from(other)));
-        }
+        self.tell_members(core, &mut guest);
         if let Some(at) = self.start_at {
             guest.tell(&Control::Start(at.micros()));
         }
         if let Some(last) = core.last_tick {
             guest.tell(&Control::LastTick(last.number()));
         }
+        if let (Some(slot), Some(after)) = (slot, inputs_after) {
+            guest.exchange.expect(slot, after);
+        }
         self.guests.insert(path, guest);
         if let Some(slot) = slot {
             // What came over another link, or from the slot's last member, is nothing that this one
             // sent: it may know it as something else, or not at all.
-            core.submitted.start(slot, Tick::ZERO);
+            core.submitted
+                .start(slot, inputs_after.unwrap_or(Tick::ZERO));
             let held = self.seats[slot.index()].holder.take();
+            let held = held.and_then(|held| held.from);
+            let newest = core.known.newest(slot);
+            let (from, inputs_from) = match inputs_after {
+                Some(after) if held.is_none() || !self.is_paced() && after > newest => {
+                    let first = after.max(newest).next();
+                    (Some(first), first)
+                }
+                Some(after) => (held, after.max(newest).next()),
+                // Where all wait for all, a member that was away is absent until it is back.
+                None => (held.filter(|_| self.is_paced()), Tick::MAX),
+            };
             self.seats[slot.index()].holder = Some(Holder {
                 member,
                 resume,
                 path: Some(path),
-                // Where all wait for all, a member that was away is absent until it is back.
-                from: held.and_then(|held| held.from).filter(|_| self.is_paced()),
-                inputs_from: Tick::MAX,
+                from,
+                inputs_from,
                 lost_at: None,
                 replaced: 0,
             });

@@ -166,7 +166,9 @@ impl Host {
             | Control::Denied { .. }
             | Control::Peer { .. }
             | Control::Invite { .. }
-            | Control::Invitation { .. } => Ok(Some(control)),
+            | Control::Invitation { .. }
+            | Control::Settings(_)
+            | Control::Stand(_) => Ok(Some(control)),
         }
     }
 }

@@ -134,7 +134,12 @@ impl Host {
                     }
                 }
             }
-            core.step(tick, self.own_slot);
+            if core.timeline.simulated() < tick {
+                core.step(tick, self.own_slot);
+            } else {
+                // It ran on guesses, before this node hosted.
+                core.settle(tick, self.own_slot);
+            }
             self.publish_if_due(core, tick);
             self.stream_if_due(core, tick);
             self.tick_done(core, now);
@@ -183,7 +188,7 @@ impl Host {
             core.step(confirmed, own);
             self.tick_done(core, now);
         }
-        if self.started {
+        if self.started && !self.is_frozen() {
             let confirmed = self.confirmed(core);
             core.settle(confirmed, own);
         }
@@ -194,6 +199,7 @@ impl Host {
             && core.awaited.is_none()
             && core.is_within(core.clock.tick().next())
             && core.clock.is_due(now)
+            && self.may_order(core, now)
     }
 
     /// Asks for the host's own inputs up to `tick`; true if it must wait for the answer.
@@ -211,6 +217,7 @@ impl Host {
 
     pub(super) fn tick_done(&mut self, core: &mut Core, now: Time) {
         core.clock.advance();
+        self.pace_recovery(core, now);
         core.transmitted_at = now;
         for guest in self.guests.values_mut() {
             guest.due = true;
@@ -233,12 +240,13 @@ impl Host {
 
     /// Slots without a player are absent for some ticks to come, so that nobody waits to hear it.
     pub(super) fn settle_absences(&self, core: &mut Core, tick: Tick) {
+        let end = self.hands_over_at().unwrap_or(Tick::MAX);
         for slot in core.slots() {
             let from = match &self.seats[slot.index()].holder {
                 None => Tick::MAX,
                 Some(holder) => holder.from.unwrap_or(Tick::MAX),
             };
-            let upto = tick.plus(ABSENCE_TICKS).min(from.previous());
+            let upto = tick.plus(ABSENCE_TICKS).min(from.previous()).min(end);
             while core.known.newest(slot) < upto {
                 let next = core.known.newest(slot).next();
                 core.known.push(slot, next, None);
@@ -253,7 +261,8 @@ impl Host {
         };
         let Some(from) = holder.from else { return };
         let mut tick = core.known.newest(slot).next();
-        while tick <= core.submitted.newest(slot) && tick >= from {
+        let end = self.hands_over_at().unwrap_or(Tick::MAX);
+        while tick <= core.submitted.newest(slot).min(end) && tick >= from {
             core.known
                 .push(slot, tick, core.submitted.get(slot, tick).bytes());
             tick = tick.next();

@@ -7,12 +7,18 @@ const TOTAL: u16 = 1 << SYMBOL_BITS;
 /// Places per entry of the index: a decoder starts to look there.
 const STRIDE_BITS: u32 = 9;
 const STRIDES: usize = 1 << (SYMBOL_BITS - STRIDE_BITS);
+/// Symbols that a decoder looks at together: one vector of them.
+const LOT: usize = 8;
+/// Room for the symbols of a table, for its end, and for a lot that begins at its last symbol.
+const ROOM: usize = 88;
+/// Symbols of a table at most.
+const SYMBOLS_MAX: usize = ROOM - LOT - 1;
 
-/// The chances of `N` symbols, at most 256.
+/// The chances of `N` symbols, at most 79.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbols<const N: usize> {
-    /// `lows[n]` is the sum of the shares before symbol `n`.
-    lows: [u16; N],
+    /// `lows[n]` is the sum of the shares before symbol `n`; the total from `N` on.
+    lows: [u16; ROOM],
     /// The symbol at each start of a stride.
     index: [u8; STRIDES],
 }
@@ -22,9 +28,9 @@ impl<const N: usize> Symbols<N> {
     /// 2^[`SYMBOL_BITS`].
     #[must_use]
     pub fn new(shares: &[u16; N]) -> Option<Self> {
-        const { assert!(N > 0 && N <= 256, "a symbol is a byte") };
+        const { assert!(N > 0 && N <= SYMBOLS_MAX, "tables have room for so many") };
         let mut table = Self {
-            lows: [0; N],
+            lows: [TOTAL; ROOM],
             index: [0; STRIDES],
         };
         let mut sum = 0_u16;
@@ -45,26 +51,33 @@ impl<const N: usize> Symbols<N> {
     /// What lies before a symbol, and its share.
     #[inline]
     pub(super) fn share(&self, symbol: usize) -> (u32, u32) {
-        let low = self.lows[symbol];
-        let end = self.lows.get(symbol + 1).copied().unwrap_or(TOTAL);
-        (u32::from(low), u32::from(end - low))
+        assert!(symbol < N, "the table has such a symbol");
+        let low = u32::from(self.lows[symbol]);
+        (low, u32::from(self.lows[symbol + 1]).wrapping_sub(low))
     }
 
     /// The symbol at a place below 2^[`SYMBOL_BITS`], what lies before it, and its share.
     #[inline]
     pub(super) fn find(&self, place: u32) -> (usize, u32, u32) {
         let stride = (place >> STRIDE_BITS) as usize % STRIDES;
+        #[expect(clippy::cast_possible_truncation, reason = "below 2^15")]
+        let place = place as u16;
         let mut symbol = usize::from(self.index[stride]);
-        let mut low = u32::from(self.lows[symbol]);
-        loop {
-            let end = self.lows.get(symbol + 1).copied().unwrap_or(TOTAL);
-            let end = u32::from(end);
-            if place < end {
-                return (symbol, low, end - low);
+        // Without a branch per symbol, which nobody could predict. One lot does most of the time.
+        while let Some(lot) = self
+            .lows
+            .get(symbol + 1..)
+            .and_then(|lows| lows.first_chunk::<LOT>())
+        {
+            let before: u16 = lot.iter().map(|&low| u16::from(low <= place)).sum();
+            symbol += usize::from(before);
+            if usize::from(before) < LOT {
+                break;
             }
-            low = end;
-            symbol += 1;
         }
+        let symbol = symbol.min(N - 1);
+        let (low, share) = self.share(symbol);
+        (symbol, low, share)
     }
 }
 

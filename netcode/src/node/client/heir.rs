@@ -1,0 +1,200 @@
+//! Becoming the host, and being a client again after that.
+
+use std::collections::BTreeMap;
+
+use super::join::UNCONFIRMED_TICKS_MAX;
+use super::{Client, Phase, lead_limits};
+use crate::id::{MemberId, Path, Slot};
+use crate::limits::PREDICTION_TICKS_MAX;
+use crate::lockstep::DelayControl;
+use crate::node::core::Core;
+use crate::node::host::Host;
+use crate::node::takeover::{StepDown, TakeOverError};
+use crate::session::config::{
+    DesyncPolicy, Gate, HostConfig, InputDelay, JoinConfig, LatePolicy, MigrationConfig,
+    ResumeToken, Role, Start, StateSyncConfig,
+};
+use crate::session::control::Settings;
+use crate::tick::Tick;
+use crate::time::Time;
+
+/// What a client leaves to the host that it becomes.
+#[derive(Debug)]
+pub(in crate::node) struct Heir {
+    pub(in crate::node) config: HostConfig,
+    /// With what it would join again.
+    pub(in crate::node) joined: JoinConfig,
+    pub(in crate::node) slot: Option<Slot>,
+    pub(in crate::node) is_active: bool,
+    pub(in crate::node) delay: DelayControl,
+    pub(in crate::node) next_member: u16,
+    pub(in crate::node) catch_up_ticks: u32,
+    /// Microseconds by which its ticks ran before the inputs of the others were there.
+    pub(in crate::node) ahead_us: u64,
+    /// What others ask of it, by path.
+    pub(in crate::node) returns: BTreeMap<Path, Vec<u8>>,
+}
+
+/// What a host leaves to the client that it becomes.
+#[derive(Debug)]
+pub(in crate::node) struct Retired {
+    pub(in crate::node) config: HostConfig,
+    pub(in crate::node) joined: Option<JoinConfig>,
+    pub(in crate::node) slot: Option<Slot>,
+    pub(in crate::node) active_from: Option<Tick>,
+    pub(in crate::node) delay: DelayControl,
+    pub(in crate::node) next_member: u16,
+    pub(in crate::node) is_running: bool,
+}
+
+impl Client {
+    /// Whether this node could host, or why not.
+    pub(in crate::node) fn may_host(&self, core: &Core) -> Result<(), TakeOverError> {
+        if self.settings.is_none() || self.follower.is_some() || self.phase == Phase::Over {
+            return Err(TakeOverError::NotAllowed);
+        }
+        // What ran on guesses must be there to run again.
+        let ahead = core.timeline.simulated().since(core.timeline.settled());
+        let is_there = ahead == 0 || ahead < core.info.images;
+        let runs = self.running || core.final_tick() == Tick::ZERO;
+        if self.needs_state || self.state.is_some() || !is_there || !runs {
+            return Err(TakeOverError::NoState);
+        }
+        Ok(())
+    }
+
+    /// What the host needs that this client becomes.
+    pub(in crate::node) fn bequeath(&mut self, core: &Core) -> Heir {
+        let next_member = self.next_member();
+        let settings = self.settings.unwrap_or(Settings {
+            host: self.host.0,
+            late_policy: 0,
+            limit_us: 2_000_000,
+            resume_us: self.config.resume_us,
+            silence_us: self.config.silence_us,
+            spectator_delay_ticks: 0,
+            spectators: 0,
+            heal_host: false,
+            players: 0,
+            next_member,
+        });
+        let ahead = u64::from(self.ahead(core.timeline.prediction()));
+        Heir {
+            config: self.host_config(core, settings),
+            joined: self.config.clone(),
+            slot: self.peer.slot,
+            is_active: self.active_from.is_some(),
+            delay: self.delay.clone(),
+            next_member,
+            catch_up_ticks: self.config.catch_up_ticks.max(1),
+            ahead_us: ahead * core.rate.tick_us(),
+            returns: core::mem::take(&mut self.returns),
+        }
+    }
+
+    fn host_config(&self, core: &Core, settings: Settings) -> HostConfig {
+        HostConfig {
+            game: self.config.game.clone(),
+            name: self.config.name.clone(),
+            plays: self.peer.slot.is_some(),
+            slots: core.info.slots,
+            seed: core.info.seed,
+            gate: if self.waits {
+                Gate::Wait {
+                    limit_us: settings.limit_us,
+                }
+            } else {
+                Gate::Paced
+            },
+            late_policy: if settings.late_policy == 0 {
+                LatePolicy::Repeat
+            } else {
+                LatePolicy::Neutral
+            },
+            input_delay: self.config.input_delay,
+            prediction_ticks: core.timeline.prediction(),
+            start: match settings.players {
+                0 => Start::Manual,
+                players => Start::Players(players),
+            },
+            last_tick: core.last_tick,
+            desync: DesyncPolicy {
+                interval_ticks: core.info.desync_interval,
+                images: core.info.images,
+                heal: self.heal,
+                heal_host: settings.heal_host,
+            },
+            state_sync: StateSyncConfig::default(),
+            resume_us: settings.resume_us,
+            silence_us: settings.silence_us,
+            spectator_delay_ticks: settings.spectator_delay_ticks,
+            spectators: settings.spectators,
+            migration: MigrationConfig::ELECTED,
+            hosting: self.config.hosting.clone(),
+            secret: self.config.secret,
+        }
+    }
+
+    /// The client that a host becomes. It asks the new host as soon as it is told to.
+    pub(in crate::node) fn after_hosting(
+        host: &mut Host,
+        core: &mut Core,
+        now: Time,
+        step_down: &StepDown,
+    ) -> Self {
+        let retired = host.retire();
+        let settings = host.settings(core);
+        let config = retired.joined.unwrap_or_else(|| {
+            let prediction_ticks = match retired.config.gate {
+                Gate::Wait { .. } => retired.config.prediction_ticks,
+                Gate::Paced => 0,
+            };
+            JoinConfig {
+                role: if retired.slot.is_some() {
+                    Role::Player
+                } else {
+                    Role::Spectator
+                },
+                input_delay: retired.config.input_delay,
+                prediction_ticks: prediction_ticks.min(PREDICTION_TICKS_MAX),
+                resume_us: retired.config.resume_us.max(retired.config.silence_us),
+                silence_us: retired.config.silence_us,
+                hosting: retired.config.hosting,
+                secret: retired.config.secret,
+                ..JoinConfig::new(retired.config.game.clone(), &retired.config.name)
+            }
+        });
+        for (path, guest) in &host.guests {
+            core.note_strays(now, *path, guest.peer.stray_tags());
+        }
+        let (mut client, _placeholder) = Self::new(config, step_down.warm.path, now);
+        client.phase = Phase::Inside;
+        client.peer.slot = retired.slot;
+        client.waits = retired.config.gate != Gate::Paced;
+        client.heal = retired.config.desync.heal;
+        client.running = retired.is_running;
+        client.active_from = retired.active_from;
+        client.host = core.info.member;
+        client.newest_member = MemberId(retired.next_member.saturating_sub(1));
+        client.settings = Some(settings);
+        // It was a member, and proves that by the path.
+        client.resume = Some(ResumeToken(1));
+        client.frames_upto = core.final_tick();
+        client.checked_own = core.final_tick();
+        if client.waits {
+            core.timeline.keep_guesses(UNCONFIRMED_TICKS_MAX);
+            client.delay = retired.delay;
+        } else {
+            // As a host it sampled for the very next tick. From now on inputs have a way to go.
+            let limits: InputDelay = lead_limits(&client.config);
+            client.delay = DelayControl::new(limits);
+            let rtt_us = step_down.warm.rtt_us.unwrap_or(100_000);
+            client.delay.guess(core.rate.ticks_in_us_ceil(rtt_us) + 2);
+            let upto = core.clock.tick().next().plus(client.delay.ticks());
+            client.samples_all_upto = upto;
+        }
+        core.awaited = None;
+        core.stalled_since = None;
+        client
+    }
+}

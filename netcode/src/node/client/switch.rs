@@ -1,0 +1,431 @@
+//! Going over to another host.
+//!
+//! Whoever votes for a candidate, or hears of the next host, asks it at once to go on: a Return
+//! goes out over the path that the two have already, every 20 ms, until the new host answers with
+//! a Back or the matter is off. After a vote nothing that the old host still says is taken in, so
+//! that no voter holds frames which the new host does not know of. What this node has sampled and
+//! the new host does not have is offered again.
+//!
+//! The same Returns, from others, are kept here for the case that this node becomes the host.
+
+use super::{Client, Phase};
+use crate::id::{MemberId, Path, Slot, Term};
+use crate::limits::MEMBERS_MAX;
+use crate::node::api::Event;
+use crate::node::core::Core;
+use crate::node::hosting;
+use crate::node::takeover::{Prepare, Warm};
+use crate::session::control::{Control, Settings};
+use crate::session::handshake::{self, Back, ByeReason, Hello, Return, TERMS_MAX, Welcome};
+use crate::session::statistics::DropReason;
+use crate::tick::Tick;
+use crate::time::Time;
+use crate::wire::header::kind;
+
+/// Microseconds between two Returns.
+const RETURN_US: u64 = 20_000;
+
+/// Microseconds after a switch in which frames may come late because the new host makes up for
+/// lost time. They say nothing of the path.
+const RECOVERY_US: u64 = 2_000_000;
+
+/// Bytes of a Return that is kept for later, at most.
+const RETURN_BYTES_MAX: usize = 1024;
+
+/// Ticks beyond the newest final one for which inputs are sampled, where hosting may move. A new
+/// host takes no inputs that are further ahead than its memory of them reaches.
+pub(super) const UNSAFE_TICKS_MAX: u32 = 192;
+
+/// The host that a client wants to follow next.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    candidate: MemberId,
+    term: Term,
+    /// How to reach it; `None` if it is this node.
+    warm: Option<Warm>,
+    /// Whether the old host's frames are still taken.
+    keeps_frames: bool,
+    hello: Hello,
+    next_at: Time,
+}
+
+impl Client {
+    /// Asks `prepare.candidate` to go on with this member once it hosts.
+    pub(in crate::node) fn prepare_for(&mut self, core: &mut Core, now: Time, prepare: Prepare) {
+        let was_inside = self.resume.is_some() && self.phase != Phase::Over;
+        if !was_inside || self.follower.is_some() || prepare.term < core.info.term {
+            return;
+        }
+        let follows = prepare.candidate == self.host && prepare.term == core.info.term;
+        if follows && self.phase == Phase::Inside {
+            return;
+        }
+        // The same again: its Returns go on.
+        if let Some(prepared) = &mut self.prepared
+            && prepared.candidate == prepare.candidate
+            && prepared.term == prepare.term
+            && prepared.warm.map(|warm| warm.path) == prepare.warm.map(|warm| warm.path)
+        {
+            prepared.keeps_frames &= prepare.keeps_frames;
+            return;
+        }
+        let nonce = self.fresh_nonce(now);
+        let hello = Hello {
+            nonce,
+            ..self.hello.clone()
+        };
+        let rtt_us = prepare.warm.and_then(|warm| warm.rtt_us);
+        self.prepared = Some(Prepared {
+            candidate: prepare.candidate,
+            term: prepare.term,
+            warm: prepare.warm,
+            keeps_frames: prepare.keeps_frames,
+            hello,
+            next_at: now,
+        });
+        // A farther host needs a longer lead; sampled before it is needed, nothing is missing.
+        if let Some(rtt_us) = rtt_us
+            && !self.waits
+            && self.active_from.is_some()
+        {
+            let lead = core.rate.ticks_in_us_ceil(rtt_us) + 2;
+            if self.delay.raise(lead) {
+                let upto = core.clock.tick().next().plus(self.delay.ticks());
+                self.samples_all_upto = self.samples_all_upto.max(upto);
+            }
+        }
+    }
+
+    /// Follows the present host on.
+    pub(in crate::node) fn withdraw(&mut self, now: Time) {
+        if self.prepared.take().is_some() {
+            // Nothing was taken from it for a while: that is not its silence.
+            self.peer.heard_at = self.peer.heard_at.max(now);
+        }
+    }
+
+    /// Whether this node has promised not to take anything more from the present host.
+    pub(super) fn has_renounced(&self) -> bool {
+        self.prepared
+            .as_ref()
+            .is_some_and(|prepared| !prepared.keeps_frames)
+    }
+
+    /// Writes the Return that is due.
+    pub(super) fn poll_return(
+        &mut self,
+        core: &Core,
+        now: Time,
+        out: &mut Vec<u8>,
+    ) -> Option<Path> {
+        if self.phase == Phase::Over {
+            return None;
+        }
+        let confirmed = self.confirmed_to_resume(core);
+        let offers = self.offers(core);
+        let resume = self.resume.map_or(0, |token| token.0);
+        let prepared = self.prepared.as_mut()?;
+        let path = prepared.warm?.path;
+        let present = if path == self.path {
+            self.peer.stray_tags()
+        } else {
+            0
+        };
+        let avoids = core.stray_tags(now, path) | present;
+        if prepared.next_at > now {
+            return None;
+        }
+        prepared.next_at = now.plus_micros(RETURN_US);
+        prepared.hello.confirmed = confirmed.number();
+        prepared.hello.resume = resume;
+        let body = Return {
+            hello: prepared.hello.clone(),
+            term: core.info.term.0,
+            wants: prepared.term.0,
+            offers: offers.map(Tick::number),
+            avoids,
+        };
+        handshake::write(kind::RETURN, &body, out);
+        Some(path)
+    }
+
+    /// When the next Return is due.
+    pub(super) fn next_return(&self) -> Option<Time> {
+        let prepared = self.prepared.as_ref()?;
+        prepared.warm.map(|_| prepared.next_at)
+    }
+
+    /// The newest tick from which this node can go on by frames; 0 if it needs a state.
+    fn confirmed_to_resume(&self, core: &Core) -> Tick {
+        let ahead = core.timeline.simulated().since(core.timeline.settled());
+        let has_state = !self.needs_state && self.state.is_none();
+        if has_state && (ahead == 0 || ahead < core.info.images) {
+            core.final_tick()
+        } else {
+            Tick::ZERO
+        }
+    }
+
+    /// The tick after which this node has inputs to offer.
+    fn offers(&self, core: &Core) -> Option<Tick> {
+        let slot = self.peer.slot?;
+        self.active_from?;
+        Some(core.submitted.oldest(slot))
+    }
+
+    /// Keeps what a member asks of this node as its next host.
+    pub(super) fn keep_return(&mut self, path: Path, body: &[u8]) -> Result<(), DropReason> {
+        keep(&mut self.returns, path, body, self.settings.is_some())
+    }
+
+    /// The next host goes on with this member.
+    pub(super) fn handle_back(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        path: Path,
+        body: &[u8],
+    ) -> Result<(), DropReason> {
+        let back: Back = handshake::read(body).map_err(|_error| DropReason::Malformed)?;
+        let prepared = self.prepared.as_ref().ok_or(DropReason::Unexpected)?;
+        let is_asked = prepared.warm.is_some_and(|warm| warm.path == path)
+            && prepared.hello.nonce == back.welcome.nonce
+            && back.welcome.term >= prepared.term.0;
+        if !is_asked || self.phase == Phase::Over {
+            return Err(DropReason::Unexpected);
+        }
+        let welcome = &back.welcome;
+        let info = self.check_welcome(welcome)?;
+        let is_same = info.session == core.info.session
+            && info.term >= core.info.term
+            && (info.slots, info.images) == (core.info.slots, core.info.images)
+            && is_lineage(&back, core.info.term, prepared.candidate);
+        if !is_same {
+            return Err(DropReason::Malformed);
+        }
+        let from = Tick::new(welcome.from);
+        if !welcome.resumed {
+            self.follow_anew(core, now, &back);
+            return Ok(());
+        }
+        let base = back.terms.iter().map(|start| Tick::new(start.base)).min();
+        let base = base.unwrap_or(Tick::MAX);
+        let fits = from > Tick::ZERO
+            && from <= base
+            && from <= core.final_tick()
+            && core.slots().all(|slot| core.known.oldest(slot) <= from);
+        if !fits {
+            return Err(DropReason::Malformed);
+        }
+        if !self.go_back_to(core, base) {
+            // The state at that tick is here no more: it asks for one.
+            self.needs_state = true;
+            let nonce = self.fresh_nonce(now);
+            if let Some(prepared) = &mut self.prepared {
+                prepared.hello.nonce = nonce;
+                prepared.next_at = now;
+            }
+            return Ok(());
+        }
+        self.follow_on(core, now, &back, base);
+        Ok(())
+    }
+
+    /// Undoes what was ordered beyond `base`; false if the state before is here no more.
+    fn go_back_to(&mut self, core: &mut Core, base: Tick) -> bool {
+        let (settled, simulated) = (core.timeline.settled(), core.timeline.simulated());
+        if settled > base {
+            if simulated.since(base) >= core.info.images {
+                return false;
+            }
+            core.todo.push_back(crate::node::core::Todo::Restore(base));
+            core.statistics.rollbacks += 1;
+            core.jump(base);
+            core.report(Event::TicksLost {
+                first: base.next(),
+                last: settled,
+            });
+        }
+        core.void_after(base);
+        true
+    }
+
+    /// Goes on with the new host where the old one ended.
+    fn follow_on(&mut self, core: &mut Core, now: Time, back: &Back, base: Tick) {
+        let from = Tick::new(back.welcome.from);
+        let (active_from, running) = (self.active_from, self.running);
+        let has_same_slot = self.peer.slot == slot_of(&back.welcome);
+        self.take_link(core, now, back, from);
+        for start in &back.terms {
+            core.begin_term(*start);
+        }
+        // An active member stays active, and its inputs are offered from where the host wants them.
+        if let (Some(slot), Some(after)) = (self.peer.slot, back.inputs_after.map(Tick::new))
+            && has_same_slot
+            && active_from.is_some()
+            && core.submitted.oldest(slot) <= after
+        {
+            self.active_from = active_from;
+            self.said_ready = true;
+            if core.submitted.newest(slot) < after {
+                core.submitted.start(slot, after);
+            }
+            self.exchange.offer(slot, after);
+        } else if let Some(slot) = self.peer.slot {
+            core.submitted.start(slot, Tick::ZERO);
+            core.awaited = None;
+        }
+        self.running = running;
+        self.frames_upto = self.frames_upto.min(base);
+        self.checked_own = self.checked_own.min(base);
+        self.recovers_until = Some(now.plus_micros(RECOVERY_US));
+        self.due = true;
+        if !back.terms.is_empty() {
+            core.report(Event::HostChanged {
+                member: self.host,
+                term: core.info.term,
+            });
+        }
+        self.advance(core, now);
+    }
+
+    /// Begins again with the new host, which has to give a state.
+    fn follow_anew(&mut self, core: &mut Core, now: Time, back: &Back) {
+        let from = Tick::new(back.welcome.from);
+        let settled = core.timeline.settled();
+        let (seen, statistics) = (core.roster.clone(), core.statistics);
+        let strays = core::mem::take(&mut core.strays);
+        let lasts = core.last_tick;
+        self.state = None;
+        self.take_link(core, now, back, from);
+        let mut info = core.info.clone();
+        info.term = Term(back.welcome.term);
+        self.begin_anew(core, now, &info, &back.welcome);
+        (core.roster, core.statistics, core.last_tick) = (seen, statistics, lasts);
+        core.strays.extend(strays);
+        if settled > from {
+            core.report(Event::TicksLost {
+                first: from.next(),
+                last: settled,
+            });
+        }
+        self.frames_upto = from;
+        self.checked_own = from;
+        core.report(Event::HostChanged {
+            member: self.host,
+            term: core.info.term,
+        });
+    }
+
+    /// The link to the new host takes the place of that to the old one.
+    fn take_link(&mut self, core: &mut Core, now: Time, back: &Back, from: Tick) {
+        let Some(prepared) = self.prepared.take() else {
+            return;
+        };
+        core.note_strays(now, self.path, self.peer.stray_tags());
+        if let Some(warm) = prepared.warm {
+            self.path = warm.path;
+        }
+        self.host = prepared.candidate;
+        self.hello = prepared.hello;
+        self.outgoing.clear();
+        self.returns.clear();
+        core.info.member = MemberId(back.welcome.member);
+        core.info.slot = slot_of(&back.welcome);
+        let info = crate::node::api::SessionInfo {
+            term: Term(back.welcome.term),
+            ..core.info.clone()
+        };
+        self.open_link(now, &back.welcome, &info, from, back.salt);
+        self.report = None;
+        self.hashes_wanted = None;
+        self.diverged = None;
+        self.healing = false;
+        self.ended_at = None;
+        // When ticks are due on its clock is told again.
+        self.start_at_us = None;
+        self.unnamed = core
+            .roster
+            .members()
+            .iter()
+            .map(|member| member.id)
+            .collect();
+    }
+
+    /// Takes in what a host tells its possible successors, after it has named all members.
+    pub(super) fn take_settings(&mut self, core: &mut Core, settings: Settings) {
+        self.host = MemberId(settings.host);
+        self.settings = Some(settings);
+        let stand = hosting::stand(&self.config.hosting, self.config.secret);
+        self.tell(&Control::Stand(stand));
+        for id in core::mem::take(&mut self.unnamed) {
+            if let Some(member) = core.roster.remove(id) {
+                let reason = ByeReason::Left;
+                core.report(Event::Left { member, reason });
+            }
+        }
+    }
+
+    /// The number of the next identity that was never given, as far as is known here.
+    pub(in crate::node) fn next_member(&self) -> u16 {
+        let told = self.settings.map_or(0, |settings| settings.next_member);
+        told.max(self.newest_member.0.saturating_add(1))
+    }
+
+    /// Whether frames that come now, so much later than they were due, say how long the path is.
+    pub(super) fn is_on_time(&mut self, core: &Core, now: Time, newest: Tick) -> bool {
+        let Some(until) = self.recovers_until else {
+            return true;
+        };
+        let zero_us = self.peer.zero_us.and_then(|us| i64::try_from(us).ok());
+        let (Some(zero_us), Some(ahead_us)) = (zero_us, self.peer.clock_offset_us) else {
+            return now >= until;
+        };
+        let tick_us = i64::try_from(core.rate.tick_us()).unwrap_or(i64::MAX);
+        let at_us = i64::try_from(core.rate.micros_at(newest)).unwrap_or(i64::MAX);
+        let due_us = zero_us.saturating_sub(ahead_us).saturating_add(at_us);
+        let late_us = now.micros_from(Time::ZERO).saturating_sub(due_us);
+        let trip_us = self.peer.rtt.smoothed_us().unwrap_or(0);
+        let usual_us = i64::try_from(trip_us).unwrap_or(i64::MAX);
+        let is_on_time = late_us <= usual_us.saturating_add(2 * tick_us) || now >= until;
+        if is_on_time {
+            self.recovers_until = None;
+        }
+        is_on_time
+    }
+}
+
+/// Keeps the newest Return of a path, of as many paths as there may be members.
+pub(in crate::node) fn keep(
+    returns: &mut std::collections::BTreeMap<Path, Vec<u8>>,
+    path: Path,
+    body: &[u8],
+    allows: bool,
+) -> Result<(), DropReason> {
+    if !allows || body.len() > RETURN_BYTES_MAX {
+        return Err(DropReason::Unexpected);
+    }
+    if returns.len() >= MEMBERS_MAX && !returns.contains_key(&path) {
+        return Err(DropReason::RateLimited);
+    }
+    let kept = returns.entry(path).or_default();
+    kept.clear();
+    kept.extend_from_slice(body);
+    Ok(())
+}
+
+fn slot_of(welcome: &Welcome) -> Option<Slot> {
+    (welcome.slot != u8::MAX).then_some(Slot(welcome.slot))
+}
+
+/// Whether the terms that a new host tells of lead from `term` to its own.
+fn is_lineage(back: &Back, term: Term, host: MemberId) -> bool {
+    let terms = &back.terms;
+    let ascends = terms.windows(2).all(|pair| pair[0].term < pair[1].term);
+    let begins_after = terms.first().is_none_or(|first| first.term > term.0);
+    let ends = match terms.last() {
+        Some(last) => last.term == back.welcome.term && last.host == host.0,
+        None => back.welcome.term == term.0 || !back.welcome.resumed,
+    };
+    terms.len() <= TERMS_MAX && ascends && begins_after && ends
+}

@@ -1,0 +1,602 @@
+//! A node and its [term machine](crate::migration): what members say about hosting goes in, and
+//! what follows from it is carried out on the role.
+//!
+//! The machine decides who hosts; [`takeover`](super::takeover) changes the role. Between the two
+//! stands this rule: whatever the role is, it is brought in line with the machine after every call,
+//! so that a step that could not be taken yet, for want of a path for example, is taken later. A
+//! host is asked for its lease before anything is done in its name, also when the process has
+//! slept in between.
+
+use crate::hash::keyed;
+use crate::id::{MemberId, Path, SessionId, Term};
+use crate::migration::{
+    Authority, Decision, ElectionKind, HandoverError, HostPolicy, Identity, Takeover, TermEvent,
+    TermMember, TermMessage, TermRoster, Terms,
+};
+use crate::node::api::Event;
+use crate::node::core::Core;
+use crate::node::takeover::{Prepare, StepDown, TakeOver, Warm};
+use crate::session::control::Stand;
+use crate::session::statistics::DropReason;
+use crate::tick::Tick;
+use crate::time::Time;
+
+use super::{Node, Role};
+
+/// The term machine of a node, and what the node has done about it.
+#[derive(Debug)]
+pub(super) struct Hosting {
+    terms: Terms,
+    /// The member as which it takes part.
+    own: MemberId,
+    /// Whom this node was told to ask, for a handover that may still come to nothing.
+    expects: Option<MemberId>,
+    /// Since when this node wants to leave; a host hands over first.
+    leaves: Option<Time>,
+    /// The newest time that it was told.
+    now: Time,
+}
+
+/// How long a host that leaves looks for a successor, in microseconds.
+const LEAVE_US: u64 = 3_000_000;
+
+/// What a node holds, for its term machine.
+struct Held<'a> {
+    core: &'a Core,
+    is_host: bool,
+}
+
+impl Authority for Held<'_> {
+    fn newest(&self) -> Tick {
+        self.core.final_tick()
+    }
+
+    fn shown(&self) -> Tick {
+        if self.is_host {
+            self.core.final_tick()
+        } else {
+            self.core.timeline.settled()
+        }
+    }
+
+    fn records_after(&self, after: Tick, room: usize, out: &mut Vec<u8>) -> Tick {
+        let (term, newest) = (self.core.info.term, self.core.final_tick());
+        let written =
+            crate::lockstep::write_records(term, after, newest, &self.core.known, room, out);
+        written.unwrap_or(after)
+    }
+
+    fn hash(&self, tick: Tick) -> Option<u64> {
+        self.core.hashes.at(tick)
+    }
+}
+
+/// Number of this process among those with the same identity, from its secret.
+fn incarnation(secret: u128) -> u32 {
+    u32::try_from(keyed(secret, b"incarnation") >> 32).unwrap_or_default()
+}
+
+impl Node {
+    // ---- for games ----
+
+    /// The machine that decides who hosts; `None` where hosting does not move by election, and on a
+    /// client before it has heard of it.
+    #[must_use]
+    pub fn terms(&self) -> Option<&Terms> {
+        self.hosting.as_ref().map(|hosting| &hosting.terms)
+    }
+
+    /// Hands hosting over to `target`, or to the member that suits best, without losing a tick or
+    /// an input. Says to whom; [`Event::HostChanged`] or [`Event::HandoverAborted`] follows.
+    ///
+    /// # Errors
+    /// If that cannot begin.
+    pub fn request_handover(
+        &mut self,
+        now: Time,
+        target: Option<MemberId>,
+    ) -> Result<MemberId, HandoverError> {
+        let hosting = self.hosting.as_mut().ok_or(HandoverError::NotHost)?;
+        let target = hosting.terms.request_handover(now, target)?;
+        self.drive_terms(now);
+        Ok(target)
+    }
+
+    // ---- for the node ----
+
+    /// A node that opens a session in which hosting moves by election.
+    pub(super) fn found_terms(&mut self, now: Time) {
+        let Role::Host(host) = &self.role else {
+            return;
+        };
+        if !host.may_move() || !host.config.migration.elects {
+            return;
+        }
+        let policy = host.config.hosting.clone();
+        let me = Identity {
+            member: self.core.info.member,
+            incarnation: incarnation(host.config.secret),
+        };
+        let founder = TermMember {
+            id: me.member,
+            incarnation: me.incarnation,
+            can_host: policy.can_host,
+            is_voter: policy.is_voter,
+            wants_vote: policy.is_voter,
+        };
+        let roster = TermRoster::founding(self.core.info.term, founder);
+        let terms = Terms::new(me, policy, self.core.rate, roster, now);
+        self.hosting = Some(Box::new(Hosting {
+            terms,
+            own: me.member,
+            expects: None,
+            leaves: None,
+            now,
+        }));
+    }
+
+    /// A client has heard that hosting moves by election here.
+    fn join_terms(&mut self, now: Time) {
+        let Role::Client(client) = &self.role else {
+            return;
+        };
+        let me = Identity {
+            member: self.core.info.member,
+            incarnation: incarnation(client.config.secret),
+        };
+        let terms = Terms::join(me, client.config.hosting.clone(), self.core.rate, now);
+        self.hosting = Some(Box::new(Hosting {
+            terms,
+            own: me.member,
+            expects: None,
+            leaves: None,
+            now,
+        }));
+    }
+
+    /// Before anything is done in a host's name: whether it still may.
+    pub(super) fn check_lease(&mut self, now: Time) {
+        if let (Some(hosting), Role::Host(host)) = (&self.hosting, &mut self.role)
+            && hosting.terms.is_host()
+        {
+            host.freeze(!hosting.terms.may_act(now));
+        }
+    }
+
+    /// A datagram came over `path`: if it was one of ticks, its sender is alive.
+    pub(super) fn heard_ticks(&mut self, now: Time, path: Path) {
+        let member = match &self.role {
+            Role::Host(host) => {
+                let guest = host.guests.get(&path).map(|guest| &guest.peer);
+                guest
+                    .filter(|peer| peer.heard_at == now)
+                    .map(|peer| peer.member)
+            }
+            Role::Client(client) => {
+                let is_host = client.path() == path && client.peer.heard_at == now;
+                is_host.then_some(client.host)
+            }
+        };
+        if let (Some(member), Some(hosting)) = (member, &mut self.hosting)
+            && self.core.info.term == hosting.terms.term()
+        {
+            hosting.terms.heard(now, member);
+        }
+    }
+
+    /// Takes what members have said, does what is due, and brings the role in line.
+    pub(super) fn drive_terms(&mut self, now: Time) {
+        self.take_term_messages(now);
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
+        hosting.now = now;
+        self.tell_members_of_terms();
+        if let Some(hosting) = &mut self.hosting {
+            // A host that has run a tick may have reached the last one before a handover.
+            if hosting.terms.poll_timeout() <= now || hosting.terms.handover_target().is_some() {
+                let held = Held {
+                    core: &self.core,
+                    is_host: matches!(self.role, Role::Host(_)),
+                };
+                hosting.terms.handle_timeout(now, &held);
+            }
+        }
+        self.obey_terms(now);
+        self.fall_in_line(now);
+        self.send_term_messages();
+        self.go_when_replaced(now);
+    }
+
+    /// When [`Node::drive_terms`] is due.
+    pub(super) fn terms_due(&self) -> Time {
+        let hosting = self.hosting.as_ref();
+        hosting.map_or(Time::FAR, |hosting| hosting.terms.poll_timeout())
+    }
+
+    fn take_term_messages(&mut self, now: Time) {
+        while let Some(received) = self.mesh.as_mut().and_then(|mesh| mesh.poll_received()) {
+            let Ok(message) = TermMessage::decode(&received.bytes) else {
+                self.core.statistics.drops.count(DropReason::BadSection);
+                continue;
+            };
+            let own = self.core.info.member;
+            let is_of_another = |hosting: &Hosting| hosting.own != own;
+            if self.hosting.as_deref().is_none_or(is_of_another) {
+                self.join_terms(now);
+            }
+            let Some(hosting) = &mut self.hosting else {
+                continue;
+            };
+            let held = Held {
+                core: &self.core,
+                is_host: matches!(self.role, Role::Host(_)),
+            };
+            hosting.terms.handle(now, received.from, &message, &held);
+            // Each decision is carried out before the machine asks again what this node holds.
+            self.obey_terms(now);
+        }
+    }
+
+    /// Tells the machine of a host who is there and what they want.
+    fn tell_members_of_terms(&mut self) {
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
+        if let Some(mesh) = &self.mesh {
+            for member in mesh.members() {
+                if let Some(us) = mesh.rtt(member) {
+                    hosting.terms.set_rtt(member, us);
+                }
+            }
+        }
+        let Role::Host(host) = &mut self.role else {
+            return;
+        };
+        while let Some((member, stand)) = host.standing.pop_front() {
+            let roster = hosting.terms.roster();
+            let is_known = roster.member(member).is_some_and(|known| {
+                known.incarnation == stand.incarnation && known.can_host == stand.can_host
+            });
+            if !is_known {
+                hosting.terms.member_joined(TermMember {
+                    id: member,
+                    incarnation: stand.incarnation,
+                    can_host: stand.can_host,
+                    is_voter: false,
+                    wants_vote: stand.votes,
+                });
+            }
+        }
+        let members = hosting.terms.roster().members.iter().map(|one| one.id);
+        let gone = members.filter(|&id| self.core.roster.member(id).is_none());
+        for id in gone.collect::<Vec<_>>() {
+            hosting.terms.member_left(id);
+        }
+    }
+
+    /// Carries out what the machine has decided, and passes on what happened.
+    fn obey_terms(&mut self, now: Time) {
+        while let Some(hosting) = &mut self.hosting {
+            if let Some(decision) = hosting.terms.poll_decision() {
+                self.obey_term(now, decision);
+                continue;
+            }
+            let Some(event) = hosting.terms.poll_event() else {
+                return;
+            };
+            self.take_term_event(now, event);
+        }
+    }
+
+    fn obey_term(&mut self, now: Time, decision: Decision) {
+        match decision {
+            Decision::BecomeHost(takeover) => {
+                self.become_host(now, &takeover);
+                if let Some(hosting) = &mut self.hosting {
+                    let held = Held {
+                        core: &self.core,
+                        is_host: matches!(self.role, Role::Host(_)),
+                    };
+                    hosting.terms.handle_timeout(now, &held);
+                }
+            }
+            Decision::StepDown { last, .. } => {
+                let retires = self.hosting.as_ref().is_some_and(|hosting| {
+                    hosting.terms.roster().host == hosting.own && !hosting.terms.is_host()
+                });
+                if let Role::Host(host) = &mut self.role {
+                    // After a handover the frames up to the last one still go out.
+                    match last.filter(|_| retires) {
+                        Some(last) => {
+                            host.hand_over_at(&self.core, last);
+                        }
+                        None => host.freeze(true),
+                    }
+                }
+            }
+            Decision::Fork { term, base, .. } => self.fork(now, term, base),
+            // The lease is asked for whenever it matters, and the role follows in
+            // `fall_in_line`.
+            Decision::Freeze | Decision::Thaw | Decision::Follow { .. } => {}
+        }
+    }
+
+    fn become_host(&mut self, now: Time, takeover: &Takeover) {
+        if !takeover.records.is_empty() {
+            // If they cannot be used, the machine sees it by what is held then.
+            let _result = self.ingest_records(now, &takeover.records);
+        }
+        let is_planned = takeover.kind == ElectionKind::Handover;
+        let own = self.core.info.member;
+        let stays = is_planned || takeover.before == own;
+        let lost = if stays {
+            Vec::new()
+        } else {
+            vec![takeover.before]
+        };
+        let take_over = TakeOver {
+            term: takeover.term,
+            base: takeover.base,
+            is_planned,
+            paths: self.warm_paths(),
+            lost,
+        };
+        if self.take_over(now, &take_over).is_ok() && takeover.data_loss_possible {
+            self.core.report(Event::DataLossPossible {
+                term: takeover.term,
+            });
+        }
+    }
+
+    /// Goes on alone, as the host of a session of its own.
+    fn fork(&mut self, now: Time, term: Term, base: Tick) {
+        let secret = match &self.role {
+            Role::Host(host) => host.config.secret,
+            Role::Client(client) => client.config.secret,
+        };
+        let mut seed = b"fork".to_vec();
+        seed.extend_from_slice(&self.core.info.session.0.to_le_bytes());
+        seed.extend_from_slice(&term.0.to_le_bytes());
+        let half = |which: u8| {
+            let mut seed = seed.clone();
+            seed.push(which);
+            u128::from(keyed(secret, &seed))
+        };
+        let before = self.core.info.session;
+        let own = self.core.info.member;
+        let others = self.core.roster.members().iter().map(|member| member.id);
+        let take_over = TakeOver {
+            term,
+            base,
+            is_planned: false,
+            paths: std::collections::BTreeMap::new(),
+            lost: others.filter(|&id| id != own).collect(),
+        };
+        self.core.info.session = SessionId(half(1) << 64 | half(0));
+        self.hosting = None;
+        if self.take_over(now, &take_over).is_ok() {
+            self.core.report(Event::Forked {
+                session: self.core.info.session,
+            });
+            self.found_terms(now);
+        } else {
+            self.core.info.session = before;
+        }
+    }
+
+    fn take_term_event(&mut self, now: Time, event: TermEvent) {
+        match event {
+            TermEvent::HostSuspected { host } => {
+                self.core.report(Event::HostSuspected { member: host });
+            }
+            TermEvent::SuspicionEnded { host } => {
+                self.core.report(Event::HostHeardAgain { member: host });
+            }
+            TermEvent::Electing { candidate, term } => {
+                self.core.report(Event::Electing {
+                    member: candidate,
+                    term,
+                });
+                let warm = if candidate == self.core.info.member {
+                    None
+                } else {
+                    // Without a path no vote could have been asked for.
+                    let Some(warm) = self.warm(candidate) else {
+                        return;
+                    };
+                    Some(warm)
+                };
+                self.prepare_for(
+                    now,
+                    Prepare {
+                        candidate,
+                        term,
+                        warm,
+                        keeps_frames: false,
+                    },
+                );
+            }
+            TermEvent::Frozen => self.core.report(Event::Frozen),
+            TermEvent::Resumed => self.core.report(Event::Thawed),
+            TermEvent::HandoverAborted { target, reason } => {
+                if let Role::Host(host) = &mut self.role {
+                    host.cancel_handover();
+                }
+                self.core.report(Event::HandoverAborted {
+                    member: target,
+                    reason,
+                });
+            }
+            // The role reports these itself, when it has gone over.
+            TermEvent::HostChanged { .. }
+            | TermEvent::LostTicks { .. }
+            | TermEvent::Forked
+            | TermEvent::Evicted { .. }
+            | TermEvent::Standbys { .. } => {}
+        }
+    }
+
+    /// Brings the role in line with the machine.
+    fn fall_in_line(&mut self, now: Time) {
+        let Some(hosting) = &self.hosting else {
+            return;
+        };
+        let terms = &hosting.terms;
+        if terms.is_over() {
+            return;
+        }
+        let target = terms.handover_target();
+        if terms.is_host() {
+            if let (Role::Host(host), Some((_, switch))) = (&mut self.role, target)
+                && host.hands_over_at() != Some(switch.previous())
+            {
+                host.hand_over_at(&self.core, switch.previous());
+            }
+            self.check_lease(now);
+            return;
+        }
+        let (term, fence) = (terms.term(), terms.fence());
+        let host = terms.host().filter(|&host| host != hosting.own);
+        let own_term = self.core.info.term;
+        let follows = self.host_member();
+        if let Some(host) = host
+            && (own_term < term || follows != host)
+            && fence == term
+        {
+            let Some(warm) = self.warm(host) else {
+                return;
+            };
+            match &self.role {
+                Role::Host(_) => self.step_down(now, StepDown { host, warm, term }),
+                Role::Client(_) => self.prepare_for(
+                    now,
+                    Prepare {
+                        candidate: host,
+                        term,
+                        warm: Some(warm),
+                        keeps_frames: false,
+                    },
+                ),
+            }
+            return;
+        }
+        self.expect(now, target);
+    }
+
+    /// Asks the target of a handover beforehand, or takes that back.
+    fn expect(&mut self, now: Time, target: Option<(MemberId, Tick)>) {
+        let own = self.core.info.member;
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
+        let term = hosting.terms.term();
+        let target = target.map(|(member, _)| member);
+        if target.is_none() && hosting.expects.take().is_some() && hosting.terms.fence() == term {
+            self.withdraw(now);
+            return;
+        }
+        let Some(target) = target else { return };
+        let warm = if target == own {
+            None
+        } else {
+            let Some(warm) = self.warm(target) else {
+                return;
+            };
+            Some(warm)
+        };
+        if let Some(hosting) = &mut self.hosting {
+            hosting.expects = Some(target);
+        }
+        if matches!(self.role, Role::Client(_)) {
+            self.prepare_for(
+                now,
+                Prepare {
+                    candidate: target,
+                    term: Term(term.0 + 1),
+                    warm,
+                    keeps_frames: true,
+                },
+            );
+        }
+    }
+
+    fn send_term_messages(&mut self) {
+        let (Some(hosting), Some(mesh)) = (&mut self.hosting, &mut self.mesh) else {
+            return;
+        };
+        while let Some((to, message)) = hosting.terms.poll_send() {
+            // Whoever is not in the mesh yet hears of it with the next repetition.
+            let _sent = mesh.send(to, message.to_bytes());
+        }
+    }
+
+    // ---- leaving ----
+
+    /// Begins to leave: a host whom somebody can succeed hands over first. Says whether the node
+    /// stays until that is done.
+    pub(super) fn hands_over_to_leave(&mut self) -> bool {
+        let Some(hosting) = &mut self.hosting else {
+            return false;
+        };
+        let now = hosting.now;
+        if !hosting.terms.is_host() {
+            let held = Held {
+                core: &self.core,
+                is_host: false,
+            };
+            hosting.terms.leave(now, &held);
+            self.send_term_messages();
+            return false;
+        }
+        if hosting.leaves.is_some() {
+            return true;
+        }
+        let begins = hosting.terms.request_handover(now, None);
+        let waits = matches!(begins, Ok(_) | Err(HandoverError::UnderWay));
+        if waits {
+            hosting.leaves = Some(now);
+        }
+        waits
+    }
+
+    /// Leaves once another member hosts, or nobody can.
+    fn go_when_replaced(&mut self, now: Time) {
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
+        let Some(since) = hosting.leaves else { return };
+        let follows =
+            matches!(self.role, Role::Client(_)) && hosting.terms.fence() == self.core.info.term;
+        let is_late = now.micros_since(since) > LEAVE_US;
+        if follows || is_late {
+            hosting.leaves = None;
+            self.leave_now();
+        }
+    }
+
+    // ---- paths ----
+
+    fn warm(&self, member: MemberId) -> Option<Warm> {
+        let path = self.mesh.as_ref()?.path(member)?;
+        let rtt_us = self.rtt(member);
+        Some(Warm { path, rtt_us })
+    }
+
+    fn warm_paths(&self) -> std::collections::BTreeMap<MemberId, Warm> {
+        let mesh = self.mesh.iter();
+        let members = mesh.flat_map(|mesh| mesh.members());
+        members
+            .filter_map(|member| Some((member, self.warm(member)?)))
+            .collect()
+    }
+}
+
+/// What a member says of itself to a host.
+pub(super) fn stand(policy: &HostPolicy, secret: u128) -> Stand {
+    Stand {
+        incarnation: incarnation(secret),
+        can_host: policy.can_host,
+        votes: policy.is_voter,
+    }
+}
