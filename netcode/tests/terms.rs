@@ -119,7 +119,7 @@ fn caught(ablation: Ablation, first: u64, count: u64) -> Option<(u64, String)> {
     (first..first + count).find_map(|seed| {
         // Of two seeds one is hunted.
         let one = || {
-            if seed % 2 == 0 {
+            if seed.is_multiple_of(2) {
                 plan::run_hunted(seed, ablation, false)
             } else {
                 run(seed, ablation)
