@@ -267,6 +267,8 @@ impl Node {
         let Role::Host(host) = &mut self.role else {
             return;
         };
+        host.introductions
+            .set_hubs(&hosting.terms.roster().standbys);
         while let Some((member, stand)) = host.standing.pop_front() {
             let roster = hosting.terms.roster();
             let is_known = roster.member(member).is_some_and(|known| {
