@@ -163,6 +163,7 @@ impl Session {
                     | Request::Claim { .. }
                     | Request::Seen { .. }
                     | Request::Authority { .. }
+                    | Request::Promote { .. }
                     | Request::StandByFrom(_)
                     | Request::StandByStep { .. },
                 ) => Answer::None,
