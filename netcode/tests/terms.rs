@@ -33,7 +33,7 @@ use plan::{Outcome, Plan};
 use world::World;
 
 /// Seeds of a default run.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -44,11 +44,11 @@ fn run(seed: u64, ablation: Ablation) -> Outcome {
 }
 
 /// Runs these seeds, and tells of those that failed.
-fn run_all(seeds: impl Iterator<Item = u64>) {
+fn run_all(seeds: impl Iterator<Item = u64>, run: fn(u64) -> Outcome, again: &str) {
     let mut failed = Vec::new();
     let (mut runs, mut terms, mut unclean, mut lonely, mut slowest) = (0, 0, 0, 0, 0);
     for seed in seeds {
-        let result = catch_unwind(AssertUnwindSafe(|| run(seed, Ablation::default())));
+        let result = catch_unwind(AssertUnwindSafe(|| run(seed)));
         runs += 1;
         match result {
             Ok(outcome) => {
@@ -69,7 +69,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
     );
     for (seed, violation) in &failed {
         eprintln!(
-            "SEED={seed} cargo test -p phalanx-netcode --test terms one_seed -- --nocapture\n\
+            "{again}={seed} cargo test -p phalanx-netcode --test terms one_ -- --nocapture\n\
              {violation}"
         );
     }
@@ -80,7 +80,30 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
 fn random_faults_break_no_promise() {
     let count = number("SEEDS").unwrap_or(SEEDS);
     let first = number("FIRST").unwrap_or(0);
-    run_all(first..first + count);
+    run_all(
+        first..first + count,
+        |seed| run(seed, Ablation::default()),
+        "SEED",
+    );
+}
+
+#[test]
+fn hunted_hosts_break_no_promise() {
+    let count = number("SEEDS").unwrap_or(SEEDS / 3);
+    let first = number("FIRST").unwrap_or(0);
+    run_all(
+        first..first + count,
+        |seed| plan::run_hunted(seed, Ablation::default(), false),
+        "HUNTED",
+    );
+}
+
+#[test]
+fn one_hunted_seed() {
+    if let Some(seed) = number("HUNTED") {
+        let outcome = plan::run_hunted(seed, Ablation::default(), true);
+        assert!(outcome.violation.is_none(), "{outcome:?}");
+    }
 }
 
 #[test]
@@ -94,7 +117,15 @@ fn one_seed() {
 /// The first seed from `first` at which a run without a rule breaks something, within `count`.
 fn caught(ablation: Ablation, first: u64, count: u64) -> Option<(u64, String)> {
     (first..first + count).find_map(|seed| {
-        let result = catch_unwind(AssertUnwindSafe(|| run(seed, ablation)));
+        // Of two seeds one is hunted.
+        let one = || {
+            if seed.is_multiple_of(2) {
+                plan::run_hunted(seed, ablation, false)
+            } else {
+                run(seed, ablation)
+            }
+        };
+        let result = catch_unwind(AssertUnwindSafe(one));
         let violation = match result {
             Ok(outcome) => outcome.violation,
             Err(_) => Some("panicked".to_owned()),
@@ -214,6 +245,27 @@ fn search_of_ablations() {
                 caught(ablation, number("FIRST").unwrap_or(0), count)
             );
         }
+    }
+}
+
+/// Each with a seed from which on it is found soon.
+#[test]
+fn rules_that_are_left_out_are_missed() {
+    let found = [
+        ("no_lease", 1),
+        ("no_stickiness", 62),
+        ("any_candidate", 88),
+        ("no_commit", 78),
+        ("no_incumbent", 5),
+        ("no_gossip", 34),
+        ("safe_at_once", 11),
+        ("act_after_commit", 5),
+    ];
+    for (name, first) in found {
+        let all = ablations();
+        let (_, ablation) = all.into_iter().find(|(known, _)| *known == name).unwrap();
+        let caught = caught(ablation, first, 80);
+        assert!(caught.is_some(), "nobody notices that {name}");
     }
 }
 

@@ -206,6 +206,7 @@ impl Session {
                     | Request::Claim { .. }
                     | Request::Seen { .. }
                     | Request::Authority { .. }
+                    | Request::Promote { .. }
                     | Request::StandByFrom(_)
                     | Request::StandByStep { .. },
                 ) => Answer::None,

@@ -444,7 +444,8 @@ impl Terms {
         self.settle(now, authority);
     }
 
-    /// Time has passed, or a tick has run.
+    /// Time has passed, or a tick has run, or the target of a handover
+    /// ([`Terms::handover_target`]) has got records.
     pub fn handle_timeout(&mut self, now: Time, authority: &impl Authority) {
         self.take_office(now, authority);
         match &self.role {

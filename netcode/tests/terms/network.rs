@@ -48,6 +48,11 @@ impl Network {
         *until = (*until).max(until_us);
     }
 
+    /// All partitions end.
+    pub(crate) fn blocked_clear(&mut self) {
+        self.blocked.clear();
+    }
+
     pub(crate) fn heal(&mut self) {
         self.blocked.clear();
         self.slow.clear();

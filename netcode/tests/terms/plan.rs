@@ -189,6 +189,11 @@ pub(crate) fn run(mut plan: Plan, ablation: Ablation, trace: bool) -> Outcome {
     }
     run_to(&mut world, FAULTS_UNTIL_US, &mut crashes);
     run_to(&mut world, FAULTS_UNTIL_US + 3_000_000, &mut crashes);
+    finish(world)
+}
+
+/// Ends all faults, and waits until everyone is in step.
+fn finish(mut world: World) -> Outcome {
     world.network.heal();
     for node in &mut world.nodes {
         node.paused_until = node.paused_until.min(world.now);
@@ -325,4 +330,82 @@ fn apply(
             }
         }
     }
+}
+
+/// A run in which every new host, and every change of the standbys, is met by a partition at the
+/// worst moment: the host and few others on one side, the rest on the other.
+pub(crate) fn run_hunted(seed: u64, ablation: Ablation, trace: bool) -> Outcome {
+    let mut prng = Prng::with_stream(seed, 3);
+    let pick = |prng: &mut Prng, from: &[u64]| {
+        from[usize::try_from(prng.below(from.len() as u64)).unwrap()]
+    };
+    let quality = Quality {
+        rtt_us: pick(&mut prng, &[2000, 10_000, 40_000]),
+        jitter_us: 1000,
+        loss_ppm: 0,
+        duplicate_ppm: 0,
+        stale_ppm: 0,
+        burst_ppm: 0,
+    };
+    let mut world = World::new(Network::new(quality, Prng::with_stream(seed, 4)));
+    world.trace = trace;
+    let count = u16::try_from(pick(&mut prng, &[3, 4, 5, 5])).unwrap();
+    for _ in 0..count {
+        let policy = HostPolicy {
+            ablation,
+            fork_after_us: None,
+            ..HostPolicy::default()
+        };
+        world.add(policy, i64::try_from(prng.below(1001)).unwrap() - 500);
+    }
+    world.run_until(FAULTS_FROM_US);
+    let mut seen = (0, 0);
+    let mut cut_until = world.now;
+    while world.checks.violation.is_none() && world.now < FAULTS_UNTIL_US {
+        let next = world.now + 1000;
+        world.run_until(next);
+        let now = world.now;
+        if now.is_multiple_of(200_000) {
+            let node = usize::try_from(prng.below(u64::from(count))).unwrap();
+            let stalls = u16::try_from(prng.below(6)).unwrap();
+            world.nodes[node].terms.set_load(stalls, 0);
+        }
+        let Some(host) = world.host() else {
+            continue;
+        };
+        let roster = world.nodes[usize::from(host)].terms.roster();
+        let number = (roster.term.0, roster.version);
+        let is_new_term = number.0 != seen.0;
+        let is_new = number != seen;
+        seen = number;
+        if !is_new || (!is_new_term && (now < cut_until || prng.below(2) == 0)) {
+            continue;
+        }
+        // A moment later, with the first standby or whoever comes.
+        let standby = roster.standbys.first().map(|id| id.0);
+        world.network.blocked_clear();
+        let until = world.now + prng.below(40_000);
+        world.run_until(until);
+        let mut near = vec![host];
+        near.extend(standby.filter(|_| prng.below(4) > 0));
+        if prng.below(4) == 0 {
+            near.push(u16::try_from(prng.below(u64::from(count))).unwrap());
+        }
+        let us = 200_000 + prng.below(900_000);
+        cut_until = world.now + us;
+        for from in 0..count {
+            for to in 0..count {
+                if near.contains(&from) != near.contains(&to) {
+                    world.network.block(from, to, cut_until);
+                }
+            }
+        }
+        if prng.below(2) == 0 {
+            world.network.spike = Some((140_000, world.now + 600_000));
+        }
+        if trace {
+            eprintln!("{:>9} {near:?} are cut off for {us} us", world.now);
+        }
+    }
+    finish(world)
 }

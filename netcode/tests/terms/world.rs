@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use phalanx_netcode::id::{MemberId, NetId, Term};
 use phalanx_netcode::migration::{
-    Authority, Decision, HostPolicy, Identity, TermEvent, TermMember, TermMessage, TermRoster,
-    Terms,
+    Authority, Decision, ElectionKind, HostPolicy, Identity, TermEvent, TermMember, TermMessage,
+    TermRoster, Terms,
 };
 use phalanx_netcode::tick::{Tick, TickRate};
 use phalanx_netcode::time::Time;
@@ -80,6 +80,8 @@ pub(crate) struct Node {
     received: BTreeMap<u16, Vec<u32>>,
     held_by: BTreeMap<u16, u32>,
     ticks: u64,
+    /// Records of a term that it does not know yet.
+    early: Option<(u16, Body)>,
     /// When the player was shown a tick last, and the longest pause since it was reset.
     pub(crate) shown_at: Option<u64>,
     pub(crate) gap_us: u64,
@@ -168,6 +170,7 @@ impl World {
             received: BTreeMap::new(),
             held_by: BTreeMap::new(),
             ticks: 0,
+            early: None,
             shown_at: None,
             gap_us: 0,
             forked: false,
@@ -231,6 +234,7 @@ impl World {
         (node.received, node.held_by) = (BTreeMap::new(), BTreeMap::new());
         (node.wake_at, node.shown_at) = (u64::MAX, None);
         node.next_input = node.incarnation * 1_000_000 + 1;
+        node.early = None;
         self.start(id);
     }
 
@@ -436,10 +440,19 @@ impl World {
                 records,
             } => {
                 let terms = &node.terms;
+                if terms.term().0 < *term {
+                    node.early = Some((from, body.clone()));
+                    return;
+                }
                 let current = terms.term().0 == *term && terms.fence().0 <= *term;
                 if current && terms.host() == Some(MemberId(from)) && !terms.is_host() {
                     node.terms.heard(local, MemberId(from));
                     self.take_records(to, *after, records);
+                    let node = &mut self.nodes[usize::from(to)];
+                    let target = node.terms.handover_target();
+                    if target.is_some_and(|(id, _)| id == MemberId(to)) {
+                        node.terms.handle_timeout(local, &node.toy);
+                    }
                 }
             }
             Body::Inputs { term, held, seqs } => {
@@ -522,9 +535,10 @@ impl World {
                 self.run_tick(id);
                 self.show(id);
             }
+            // Before the machine may end the term with this tick.
+            self.send_records(id);
             let node = &mut self.nodes[usize::from(id)];
             node.terms.handle_timeout(local, &node.toy);
-            self.send_records(id);
         } else if let Some(host) = node.terms.host()
             && node.terms.is_member()
         {
@@ -538,6 +552,9 @@ impl World {
             if let Some(target) = target.filter(|&target| target != id && target != host.0) {
                 self.send(id, target, body);
             }
+        }
+        if self.nodes[usize::from(id)].terms.owes().is_some() {
+            self.send_records(id);
         }
         self.settle_inputs(id);
     }
@@ -567,17 +584,19 @@ impl World {
     fn send_records(&mut self, id: u16) {
         let now = self.now;
         let node = &self.nodes[usize::from(id)];
-        if !node.may_act(now) {
+        let members: Vec<u16> = if let Some((target, _)) = node.terms.owes() {
+            vec![target.0]
+        } else if node.may_act(now) {
+            node.terms
+                .roster()
+                .members
+                .iter()
+                .map(|one| one.id.0)
+                .collect()
+        } else {
             return;
-        }
+        };
         let term = node.terms.term().0;
-        let members: Vec<u16> = node
-            .terms
-            .roster()
-            .members
-            .iter()
-            .map(|one| one.id.0)
-            .collect();
         for to in members {
             if to == id {
                 continue;
@@ -703,12 +722,36 @@ impl World {
                     self.checks
                         .spawned(id, incarnation, NetId::new(term, node.counter));
                 }
+                // The first tick of the term does not wait for this node's clock.
+                let node = &self.nodes[usize::from(id)];
+                if node.terms.may_run(local, node.toy.newest().next()) {
+                    self.run_tick(id);
+                    self.show(id);
+                    self.send_records(id);
+                }
             }
-            Decision::Follow { start, keep, .. } => {
+            Decision::Follow {
+                start, keep, kind, ..
+            } => {
                 node.toy.truncate(keep.unwrap_or(Tick::ZERO));
                 node.start = start;
+                let voter = MemberId(id);
+                let votes = &node.terms.certificate().votes;
+                let vote = votes.iter().find(|vote| vote.voter == voter);
+                if let Some(vote) = vote.filter(|_| kind == ElectionKind::Failover)
+                    && node.toy.shown() > vote.shown
+                {
+                    let (before, now) = (vote.shown, node.toy.shown());
+                    let text = format!("I3: {id} voted with {before} shown, and showed {now}");
+                    self.checks.fail(text);
+                    return;
+                }
                 node.received.clear();
                 node.held_by.clear();
+                if let Some((from, body)) = node.early.take() {
+                    let incarnation = self.nodes[usize::from(from)].incarnation;
+                    self.arrive(from, incarnation, id, &body);
+                }
             }
             Decision::StepDown { last, .. } => {
                 if let Some(last) = last {

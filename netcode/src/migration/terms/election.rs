@@ -402,8 +402,8 @@ impl Terms {
                 return false;
             }
         }
-        // An echo is also worth something to a candidate that is the host itself.
-        if !self.may_vote_for(now, from) {
+        let again = ablation.many_votes && request.term == self.promised;
+        if !self.may_vote_for(now, from) && !again {
             return false;
         }
         if roster.number() < self.roster.number() && !ablation.any_candidate {

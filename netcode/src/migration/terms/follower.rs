@@ -150,7 +150,7 @@ impl Terms {
             if self.suspects() {
                 self.next_beat = now.plus_micros(self.beat_us());
                 self.tell_suspicion(authority);
-            } else if self.incoming.is_some() {
+            } else if self.incoming.is_some() || self.owes().is_some() {
                 self.next_beat = now.plus_micros(self.beat_us());
             }
             self.handover_beat(now, authority);
@@ -321,9 +321,11 @@ impl Terms {
             .detector
             .heard_at()
             .plus_micros(self.patience_us(follower));
-        let busy = follower.suspected_since.is_some() || self.incoming.is_some();
-        let due = if busy {
+        let busy = self.incoming.is_some() || self.owes().is_some();
+        let due = if follower.suspected_since.is_some() {
             self.next_beat
+        } else if busy {
+            self.next_beat.min(late_at)
         } else if self.is_member() {
             late_at
         } else {

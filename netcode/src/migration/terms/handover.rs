@@ -246,6 +246,16 @@ impl Terms {
         self.next_beat = now.plus_micros(self.beat_us());
     }
 
+    /// The host that has stopped, until the target's term begins: the target may still lack ticks up
+    /// to this one, which nobody else has. To send them is no act of a host: they are part of the
+    /// history that it has handed on.
+    #[must_use]
+    pub fn owes(&self) -> Option<(MemberId, Tick)> {
+        let grant = self.grant.filter(|_| self.is_retired())?;
+        let (last, _) = grant.commit?;
+        Some((grant.target, last))
+    }
+
     /// The host that has stopped: to all, until the target's term begins.
     fn tell_commit(&mut self) {
         let Some(grant) = self.grant else {
