@@ -126,6 +126,8 @@ pub(super) struct Client {
     recovers_until: Option<Time>,
     /// Up to this tick every input is sampled, though there was no time to do so one by one.
     samples_all_upto: Tick,
+    /// Inputs that the new host does not want any more, until it is known what acted instead.
+    abandoned: VecDeque<(Tick, Vec<u8>)>,
 }
 
 impl Client {
@@ -181,6 +183,7 @@ impl Client {
             unnamed: BTreeSet::new(),
             recovers_until: None,
             samples_all_upto: Tick::ZERO,
+            abandoned: VecDeque::new(),
             config,
         };
         client.ask(now, Tick::ZERO);

@@ -320,6 +320,7 @@ impl Client {
 
     /// Tells the game of own inputs that others acted in place of.
     pub(super) fn find_replaced(&mut self, core: &mut Core) {
+        self.find_abandoned(core);
         let (Some(slot), Some(from)) = (self.peer.slot, self.active_from) else {
             return;
         };

@@ -272,6 +272,7 @@ impl Client {
             }
             self.exchange.offer(slot, after);
         } else if let Some(slot) = self.peer.slot {
+            self.abandon_inputs(core, slot, base);
             core.submitted.start(slot, Tick::ZERO);
             core.awaited = None;
         }
@@ -287,6 +288,33 @@ impl Client {
             });
         }
         self.advance(core, now);
+    }
+
+    /// The slot is absent for now: what was sampled for it and is not known to have acted will not.
+    fn abandon_inputs(&mut self, core: &Core, slot: Slot, base: Tick) {
+        let first = self.checked_own.min(base).next();
+        for number in first.number()..=core.submitted.newest(slot).number() {
+            let tick = Tick::new(number);
+            if let Some(input) = core.submitted.get(slot, tick).bytes() {
+                self.abandoned.push_back((tick, input.to_vec()));
+            }
+        }
+        // No more than could be submitted at once.
+        let limit = usize::try_from(crate::limits::INPUT_HISTORY_TICKS_MAX).unwrap_or(usize::MAX);
+        let surplus = self.abandoned.len().saturating_sub(limit);
+        self.abandoned.drain(..surplus);
+    }
+
+    /// Tells the game of abandoned inputs that others acted in place of.
+    pub(super) fn find_abandoned(&mut self, core: &mut Core) {
+        let Some(slot) = self.peer.slot else { return };
+        let newest = core.known.newest(slot);
+        while let Some((tick, input)) = self.abandoned.pop_front_if(|(tick, _)| *tick <= newest) {
+            if core.known.get(slot, tick).bytes() != Some(&input[..]) {
+                core.statistics.inputs_replaced += 1;
+                core.report(Event::InputReplaced { tick });
+            }
+        }
     }
 
     /// Begins again with the new host, which has to give a state.
