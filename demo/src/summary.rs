@@ -379,9 +379,13 @@ impl Summary {
         }
         if let Some(hash) = first.state_hash {
             let nodes = self.nodes_with_state().count();
+            let whose = match settings.mode {
+                Mode::Lockstep => "state hash",
+                Mode::StateSync => "state hash of the host",
+            };
             let _ = match (nodes, self.hashes_equal()) {
-                (1, _) => writeln!(text, "state hash {hash:016x}"),
-                (_, true) => writeln!(text, "state hash {hash:016x} on all {nodes} nodes"),
+                (1, _) => writeln!(text, "{whose} {hash:016x}"),
+                (_, true) => writeln!(text, "{whose} {hash:016x} on all {nodes} nodes"),
                 (_, false) => writeln!(text, "state hashes DIFFER between the {nodes} nodes"),
             };
         }

@@ -30,7 +30,9 @@ pub struct Smoothing {
     /// Microseconds in which a difference halves.
     pub half_life_us: u32,
     /// A field that is off by more than this is not smoothed: it was moved on purpose. In the
-    /// game's own units.
+    /// game's own units; by default 10. Honest corrections are as large as what an entity does
+    /// while its inputs are under way, which is a few metres; across a respawn or a portal nothing
+    /// should glide. A game that counts pixels, or lets things go 30 units per second, sets more.
     pub snap_beyond: f32,
 }
 
@@ -38,7 +40,7 @@ impl Default for Smoothing {
     fn default() -> Self {
         Self {
             half_life_us: 50_000,
-            snap_beyond: f32::INFINITY,
+            snap_beyond: 10.0,
         }
     }
 }

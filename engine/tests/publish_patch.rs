@@ -466,3 +466,59 @@ fn predicted_spawns_have_the_same_ids_again_and_never_the_hosts() {
     let ids = host.world().resource::<NetIndex>();
     assert!(ids.iter().all(|(id, _)| id < newest));
 }
+
+#[test]
+fn a_standby_takes_over_all_of_the_hosts_state_and_gives_ids_of_its_term() {
+    let game = game();
+    let mut host = game.simulation(1, 2);
+    let mut client = game.simulation(1, 2);
+    client.set_side(Side::Predicting(Slot(1)));
+    let mut prng = Prng::new(5);
+    let step = |simulation: &mut EcsSimulation| {
+        let frame = InputFrame::empty(simulation.tick().next(), 2, 0);
+        simulation.step(&frame, StepKind::First);
+    };
+    for _ in 0..40 {
+        for _ in 0..20 {
+            change(host.world_mut(), &mut prng);
+        }
+        step(&mut host);
+    }
+    // What the client spawned in advance is not the host's.
+    step(&mut client);
+    client.world_mut().spawn_networked(Armour(9));
+    let mut exact = Snapshot::default();
+    host.capture_exact(&mut exact);
+    assert_eq!(exact, host.snapshot());
+    assert_eq!(exact.validate(game.schema()), Ok(()));
+
+    client.become_authority();
+    assert!(client.side().is_authority());
+    client.import(&exact).unwrap();
+    assert_eq!(
+        client.state_hash(),
+        host.state_hash(),
+        "host-only kinds, too"
+    );
+    for _ in 0..10 {
+        step(&mut host);
+        step(&mut client);
+        assert_eq!(
+            client.state_hash(),
+            host.state_hash(),
+            "it goes on as the host"
+        );
+    }
+    let ids = client.world().resource::<NetIndex>();
+    assert!(ids.iter().all(|(id, _)| !id.is_predicted()));
+
+    client.begin_term(id::Term(2));
+    let one = client.world_mut().spawn_networked(Armour(1)).id();
+    let one = client.world().get::<NetId>(one).unwrap().raw();
+    assert_eq!(one, id::NetId::new(id::Term(2), 1));
+    // The same term again takes nothing back.
+    client.begin_term(id::Term(2));
+    let two = client.world_mut().spawn_networked(Armour(1)).id();
+    let two = client.world().get::<NetId>(two).unwrap().raw();
+    assert_eq!(two, id::NetId::new(id::Term(2), 2));
+}

@@ -338,6 +338,12 @@ impl<P: Player> Driver<P> {
                         self.node.commit_authority(tick, hash, state);
                     }
                 }
+                Request::Promote { tick, term, state } => {
+                    let state = state.cloned();
+                    if !self.promote(tick, term, state.as_ref()) {
+                        self.node.commit_restore(now, false);
+                    }
+                }
                 Request::StandByFrom(state) => {
                     let state = state.clone();
                     let is_imported = self.stand_by(&state);
@@ -508,6 +514,26 @@ impl<P: Player> Driver<P> {
         simulation.import(&snapshot).ok()?;
         self.images.iter_mut().for_each(|place| place.tick = None);
         Some(snapshot.tick)
+    }
+
+    /// Makes what this node stood by with the state of the session.
+    fn promote(&mut self, tick: Tick, term: Term, state: Option<&Snapshot>) -> bool {
+        if let Some(state) = state
+            && !self.stand_by(state)
+        {
+            return false;
+        }
+        let Some((mut simulation, _)) = self.standby.take() else {
+            return false;
+        };
+        if simulation.tick() != tick {
+            return false;
+        }
+        simulation.become_authority();
+        simulation.begin_term(term);
+        self.simulation = Some(simulation);
+        self.images.clear();
+        true
     }
 
     /// Lets a second simulation take over a state of the host.

@@ -55,6 +55,7 @@ use self::core::{Core, ExportFor, Todo};
 use self::host::Host;
 use self::hosting::Hosting;
 use self::mesh::Mesh;
+use self::standby::Standby;
 
 /// A node of a session; see the [module](self).
 #[derive(Debug)]
@@ -62,6 +63,8 @@ pub struct Node {
     core: Core,
     role: Role,
     exporting: Option<ExportFor>,
+    /// What this node held as a standby when it became the host.
+    promoted: Option<Box<Standby>>,
     /// The warm links to the other members, where hosting may move.
     mesh: Option<Box<Mesh>>,
     /// Who hosts, where members elect.
@@ -128,6 +131,7 @@ impl Node {
             core,
             role: Role::Host(Box::new(host)),
             exporting: None,
+            promoted: None,
             mesh: None,
             hosting: None,
         };
@@ -146,6 +150,7 @@ impl Node {
             core,
             role: Role::Client(Box::new(client)),
             exporting: None,
+            promoted: None,
             mesh: None,
             hosting: None,
         })
@@ -659,6 +664,11 @@ impl Node {
                 },
                 Role::Client(_) => return None,
             },
+            Todo::Promote(tick, term) => {
+                let state = self.promoted.as_ref();
+                let state = state.and_then(|standby| standby.state_at(tick));
+                Request::Promote { tick, term, state }
+            }
             Todo::StandBy => match &mut self.role {
                 Role::Client(client) => client.standby.as_mut()?.request()?,
                 Role::Host(_) => return None,

@@ -117,6 +117,7 @@ fn obey(node: &mut Node, now: Time) -> u32 {
                 | Request::Claim { .. }
                 | Request::Seen { .. }
                 | Request::Authority { .. }
+                | Request::Promote { .. }
                 | Request::StandByFrom(_)
                 | Request::StandByStep { .. },
             ) => {}

@@ -37,6 +37,9 @@ const SEEDS: u64 = 16;
 /// Datagrams of acks behind the newest that a report tells of.
 const MASK: u32 = 64;
 
+/// Bytes of state that a datagram has room for whatever else is in it: there is one per tick.
+const DATAGRAM_BYTES: u32 = 880;
+
 /// Ticks without a datagram, at most.
 const CALM_TICKS: u32 = 12;
 
@@ -95,6 +98,28 @@ struct Client {
     sent: Vec<u8>,
     /// Ticks since the newest datagram to it.
     calm_ticks: u32,
+}
+
+/// How long a client waits for what it should hold.
+#[derive(Debug)]
+struct Wait {
+    /// Bytes of all of it in one piece, and bytes per tick that its budget and its datagrams allow.
+    bytes: u32,
+    per_tick: u32,
+    since: u32,
+    /// Since when it holds it, and knows that.
+    held: Option<u32>,
+    known: Option<u32>,
+}
+
+impl Wait {
+    fn held_by(&self, soon: u32) -> u32 {
+        self.since + soon + (self.bytes + DATAGRAM_BYTES).div_ceil(self.per_tick)
+    }
+
+    fn known_by(&self, soon: u32, more: u32) -> u32 {
+        self.held_by(soon) + more
+    }
 }
 
 struct Run {
@@ -321,18 +346,80 @@ impl Run {
         }
     }
 
-    /// Whether client `at` holds the present state, which does not change any more, as it should.
-    fn has_converged(&mut self, at: usize) -> bool {
+    /// The world stands still, and nothing goes wrong any more: every client holds what it should
+    /// after `soon` ticks and those that its bytes take at its budget, and after a round trip and
+    /// an interval more it knows that it does.
+    fn converge(&mut self, soon: u32, round_trip: u32) {
+        let from = self.tick;
+        let mut waits: Vec<Wait> = (0..self.clients.len())
+            .map(|at| Wait {
+                bytes: self.bytes_in_view(at),
+                per_tick: DATAGRAM_BYTES,
+                since: from,
+                held: None,
+                known: None,
+            })
+            .collect();
+        loop {
+            self.step();
+            let mut is_over = true;
+            for (at, wait) in waits.iter_mut().enumerate() {
+                if self.tick <= from + self.snapshot_ticks {
+                    wait.bytes = self.bytes_in_view(at);
+                }
+                let client = &self.clients[at];
+                // A transfer takes its own time, and nothing else is sent meanwhile.
+                if client.transfer.is_some() || client.transferred.is_some() {
+                    wait.since = self.tick;
+                }
+                // What was lost until now may still lower the budget.
+                let per_second = client.subscription.bytes_per_second(&self.publisher);
+                wait.per_tick = wait.per_tick.min(per_second / 60).max(1);
+                let (holds, knows) = self.has_converged(at);
+                wait.held = wait.held.filter(|_| holds).or(holds.then_some(self.tick));
+                wait.known = wait.known.filter(|_| knows).or(knows.then_some(self.tick));
+                is_over &= self.tick >= wait.known_by(soon, round_trip + self.snapshot_ticks);
+            }
+            if is_over {
+                break;
+            }
+            assert!(self.tick < from + 60 * 60, "transfers go on and on");
+        }
+        for (at, wait) in waits.iter().enumerate() {
+            let held_by = wait.held_by(soon);
+            let known_by = wait.known_by(soon, round_trip + self.snapshot_ticks);
+            let is_held = wait.held.is_some_and(|tick| tick <= held_by);
+            let is_known = wait.known.is_some_and(|tick| tick <= known_by);
+            assert!(
+                is_held && is_known,
+                "client {at} should hold all by {held_by} and know it by {known_by}, not {wait:?}; \
+                 {from}, {:?}",
+                self.clients[at].subscription.statistics()
+            );
+            self.check_interest(at);
+        }
+    }
+
+    /// Bytes of all that client `at` should hold, if it held nothing.
+    fn bytes_in_view(&mut self, at: usize) -> u32 {
+        let viewer = self.clients[at].subscription.viewer().clone();
+        let keyframe = Subscription::new(viewer).keyframe(&mut self.publisher);
+        u32::try_from(keyframe.unwrap().bytes.len()).unwrap()
+    }
+
+    /// Whether client `at` holds the present state, which does not change any more, as it should,
+    /// and whether it knows that.
+    fn has_converged(&mut self, at: usize) -> (bool, bool) {
         let client = &mut self.clients[at];
-        let (tick, hash) = client
-            .subscription
-            .interest_hash(&mut self.publisher)
-            .unwrap();
-        let complete = client.receiver.newest_complete();
-        complete.is_some_and(|complete| {
-            client.receiver.hash_at(complete) == Some(hash)
-                && tick.since(complete) <= self.latency + self.snapshot_ticks + CALM_TICKS
-        })
+        let hash = client.subscription.interest_hash(&mut self.publisher);
+        let (tick, hash) = hash.unwrap();
+        let receiver = &client.receiver;
+        let is_right =
+            |held: Option<Tick>| held.is_some_and(|at| receiver.hash_at(at) == Some(hash));
+        let complete = receiver.newest_complete();
+        let late = complete.map_or(u32::MAX, |complete| tick.since(complete));
+        let is_recent = late <= self.latency + self.snapshot_ticks + CALM_TICKS;
+        (is_right(receiver.newest()), is_right(complete) && is_recent)
     }
 
     /// What is in view is what should be, by distance.
@@ -490,44 +577,26 @@ fn run(seed: u64) {
         run.world.freeze();
     }
     let round_trip = 2 * run.latency + 2;
-    let mut bound = 2 * round_trip + 2 * run.snapshot_ticks;
-    if !run.is_generous {
-        // What waits must fit the budget, of which loss may have left a quarter.
-        bound += 60 * 12;
-    }
-    // A view of several datagrams takes so many ticks more, once for what was under way.
-    bound += 2 * (in_view_max / 40);
-    // Transfers are slower than datagrams, and come on top.
-    if run
-        .clients
-        .iter()
-        .any(|client| client.transfer.is_some() || client.transferred.is_some())
-    {
-        bound += 3 * round_trip + 10;
-    }
-    let since = run.tick;
-    while run.tick < since + bound {
-        run.step();
-    }
-    for at in 0..run.clients.len() {
-        if keeps_moving {
-            let complete = run.clients[at].receiver.newest_complete();
+    let soon = 2 * round_trip + 2 * run.snapshot_ticks;
+    if keeps_moving {
+        let bytes = (0..run.clients.len()).map(|at| run.bytes_in_view(at));
+        let bytes = bytes.max().unwrap_or(0);
+        for _ in 0..soon + bytes.div_ceil(DATAGRAM_BYTES) {
+            run.step();
+        }
+        for (at, client) in run.clients.iter().enumerate() {
+            let complete = client.receiver.newest_complete();
             let late = complete.map_or(u32::MAX, |tick| run.tick - tick.number());
             let allowed = run.latency + 2 * run.snapshot_ticks + 1;
             assert!(
                 late <= allowed,
                 "client {at} is complete at {complete:?} only, it is {}; {:?}",
                 run.tick,
-                run.clients[at].subscription.statistics()
+                client.subscription.statistics()
             );
-        } else {
-            assert!(
-                run.has_converged(at),
-                "client {at} has not converged {bound} ticks after the last fault: {:?}",
-                run.clients[at].subscription.statistics()
-            );
-            run.check_interest(at);
         }
+    } else {
+        run.converge(soon, round_trip);
     }
     assert!(run.schema.kinds().len() > 3);
 }

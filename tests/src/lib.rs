@@ -4,6 +4,7 @@
 //! decides everything; a failure prints it with the line that repeats the run.
 
 pub mod cluster;
+pub mod counting;
 pub mod succession;
 pub mod toy;
 pub mod yard;

@@ -2,9 +2,6 @@
 //!
 //! The nodes run here without links and without a simulation, so that only they are counted.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use phalanx::netcode::id::{NetId, Path};
 use phalanx::netcode::limits::DATAGRAM_BYTES_MAX;
 use phalanx::netcode::node::{Node, Request};
@@ -12,6 +9,7 @@ use phalanx::netcode::session::config::{GameInfo, Gate, HostConfig, JoinConfig};
 use phalanx::netcode::state::{KindRows, Snapshot, StateHash};
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
+use phalanx_tests::counting::{Counting, allocations};
 use phalanx_tests::{toy, yard};
 
 /// Ticks in which buffers find their size.
@@ -23,49 +21,8 @@ const ROUND_US: u64 = 4_167;
 /// Rounds that a datagram is on its way: some 33 ms.
 const ROUNDS_ON_THE_WAY: usize = 8;
 
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, which counts per thread.
-struct Counting;
-
-#[expect(
-    unsafe_code,
-    reason = "a global allocator cannot be written without; every call goes to the system's as it \
-              came, and the counter is a constant-initialised cell that allocates nothing itself"
-)]
-// SAFETY: the layout contracts are those of `System`, to which all calls go unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of this function, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above; the pointer came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as above; the pointer came from `System`.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
 #[global_allocator]
 static COUNTING: Counting = Counting;
-
-fn count() {
-    // During the end of a thread there is nothing left to count.
-    let _gone = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-fn allocations() -> u64 {
-    ALLOCATIONS.with(Cell::get)
-}
 
 /// A datagram on its way, in a buffer that is used again.
 #[derive(Default)]
@@ -206,6 +163,7 @@ impl Session {
                     | Request::Claim { .. }
                     | Request::Seen { .. }
                     | Request::Authority { .. }
+                    | Request::Promote { .. }
                     | Request::StandByFrom(_)
                     | Request::StandByStep { .. },
                 ) => Answer::None,

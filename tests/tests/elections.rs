@@ -81,6 +81,32 @@ fn a_handover_loses_nothing() {
     }
 }
 
+/// How long members stand still when their host dies: of eight players, at any moment, without
+/// loss. The limits are those of the project, in milliseconds.
+#[test]
+fn the_gap_after_a_crash_is_short() {
+    for (rtt_us, limit_ms) in [(50_000, 420), (100_000, 620), (200_000, 1050)] {
+        let mut gaps: Vec<u64> = Vec::new();
+        for seed in seeds(8) {
+            let test = "the_gap_after_a_crash_is_short";
+            let conditions = Conditions::from_rtt(rtt_us, 0);
+            let mut session = open(8, PACED, conditions, seed, test);
+            session.run(1_000_000 + seed * 7_919 % 100_000);
+            session.forget_gaps();
+            session.cluster.crash(0);
+            session.assert_recovers(5_000_000);
+            gaps.push(session.longest_gap_us() / 1000);
+        }
+        gaps.sort_unstable();
+        let (median, worst) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+        println!(
+            "RTT {} ms: median {median} ms, longest {worst} ms",
+            rtt_us / 1000
+        );
+        assert!(worst <= limit_ms, "RTT {rtt_us} us: {gaps:?}");
+    }
+}
+
 /// What befalls the session next.
 #[derive(Clone, Copy, Debug)]
 enum Fault {

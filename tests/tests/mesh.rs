@@ -335,6 +335,38 @@ fn above_sixteen_members_only_those_who_may_host_next_are_linked_to_all() {
 }
 
 #[test]
+fn who_may_host_next_is_linked_to_all_however_many_there_are() {
+    let mut config = host(20, Gate::Paced);
+    config.start = Start::Players(2);
+    config.migration = MigrationConfig::ELECTED;
+    let mut cluster = Cluster::new(config, Conditions::from_rtt(30_000, 0), 14);
+    for index in 1..18 {
+        cluster.join(player(&format!("player {index}")));
+    }
+    let standbys = |cluster: &Cluster| {
+        let terms = cluster.node(0).terms().expect("hosting moves by election");
+        terms.roster().standbys.clone()
+    };
+    let confirmed = |cluster: &Cluster, index| -> Vec<MemberId> {
+        let links = cluster.node(index).mesh_links();
+        let confirmed = links.filter(|link| link.is_confirmed);
+        confirmed.map(|link| link.member).collect()
+    };
+    let linked = cluster.run_while_not(20_000_000, |cluster| {
+        let standbys = standbys(cluster);
+        let with_all = (1..18).filter(|&index| confirmed(cluster, index).len() > 5);
+        !standbys.is_empty()
+            && with_all.count() == 3
+            && (1..18).all(|index| {
+                let (own, linked) = (member(cluster, index), confirmed(cluster, index));
+                let mut standbys = standbys.iter();
+                standbys.all(|standby| *standby == own || linked.contains(standby))
+            })
+    });
+    assert!(linked, "standbys {:?}", standbys(&cluster));
+}
+
+#[test]
 fn a_link_that_opens_nothing_leaves_the_session_as_it_is() {
     let mut cluster = session(3, Conditions::from_rtt(30_000, 0), 12);
     cluster.set_opens(1, false);

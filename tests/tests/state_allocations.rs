@@ -1,8 +1,6 @@
 //! A state-sync host's steady tick allocates nothing: publishing, writing to clients that see
 //! everything or a part, in whole or in part bodies, and taking their acks.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::VecDeque;
 
 use phalanx::netcode::id::{MemberId, NetId, Slot, Term};
@@ -13,6 +11,7 @@ use phalanx::netcode::state::{
 };
 use phalanx::netcode::statesync::{Interest, Publisher, PublisherConfig, Subscription, Viewer};
 use phalanx::netcode::tick::{Seq, Tick, TickRate};
+use phalanx_tests::counting::{Counting, allocations};
 
 /// Ticks in which buffers find their size.
 const WARM_UP_TICKS: u32 = 900;
@@ -20,49 +19,8 @@ const WARM_UP_TICKS: u32 = 900;
 const COUNTED_TICKS: u32 = 300;
 const ENTITIES: u32 = 400;
 
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, which counts per thread.
-struct Counting;
-
-#[expect(
-    unsafe_code,
-    reason = "a global allocator cannot be written without; every call goes to the system's as it \
-              came, and the counter is a constant-initialised cell that allocates nothing itself"
-)]
-// SAFETY: the layout contracts are those of `System`, to which all calls go unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of this function, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above; the pointer came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as above; the pointer came from `System`.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
 #[global_allocator]
 static COUNTING: Counting = Counting;
-
-fn count() {
-    // During the end of a thread there is nothing left to count.
-    let _gone = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-fn allocations() -> u64 {
-    ALLOCATIONS.with(Cell::get)
-}
 
 fn schema() -> Schema {
     let kind = |name: &str, field| KindSchema {

@@ -256,6 +256,7 @@ impl Network {
                 | Request::Claim { .. }
                 | Request::Seen { .. }
                 | Request::Authority { .. }
+                | Request::Promote { .. }
                 | Request::StandByFrom(_)
                 | Request::StandByStep { .. } => {}
             }

@@ -128,13 +128,14 @@ fn verify(file: &Path) -> Result<()> {
     let report = replay::verify(file, progress());
     clear_progress();
     let report = report?;
-    let states = match report.states {
-        0 => String::new(),
-        states => format!("{states} states, "),
+    // What clients hold has a hash of its own, which is not the one of the host's whole state.
+    let (states, what) = match report.states {
+        0 => (String::new(), "hashes"),
+        states => (format!("{states} states, "), "hashes of what clients hold"),
     };
     writeln!(
         io::stdout(),
-        "verified: ticks {} to {}, {states}{} hashes and {} keyframes equal; {}",
+        "verified: ticks {} to {}, {states}{} {what} and {} keyframes equal; {}",
         report.first,
         report.last,
         report.hashes,

@@ -129,6 +129,17 @@ pub enum Request<'a> {
         /// Whether the hash of the state is needed.
         wants_hash: bool,
     },
+    /// State-sync, on a standby that becomes the host: the second simulation, or the newest state of
+    /// the host, is the state of the session from now on. If it is not there, answer with
+    /// [`Node::commit_restore`](crate::node::Node::commit_restore).
+    Promote {
+        /// The tick of the state.
+        tick: Tick,
+        /// The term that begins.
+        term: Term,
+        /// The state, if no second simulation runs.
+        state: Option<&'a Snapshot>,
+    },
     /// State-sync: the player of `slot` sees others as they were so many ticks before its inputs
     /// act.
     Seen {

@@ -93,6 +93,8 @@ pub(super) struct Client {
     pub(super) state: Option<(Tick, Arc<[u8]>)>,
     /// What is held as a standby, in state-sync mode.
     pub(super) standby: Option<Box<Standby>>,
+    /// Ticks between two states of the host that it was a client of last.
+    pub(super) snapshot_ticks: u32,
     /// Whether the transfer that comes is for it.
     receives_standby: bool,
     diverged: Option<(Tick, Vec<String>)>,
@@ -157,6 +159,7 @@ impl Client {
             receiver: None,
             state: None,
             standby: None,
+            snapshot_ticks: 0,
             receives_standby: false,
             diverged: None,
             healing: false,

@@ -45,6 +45,7 @@ pub(super) enum Todo {
     Claim(Tick),
     Authority(Tick),
     StandBy,
+    Promote(Tick, Term),
 }
 
 /// Microseconds for which datagrams of a link that is no more may still come.

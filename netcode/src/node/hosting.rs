@@ -43,23 +43,33 @@ const LEAVE_US: u64 = 3_000_000;
 /// What a node holds, for its term machine.
 struct Held<'a> {
     core: &'a Core,
-    is_host: bool,
+    role: &'a Role,
 }
 
 impl Authority for Held<'_> {
     fn newest(&self) -> Tick {
-        self.core.final_tick()
+        match self.role {
+            Role::Client(client) if self.core.follows => client.standby_position(),
+            Role::Client(_) | Role::Host(_) => self.core.final_tick(),
+        }
     }
 
     fn shown(&self) -> Tick {
-        if self.is_host {
-            self.core.final_tick()
-        } else {
-            self.core.timeline.settled()
+        match self.role {
+            Role::Host(_) => self.core.final_tick(),
+            Role::Client(_) => self.core.timeline.settled(),
         }
     }
 
     fn records_after(&self, after: Tick, room: usize, out: &mut Vec<u8>) -> Tick {
+        // In state-sync each standby goes on from what it holds itself.
+        let tells_state = match self.role {
+            Role::Host(host) => host.audience.is_some(),
+            Role::Client(_) => self.core.follows,
+        };
+        if tells_state {
+            return after;
+        }
         let (term, newest) = (self.core.info.term, self.core.final_tick());
         let written =
             crate::lockstep::write_records(term, after, newest, &self.core.known, room, out);
@@ -67,7 +77,11 @@ impl Authority for Held<'_> {
     }
 
     fn hash(&self, tick: Tick) -> Option<u64> {
-        self.core.hashes.at(tick)
+        let streamed = match self.role {
+            Role::Host(host) => host.stream.as_ref().and_then(|it| it.hash_at(tick)),
+            Role::Client(client) => client.standby.as_ref().and_then(|it| it.hash_at(tick)),
+        };
+        streamed.or_else(|| self.core.hashes.at(tick))
     }
 }
 
@@ -197,7 +211,7 @@ impl Node {
             if hosting.terms.poll_timeout() <= now || hosting.terms.handover_target().is_some() {
                 let held = Held {
                     core: &self.core,
-                    is_host: matches!(self.role, Role::Host(_)),
+                    role: &self.role,
                 };
                 hosting.terms.handle_timeout(now, &held);
             }
@@ -230,7 +244,7 @@ impl Node {
             };
             let held = Held {
                 core: &self.core,
-                is_host: matches!(self.role, Role::Host(_)),
+                role: &self.role,
             };
             hosting.terms.handle(now, received.from, &message, &held);
             // Each decision is carried out before the machine asks again what this node holds.
@@ -253,6 +267,8 @@ impl Node {
         let Role::Host(host) = &mut self.role else {
             return;
         };
+        host.introductions
+            .set_hubs(&hosting.terms.roster().standbys);
         while let Some((member, stand)) = host.standing.pop_front() {
             let roster = hosting.terms.roster();
             let is_known = roster.member(member).is_some_and(|known| {
@@ -296,7 +312,7 @@ impl Node {
                 if let Some(hosting) = &mut self.hosting {
                     let held = Held {
                         core: &self.core,
-                        is_host: matches!(self.role, Role::Host(_)),
+                        role: &self.role,
                     };
                     hosting.terms.handle_timeout(now, &held);
                 }
@@ -448,6 +464,12 @@ impl Node {
         }
         let target = terms.handover_target();
         if terms.is_host() {
+            if let Role::Host(host) = &mut self.role
+                && host.audience.is_some()
+            {
+                let standbys: Vec<MemberId> = terms.stream_to().collect();
+                host.stream_to(&self.core, &standbys);
+            }
             if let (Role::Host(host), Some((_, switch))) = (&mut self.role, target)
                 && host.hands_over_at() != Some(switch.previous())
             {
@@ -543,7 +565,7 @@ impl Node {
         if !hosting.terms.is_host() {
             let held = Held {
                 core: &self.core,
-                is_host: false,
+                role: &self.role,
             };
             hosting.terms.leave(now, &held);
             self.send_term_messages();

@@ -95,6 +95,11 @@ impl AuthorityStream {
         }
     }
 
+    /// The hash after `tick`.
+    pub(super) fn hash_at(&self, tick: Tick) -> Option<u64> {
+        self.stream.hash_at(tick)
+    }
+
     pub(super) fn is_wanted(&self) -> bool {
         !self.feeds.is_empty()
     }
@@ -260,6 +265,34 @@ impl Standby {
     /// The newest tick that it holds.
     pub(super) fn held(&self) -> Option<Tick> {
         self.state.newest()
+    }
+
+    /// The hash of the host's state after `tick`, if it is the newest that is held.
+    pub(super) fn hash_at(&self, tick: Tick) -> Option<u64> {
+        let (hash, _) = self.state.newest_told()?;
+        (self.held() == Some(tick)).then_some(hash)
+    }
+
+    /// The inputs with which the newest tick ran that it holds.
+    pub(super) fn newest_frame(&self) -> Option<InputFrame> {
+        let (_, context) = self.state.newest_told()?;
+        let tick = self.held()?;
+        let context = TickContext::decode(context, tick, self.slots, self.input_bytes).ok()?;
+        Some(context.frame)
+    }
+
+    /// The state at `tick`, if it is held as such and not run.
+    pub(super) fn state_at(&self, tick: Tick) -> Option<&Snapshot> {
+        match self.state.mode() {
+            StandbyMode::Runs if self.state.to_import().is_none() => None,
+            StandbyMode::Runs | StandbyMode::Copies => self.state.at(tick).map(|held| &held.state),
+        }
+    }
+
+    /// Stands by for the host of another term, which goes on after `base`.
+    pub(super) fn begin_term(&mut self, term: Term, base: Tick) {
+        self.state.begin_term(term, base);
+        self.ack_due = true;
     }
 
     pub(super) fn statistics(&self) -> StandbyStatistics {

@@ -22,6 +22,7 @@ use crate::id::{MemberId, Path, Term};
 use crate::limits::INPUT_HISTORY_TICKS_MAX;
 use crate::lockstep::{RecordsError, read_records, write_records};
 use crate::node::client::Client;
+use crate::node::core::Todo;
 use crate::node::host::Host;
 use crate::session::handshake::TermStart;
 use crate::tick::Tick;
@@ -114,10 +115,14 @@ impl Node {
     }
 
     /// The term that this node is in, and the newest tick whose input frame it holds, as it holds
-    /// all before. In lockstep mode only.
+    /// all before. Of a client in state-sync mode, the newest tick whose state it holds as a standby.
     #[must_use]
     pub fn position(&self) -> (Term, Tick) {
-        (self.core.info.term, self.core.final_tick())
+        let tick = match &self.role {
+            Role::Client(client) if self.core.follows => client.standby_position(),
+            Role::Client(_) | Role::Host(_) => self.core.final_tick(),
+        };
+        (self.core.info.term, tick)
     }
 
     /// Whether this node could host: it has the state, and knows the session's settings.
@@ -195,7 +200,8 @@ impl Node {
                 present,
             });
         }
-        let (position, base) = (self.core.final_tick(), take_over.base);
+        let base = take_over.base;
+        let (_, position) = self.position();
         if position != base {
             return Err(TakeOverError::Position { position, base });
         }
@@ -209,6 +215,13 @@ impl Node {
             }
             Role::Client(client) => {
                 client.may_host(&self.core)?;
+                if self.core.follows {
+                    client.leave_following(&mut self.core, base)?;
+                    self.promoted = client.standby.take();
+                    self.core
+                        .todo
+                        .push_back(Todo::Promote(base, take_over.term));
+                }
                 begin(&mut self.core, take_over);
                 let host = Host::succeed(client, &mut self.core, now, take_over);
                 self.role = Role::Host(Box::new(host));

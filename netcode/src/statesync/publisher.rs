@@ -514,10 +514,10 @@ impl Publisher {
         self.rotation.start()
     }
 
-    /// One of them got as far as `last` in snapshot `number`.
-    pub(super) fn note_rotation(&mut self, number: u32, last: NetId) {
+    /// One of them got these entities of snapshot `number`.
+    pub(super) fn note_rotation(&mut self, number: u32, sent: &[NetId]) {
         if self.newest_number() == Some(number) {
-            self.rotation.reach(last);
+            sent.iter().for_each(|&id| self.rotation.reach(id));
         }
     }
 

@@ -6,7 +6,7 @@ use super::join::UNCONFIRMED_TICKS_MAX;
 use super::{Client, Phase, lead_limits};
 use crate::id::{MemberId, Path, Slot};
 use crate::limits::PREDICTION_TICKS_MAX;
-use crate::lockstep::DelayControl;
+use crate::lockstep::{DelayControl, Timeline};
 use crate::node::core::Core;
 use crate::node::host::Host;
 use crate::node::takeover::{StepDown, TakeOverError};
@@ -50,8 +50,12 @@ pub(in crate::node) struct Retired {
 impl Client {
     /// Whether this node could host, or why not.
     pub(in crate::node) fn may_host(&self, core: &Core) -> Result<(), TakeOverError> {
-        if self.settings.is_none() || self.follower.is_some() || self.phase == Phase::Over {
+        if self.settings.is_none() || self.phase == Phase::Over {
             return Err(TakeOverError::NotAllowed);
+        }
+        if self.follower.is_some() {
+            let holds = self.standby_position() > Tick::ZERO;
+            return holds.then_some(()).ok_or(TakeOverError::NoState);
         }
         // What ran on guesses must be there to run again.
         let ahead = core.timeline.simulated().since(core.timeline.settled());
@@ -60,6 +64,42 @@ impl Client {
         if self.needs_state || self.state.is_some() || !is_there || !runs {
             return Err(TakeOverError::NoState);
         }
+        Ok(())
+    }
+
+    /// The newest tick that this node holds as a standby; 0 without one.
+    pub(in crate::node) fn standby_position(&self) -> Tick {
+        let held = self.standby.as_ref().and_then(|standby| standby.held());
+        held.unwrap_or_default()
+    }
+
+    /// What it took from the host is over: this node's standby becomes the state of the session, as
+    /// it was at `base`.
+    pub(in crate::node) fn leave_following(
+        &mut self,
+        core: &mut Core,
+        base: Tick,
+    ) -> Result<(), TakeOverError> {
+        let standby = self.standby.as_mut().ok_or(TakeOverError::NoState)?;
+        let frame = standby.newest_frame().ok_or(TakeOverError::NoState)?;
+        let follower = self.follower.take();
+        self.snapshot_ticks = follower.map_or(0, |follower| follower.snapshot_ticks);
+        core.todo.clear();
+        core.follows = false;
+        core.awaited = None;
+        // A host keeps no images: nothing runs again there.
+        (core.info.images, core.info.desync_interval) = (0, 0);
+        core.timeline = Timeline::new(core.info.slots, core.info.input_bytes, 0, base);
+        for slot in core.slots() {
+            core.known.start(slot, base.previous());
+            core.known.push(slot, base, frame.input(slot));
+        }
+        core.jump(base);
+        core.skip_reports(base);
+        self.running = true;
+        self.needs_state = false;
+        self.state = None;
+        self.receiver = None;
         Ok(())
     }
 
@@ -124,7 +164,13 @@ impl Client {
                 heal: self.heal,
                 heal_host: settings.heal_host,
             },
-            state_sync: StateSyncConfig::default(),
+            state_sync: StateSyncConfig {
+                snapshot_ticks: match self.snapshot_ticks {
+                    0 => StateSyncConfig::default().snapshot_ticks,
+                    ticks => ticks,
+                },
+                ..StateSyncConfig::default()
+            },
             resume_us: settings.resume_us,
             silence_us: settings.silence_us,
             spectator_delay_ticks: settings.spectator_delay_ticks,

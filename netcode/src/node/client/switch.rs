@@ -53,7 +53,7 @@ impl Client {
     /// Asks `prepare.candidate` to go on with this member once it hosts.
     pub(in crate::node) fn prepare_for(&mut self, core: &mut Core, now: Time, prepare: Prepare) {
         let was_inside = self.resume.is_some() && self.phase != Phase::Over;
-        if !was_inside || self.follower.is_some() || prepare.term < core.info.term {
+        if !was_inside || prepare.term < core.info.term {
             return;
         }
         let follows = prepare.candidate == self.host && prepare.term == core.info.term;
@@ -303,6 +303,9 @@ impl Client {
         self.begin_anew(core, now, &info, &back.welcome);
         (core.roster, core.statistics, core.last_tick) = (seen, statistics, lasts);
         core.strays.extend(strays);
+        if let Some(standby) = &mut self.standby {
+            standby.begin_term(info.term, from);
+        }
         if settled > from {
             core.report(Event::TicksLost {
                 first: from.next(),

@@ -18,8 +18,9 @@ use crate::session::mesh::{Address, PairKey};
 use crate::session::statistics::DropReason;
 use crate::time::Time;
 
-/// Members that count as those who may host next while nobody has said who does.
-const DEFAULT_HUBS: usize = 3;
+/// Members to whom all others are introduced, at least: those with the lowest ids count as if they
+/// might host next, where fewer do.
+const HUBS_MIN: usize = 3;
 
 /// Parts of invitations and requests for them that a member may have passed on at once.
 const RELAYS_MAX: u16 = 256;
@@ -33,8 +34,8 @@ pub(in crate::node) struct Introductions {
     links: BTreeMap<MemberId, Introduced>,
     /// Pairs that were introduced, lower id first, with the nonces of their links.
     pairs: BTreeMap<(MemberId, MemberId), (u64, u64)>,
-    /// The members that may host next, if that was said.
-    hubs: Option<BTreeSet<MemberId>>,
+    /// The members that may host next, as far as that was said.
+    hubs: Vec<MemberId>,
     /// Whether something has changed since pairs were looked at.
     is_due: bool,
     /// Members when links were looked at.
@@ -64,11 +65,11 @@ enum Wanted {
 
 impl Introductions {
     /// Sets the members that may host next.
-    #[expect(dead_code, reason = "for the term machine, which ranks them")]
-    pub(in crate::node) fn set_hubs(&mut self, hubs: impl IntoIterator<Item = MemberId>) {
-        let hubs = Some(hubs.into_iter().collect());
-        self.is_due |= self.hubs != hubs;
-        self.hubs = hubs;
+    pub(in crate::node) fn set_hubs(&mut self, hubs: &[MemberId]) {
+        if self.hubs != hubs {
+            self.hubs = hubs.to_vec();
+            self.is_due = true;
+        }
     }
 
     /// The next path of which the link should tell the far end's address.
@@ -103,10 +104,16 @@ impl Introductions {
             .collect();
         let hubs: BTreeSet<MemberId> = if self.links.len() < MESH_FULL_MEMBERS_MAX {
             reachable.iter().copied().collect()
-        } else if let Some(hubs) = &self.hubs {
-            hubs.clone()
         } else {
-            reachable.iter().copied().take(DEFAULT_HUBS).collect()
+            let others = reachable
+                .iter()
+                .filter(|member| !self.hubs.contains(member));
+            let missing = HUBS_MIN.saturating_sub(self.hubs.len());
+            self.hubs
+                .iter()
+                .chain(others.take(missing))
+                .copied()
+                .collect()
         };
         let mut wanted = BTreeSet::new();
         for &hub in hubs.iter().filter(|hub| reachable.contains(hub)) {

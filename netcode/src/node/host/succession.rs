@@ -19,7 +19,7 @@ use crate::node::client::switch::keep;
 use crate::node::core::{Core, Todo};
 use crate::node::seat::{Holder, Seat};
 use crate::node::takeover::{TakeOver, Warm};
-use crate::session::config::{Gate, JoinConfig, LatePolicy, Mode, Role, Start};
+use crate::session::config::{Gate, JoinConfig, LatePolicy, Role, Start};
 use crate::session::control::{Control, Settings};
 use crate::session::handshake::{self, ByeReason, Return, TERMS_MAX, TermStart};
 use crate::session::roster::{Member, MemberRecord};
@@ -335,7 +335,8 @@ impl Host {
             .slots()
             .all(|slot| core.known.oldest(slot) <= confirmed);
         let is_near = newest.since(confirmed) < INPUT_HISTORY_TICKS_MAX / 2;
-        let resumed = terms.is_some() && confirmed > Tick::ZERO && holds && is_near;
+        let goes_on = terms.is_some() && self.audience.is_none();
+        let resumed = goes_on && confirmed > Tick::ZERO && holds && is_near;
         let from = if resumed {
             confirmed
         } else {
@@ -488,7 +489,7 @@ impl Host {
 
     /// Whether hosting of this session may move.
     pub(in crate::node) fn may_move(&self) -> bool {
-        self.config.migration.allows && self.config.game.mode == Mode::Lockstep
+        self.config.migration.allows
     }
 
     /// Whether this host says nothing with authority.

@@ -77,8 +77,6 @@ pub(super) struct Queue {
     failed: Option<u32>,
     /// Where in `waiting` what follows the rotation begins; the end if nothing does.
     rotation: usize,
-    /// Where in it the ids begin anew.
-    wrap: usize,
     /// Bodies of the rotation that are due at this snapshot.
     due: u32,
     /// Working memory.
@@ -95,7 +93,6 @@ impl Default for Queue {
             at: 0,
             failed: None,
             rotation: 0,
-            wrap: 0,
             due: 0,
             rest: Vec::new(),
             bits_per_entity: BITS_GUESS,
@@ -126,9 +123,9 @@ impl Queue {
         let fitting = room * 8 / self.bits_per_entity as usize;
         let end = (self.at + fitting + fitting / 8 + 1).min(self.waiting.len());
         if self.rotates() {
-            // They are in order, and go round the end of the ids between two bodies.
-            let until_wrap = if self.at < self.wrap { self.wrap } else { end };
-            return self.at..end.min(until_wrap);
+            // In order already, but for a body that goes round the end of the ids.
+            self.waiting[self.at..end].sort_unstable_by_key(|waiting| waiting.record);
+            return self.at..end;
         }
         let end = end.min(self.rotation);
         let failed = self.failed.unwrap_or(0);
@@ -153,7 +150,6 @@ impl Queue {
         self.rotation = waiting.len();
         let before = rest.partition_point(|one| one.record < start);
         rest.rotate_left(before);
-        self.wrap = self.rotation + rest.len() - before;
         waiting.extend(rest.iter().take(most));
     }
 
@@ -186,7 +182,7 @@ fn order(waiting: &mut Vec<Waiting>, most: usize) {
 /// Bodies of the rotation at snapshot `number`: the same for all clients with the same budget, and in
 /// the mean a little less than it, for what is urgent.
 fn bodies_due(number: u32, bytes_per_snapshot: u64) -> u32 {
-    let bytes = bytes_per_snapshot - bytes_per_snapshot / 16;
+    let bytes = bytes_per_snapshot - bytes_per_snapshot / 32;
     let upto = |number: u64| number * bytes / ROOM_SHARED as u64;
     let number = u64::from(number);
     u32::try_from(upto(number + 1) - upto(number)).unwrap_or(u32::MAX)
@@ -273,7 +269,6 @@ impl Subscription {
         if is_all && waiting.len() <= most {
             // All of it goes out: by id, as for anyone else who lacks the same.
             self.queue.rotation = 0;
-            self.queue.wrap = 0;
             self.queue.due = u32::MAX;
         } else if sees_all
             && has_share
@@ -424,7 +419,6 @@ impl Subscription {
             self.plan = Plan::Parts { is_all };
             queue.waiting.remove(chunk.start);
             queue.rotation = queue.rotation.min(queue.waiting.len());
-            queue.wrap = queue.wrap.saturating_sub(1);
             queue.failed = None;
             if queue.at == queue.waiting.len() {
                 out.truncate(start);
@@ -451,9 +445,7 @@ impl Subscription {
         }
         if rotates {
             queue.due -= 1;
-            if let Some(&last) = queue.sent.last() {
-                publisher.note_rotation(number, last);
-            }
+            publisher.note_rotation(number, &queue.sent);
         }
         let is_last = is_all && queue.at == queue.waiting.len();
         if is_last {
