@@ -610,7 +610,7 @@ impl World {
                 .unwrap_or(base.saturating_sub(2));
             let from = usize::try_from(after).unwrap();
             let log = node.toy.log();
-            let upto = log.len().min(from + 24);
+            let upto = log.len().min(from + 120);
             let records: Arc<[Record]> = log.get(from..upto).unwrap_or_default().into();
             self.send(
                 id,

@@ -330,7 +330,7 @@ impl Terms {
             });
         }
         self.stick(now, from, request.suspect_us);
-        let ballot = self.ballot(request, authority);
+        let ballot = self.ballot(request, roster, authority);
         let vote = TermMessage::Vote {
             term: request.term,
             seq: request.seq,
@@ -342,11 +342,16 @@ impl Terms {
         self.send(from, vote);
     }
 
-    fn ballot(&self, request: Request, authority: &impl Authority) -> Ballot {
-        let newest = self.holds(authority);
+    /// What it holds of the candidate's history. A voter that has promised more than the
+    /// candidate's roster is worth has not taken that over: it may hold ticks of another branch.
+    fn ballot(&self, request: Request, roster: &TermRoster, authority: &impl Authority) -> Ballot {
+        let held = self.holds(authority);
+        let shared = self.roster.lineage.common(held, &roster.lineage);
+        let newest = shared.unwrap_or(Tick::ZERO);
         let mut records = Vec::new();
         let mut upto = request.position;
-        if newest > request.position {
+        // Records of another branch stay here.
+        if newest > request.position && newest == held {
             let reached =
                 authority.records_after(request.position, TERM_RECORDS_BYTES_MAX, &mut records);
             if records.len() > TERM_RECORDS_BYTES_MAX {
@@ -357,7 +362,7 @@ impl Terms {
             }
         }
         Ballot {
-            position: self.roster.lineage.position(newest),
+            position: roster.lineage.position(newest),
             shown: authority.shown(),
             upto,
             records,
