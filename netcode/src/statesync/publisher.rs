@@ -123,6 +123,9 @@ pub struct Publisher {
     /// Entities that were worked out for single clients since the newest snapshot.
     work: usize,
     is_busy: bool,
+    /// Entities in part bodies since the newest snapshot, and in those of one in the mean.
+    demand: (usize, usize),
+    is_crowded: bool,
     encoder: Encoder,
     /// Where the bits of all bodies went, while someone looks.
     made: Option<Box<Tally>>,
@@ -166,6 +169,8 @@ impl Publisher {
             part_bits: (BITS_GUESS, BITS_GUESS),
             work: 0,
             is_busy: false,
+            demand: (0, 0),
+            is_crowded: false,
             made: None,
             hashes: RowHashes::default(),
             statistics: PublisherStatistics::default(),
@@ -281,6 +286,10 @@ impl Publisher {
         self.part_bits.0 = self.part_bits.1;
         self.is_busy = self.work > if self.is_busy { BUSY_TO } else { BUSY_FROM };
         self.work = 0;
+        let (now, mean) = self.demand;
+        let mean = mean - mean / 4 + now / 4;
+        self.demand = (0, mean);
+        self.is_crowded = mean > if self.is_crowded { BUSY_TO } else { BUSY_FROM };
         self.indexed = None;
     }
 
@@ -524,12 +533,19 @@ impl Publisher {
     /// Takes note of a part body: whether it was made for another client, or of how many entities
     /// it was made.
     pub(super) const fn note_part(&mut self, is_shared: bool, entities: usize) {
+        self.demand.0 += entities;
         if is_shared {
             self.statistics.parts_shared += 1;
         } else {
             self.statistics.parts_made += 1;
             self.work += entities;
         }
+    }
+
+    /// Whether so many clients lack so much that they should go round together: it costs each some
+    /// of its budget, as bodies are full or not there.
+    pub(super) const fn is_crowded(&self) -> bool {
+        self.is_crowded
     }
 
     /// Whether there is so much to do for single clients that they should take turns.

@@ -271,6 +271,7 @@ impl Subscription {
             self.queue.rotation = 0;
             self.queue.due = u32::MAX;
         } else if sees_all
+            && publisher.is_crowded()
             && has_share
             && per_snapshot >= ROTATION_BYTES_MIN
             // One datagram is for what is urgent.
