@@ -255,7 +255,6 @@ fn rules_that_are_left_out_are_missed() {
         ("no_lease", 1),
         ("no_stickiness", 62),
         ("any_candidate", 88),
-        ("no_commit", 78),
         ("no_incumbent", 5),
         ("no_gossip", 34),
         ("safe_at_once", 11),
