@@ -13,12 +13,12 @@ use phalanx_netcode::tick::{Seq, Tick, TickRate};
 
 const SNAPSHOT_TICKS: u32 = 3;
 const ENTITIES: u32 = 1500;
-const CLIENTS: u16 = 12;
+const CLIENTS: u16 = 24;
 /// The last clients: one plays, one loses datagrams, one joins late, one has another round trip.
-const PLAYER: u16 = 8;
-const LOSER: u16 = 9;
-const LATE: u16 = 10;
-const FAR: u16 = 11;
+const PLAYER: u16 = 20;
+const LOSER: u16 = 21;
+const LATE: u16 = 22;
+const FAR: u16 = 23;
 
 fn schema() -> Schema {
     let kind = |name: &str, field: FieldSchema| KindSchema {
