@@ -256,7 +256,7 @@ fn rules_that_are_left_out_are_missed() {
         ("no_stickiness", 62),
         ("any_candidate", 88),
         ("no_incumbent", 5),
-        ("no_gossip", 34),
+        ("no_gossip", 160),
         ("safe_at_once", 11),
         ("act_after_commit", 5),
     ];

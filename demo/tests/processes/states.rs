@@ -208,7 +208,8 @@ fn a_host_tells_what_each_client_is_sent_by_field() {
         assert!(of("(header)") > 1000.0, "{account}");
         sent += bytes;
     }
-    // The clients counted what arrived between the first tick and the last, with headers of 28 B.
+    // The clients counted what arrived between the first tick and the last, with headers of 28 B;
+    // before that each was told the whole state once, at most 5 kB.
     let received: f64 = clients
         .iter()
         .map(|run| {
@@ -218,7 +219,7 @@ fn a_host_tells_what_each_client_is_sent_by_field() {
         })
         .sum();
     assert!(
-        (received * 0.8..received * 1.3).contains(&sent),
+        (received * 0.8..received * 1.1 + 10_000.0).contains(&sent),
         "{sent} for {received}"
     );
 
