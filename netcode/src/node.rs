@@ -627,6 +627,12 @@ impl Node {
         {
             self.core.todo.pop_front();
         }
+        // An input that was asked for before the role changed, or the session ended, is not wanted.
+        while let Some(&Todo::Sample(tick)) = self.core.todo.front()
+            && (self.core.awaited != Some(tick) || own.is_none())
+        {
+            self.core.todo.pop_front();
+        }
         Some(match self.core.todo.pop_front()? {
             Todo::PublishDecided(tick, slot) => Request::PublishDecided { tick, slot },
             Todo::Overwrite(tick) => match &mut self.role {

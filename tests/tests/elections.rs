@@ -81,6 +81,39 @@ fn a_handover_loses_nothing() {
     }
 }
 
+#[test]
+fn a_host_that_leaves_hands_over_first() {
+    for seed in seeds(4) {
+        let test = "a_host_that_leaves_hands_over_first";
+        let mut session = open(4, PACED, Conditions::from_rtt(50_000, 0), seed, test);
+        session.run(2_000_000);
+        let before = session.losses();
+        session.cluster.driver(0).node_mut().leave();
+        session.cluster.run_us(4_000_000);
+        // It is gone; the others play on, without it.
+        session.cluster.crash(0);
+        session.assert_recovers(3_000_000);
+        assert_eq!(session.losses().1, before.1, "{}", session.seed);
+        for index in session.alive() {
+            let roster = session.cluster.node(index).roster();
+            assert_eq!(roster.members().len(), 3, "{}", session.seed);
+        }
+    }
+}
+
+#[test]
+fn the_last_of_two_goes_on_in_a_session_of_its_own() {
+    let test = "the_last_of_two_goes_on_in_a_session_of_its_own";
+    let mut session = open(2, PACED, Conditions::from_rtt(50_000, 0), 1, test);
+    let common = session.cluster.node(1).session().session;
+    session.cluster.crash(0);
+    session.run(2_500_000);
+    assert!(!session.cluster.node(1).is_host(), "it may be late only");
+    session.assert_recovers(3_000_000);
+    assert!(session.cluster.node(1).is_host());
+    assert_ne!(session.cluster.node(1).session().session, common);
+}
+
 /// How long members stand still when their host dies: of eight players, at any moment, without
 /// loss. The limits are those of the project, in milliseconds.
 #[test]
