@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "processes/helpers.rs"]
+mod helpers;
 #[path = "processes/running.rs"]
 mod running;
 #[path = "processes/states.rs"]
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use helpers::*;
 use running::*;
 
 #[test]
