@@ -166,7 +166,7 @@ fn replace_a_dedicated_host(mode: Mode, name: &str) {
     let host = host(&[&["--players", "2", "--ticks", "300"], mode.0].concat());
     let code = host.stdout.line(3);
     let code = code.strip_prefix("standby ").unwrap();
-    let standing_by = ["--bind", "127.0.0.1:0", "--standby-of", code];
+    let standing_by = ["--standby-of", code];
     let standby = self::host(&[&standing_by, mode.0].concat());
     let others: Vec<Process> = [1, 2]
         .map(|number| {
