@@ -280,6 +280,11 @@ impl World {
         begun
     }
 
+    /// The time on a node's clock.
+    pub(crate) fn local(&self, id: u16) -> Time {
+        self.nodes[usize::from(id)].local(self.now)
+    }
+
     /// The node that acts as host, if one does.
     pub(crate) fn host(&self) -> Option<u16> {
         let mut acting = self.nodes.iter().filter(|node| node.may_act(self.now));
