@@ -347,7 +347,7 @@ impl Session {
             if self.driver.node().is_over() {
                 break;
             }
-            if shown_at.elapsed() >= BOARD_PERIOD {
+            if shown_at.elapsed() >= BOARD_PERIOD || !self.log.news.is_empty() {
                 shown_at = Instant::now();
                 self.show(board);
             }

@@ -94,6 +94,7 @@ fn kill_the_host(mode: Mode) -> Vec<f64> {
     runs.iter().map(blackout).collect()
 }
 
+#[expect(clippy::print_stdout, reason = "figures for whoever asks for them")]
 fn kill_hosts(mode: Mode) {
     let runs = std::env::var("RUNS").map_or(1, |runs| runs.parse::<usize>().unwrap());
     // The player that stood still for longest speaks for its match.
