@@ -18,6 +18,7 @@ use running::*;
 struct Mode(&'static [&'static str]);
 
 const LOCKSTEP: Mode = Mode(&[]);
+const STATE_SYNC: Mode = Mode(&["--mode", "state-sync"]);
 
 /// A player that hosts for so many others. It listens without encryption.
 fn host_that_plays(mode: Mode, players: &str, ticks: &str) -> Process {
@@ -115,6 +116,11 @@ fn the_others_go_on_when_the_host_is_killed() {
     kill_hosts(LOCKSTEP);
 }
 
+#[test]
+fn the_others_go_on_in_state_sync_when_the_host_is_killed() {
+    kill_hosts(STATE_SYNC);
+}
+
 /// Pauses the host until the others have another one, and wakes it up again.
 fn pause_the_host(mode: Mode) {
     let host = host_that_plays(mode, "4", "420");
@@ -139,6 +145,11 @@ fn a_host_that_slept_follows_the_next_one() {
     pause_the_host(LOCKSTEP);
 }
 
+#[test]
+fn a_host_of_states_that_slept_follows_the_next_one() {
+    pause_the_host(STATE_SYNC);
+}
+
 /// Ends the host's process politely: it hands over, and nothing is lost.
 fn ask_the_host_to_go(mode: Mode) {
     let host = host_that_plays(mode, "4", "300");
@@ -159,6 +170,11 @@ fn ask_the_host_to_go(mode: Mode) {
 #[test]
 fn a_host_that_leaves_hands_over() {
     ask_the_host_to_go(LOCKSTEP);
+}
+
+#[test]
+fn a_host_of_states_that_leaves_hands_over() {
+    ask_the_host_to_go(STATE_SYNC);
 }
 
 /// A dedicated host, its standby and two players with join codes; `name` is the signal that the
@@ -199,6 +215,16 @@ fn a_standby_takes_over_from_a_dedicated_host_that_is_killed() {
 #[test]
 fn a_dedicated_host_hands_over_to_its_standby() {
     replace_a_dedicated_host(LOCKSTEP, "-TERM");
+}
+
+#[test]
+fn a_dedicated_host_of_states_that_is_killed_has_a_standby() {
+    replace_a_dedicated_host(STATE_SYNC, "-KILL");
+}
+
+#[test]
+fn a_dedicated_host_of_states_hands_over_to_its_standby() {
+    replace_a_dedicated_host(STATE_SYNC, "-TERM");
 }
 
 /// Where hosting does not move, the match is over with its host.
