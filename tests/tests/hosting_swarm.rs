@@ -85,8 +85,10 @@ fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
         start: Start::Players(players),
         migration: MigrationConfig::ELECTED,
         spectators: 4,
-        // One place more than there are players, for those who come later.
-        ..HostConfig::new(toy::game(), players + 1)
+        silence_us: 2_000_000,
+        resume_us: draw(prng, &[4_000_000, 30_000_000]),
+        // More places than there are players, for those who come later.
+        ..HostConfig::new(toy::game(), players + 6)
     };
     let join = JoinConfig {
         input_delay: delay,
@@ -96,6 +98,7 @@ fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
             draw(prng, &[0, 0, 4])
         },
         join_us: 2_000_000,
+        silence_us: 2_000_000,
         ..JoinConfig::new(toy::game(), "somebody")
     };
     let loss = draw(prng, &[0, 0, 20_000, 50_000, 100_000]);

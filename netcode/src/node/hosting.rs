@@ -173,7 +173,12 @@ impl Node {
         if let (Some(hosting), Role::Host(host)) = (&self.hosting, &mut self.role)
             && hosting.terms.is_host()
         {
-            host.freeze(!hosting.terms.may_act(now));
+            let was_frozen = host.is_frozen();
+            let is_frozen = !hosting.terms.may_act(now);
+            host.freeze(is_frozen);
+            if was_frozen && !is_frozen {
+                host.pardon(&mut self.core, now);
+            }
         }
     }
 

@@ -321,6 +321,17 @@ impl Client {
     fn follow_anew(&mut self, core: &mut Core, now: Time, back: &Back) {
         let from = Tick::new(back.welcome.from);
         let settled = core.timeline.settled();
+        let before = core.info.term;
+        // What stands of what ran here; without a word, what the host has run.
+        let base = back.terms.iter().map(|start| Tick::new(start.base)).min();
+        let base = base.unwrap_or(if back.welcome.term > before.0 {
+            from
+        } else {
+            Tick::MAX
+        });
+        if let Some(slot) = self.peer.slot {
+            self.abandon_inputs(core, slot, base);
+        }
         let (seen, statistics) = (core.roster.clone(), core.statistics);
         let strays = core::mem::take(&mut core.strays);
         let lasts = core.last_tick;
@@ -329,14 +340,20 @@ impl Client {
         let mut info = core.info.clone();
         info.term = Term(back.welcome.term);
         self.begin_anew(core, now, &info, &back.welcome);
+        if !back.terms.is_empty() {
+            core.forget_lineage(before);
+            for start in &back.terms {
+                core.begin_term(*start);
+            }
+        }
         (core.roster, core.statistics, core.last_tick) = (seen, statistics, lasts);
         core.strays.extend(strays);
         if let Some(standby) = &mut self.standby {
             standby.begin_term(info.term, from);
         }
-        if settled > from {
+        if settled > base {
             core.report(Event::TicksLost {
-                first: from.next(),
+                first: base.next(),
                 last: settled,
             });
         }

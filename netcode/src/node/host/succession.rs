@@ -148,6 +148,7 @@ impl Host {
         if self.started {
             self.limit_lateness(core, now);
         }
+        self.pardon(core, now);
         let joined = self.succession.joined.as_ref();
         let catch_up = joined.map_or(CATCH_UP_TICKS, |config| config.catch_up_ticks.max(1));
         self.recover(core, now, take_over, catch_up);
@@ -219,12 +220,17 @@ impl Host {
             let at = core.timeline.simulated();
             let due = core.clock.due(at);
             core.clock.jump(at, due);
-            // Whoever is waited for has all of the time.
-            if core.stalled_since.is_some() {
-                core.stalled_since = Some(now);
-            }
+            self.pardon(core, now);
         }
         self.start_at = Some(core.clock.due(Tick::new(1)));
+    }
+
+    /// Whoever is waited for has all of the time from now on: that nothing was heard so far may be
+    /// this node's fault.
+    pub(in crate::node) fn pardon(&self, core: &mut Core, now: Time) {
+        if !self.is_paced() && core.stalled_since.is_some() {
+            core.stalled_since = Some(now);
+        }
     }
 
     /// Time beyond what is made up for is lost.
@@ -362,11 +368,8 @@ impl Host {
             resumed,
             inputs_after,
             avoids,
-            terms: Some(if resumed {
-                terms.unwrap_or_default()
-            } else {
-                Vec::new()
-            }),
+            // Also whoever needs a state wants to know from where on all is void.
+            terms: Some(terms.unwrap_or_default()),
         }
     }
 
@@ -493,7 +496,7 @@ impl Host {
     }
 
     /// Whether this host says nothing with authority.
-    pub(super) const fn is_frozen(&self) -> bool {
+    pub(in crate::node) const fn is_frozen(&self) -> bool {
         self.succession.is_frozen
     }
 
