@@ -476,10 +476,13 @@ impl<P: Remembers> Succession<P> {
                     seen.asks_at = Some(now.plus_micros(ASK_AGAIN_US));
                 }
                 Event::Disconnected { reason } => {
-                    assert!(
-                        seen.leaves && *reason == DisconnectReason::Left,
-                        "node {index} is out: {reason}"
-                    );
+                    // Whoever has not met the others yet cannot follow when hosting moves.
+                    let is_new = node.terms().is_none() && *reason == DisconnectReason::Silence;
+                    let has_left = seen.leaves && *reason == DisconnectReason::Left;
+                    assert!(is_new || has_left, "node {index} is out: {reason}");
+                    if is_new {
+                        seen.asks_at = Some(now.plus_micros(ASK_AGAIN_US));
+                    }
                 }
                 _ => {}
             }
@@ -516,6 +519,10 @@ impl<P: Remembers> Succession<P> {
                 continue;
             }
             let node = self.cluster.node(index);
+            // Somebody new knows who hosts only once it knows the members.
+            if node.terms().is_none() {
+                continue;
+            }
             let to: Vec<MemberId> = if node.is_host() {
                 node.links().map(|link| link.member).collect()
             } else {

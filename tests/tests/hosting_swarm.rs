@@ -99,6 +99,7 @@ fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
         },
         join_us: 2_000_000,
         silence_us: 2_000_000,
+        resume_us: 8_000_000,
         ..JoinConfig::new(toy::game(), "somebody")
     };
     let loss = draw(prng, &[0, 0, 20_000, 50_000, 100_000]);

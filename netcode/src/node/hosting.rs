@@ -560,45 +560,64 @@ impl Node {
 
     // ---- leaving ----
 
-    /// Begins to leave: a host whom somebody can succeed hands over first. Says whether the node
-    /// stays until that is done.
+    /// Begins to leave: a host whom somebody can succeed hands over first. Says whether that is all
+    /// for now.
     pub(super) fn hands_over_to_leave(&mut self) -> bool {
         let Some(hosting) = &mut self.hosting else {
             return false;
         };
         let now = hosting.now;
         if !hosting.terms.is_host() {
-            let held = Held {
-                core: &self.core,
-                role: &self.role,
-            };
-            hosting.terms.leave(now, &held);
-            self.send_term_messages();
+            self.say_goodbye(now);
+            return matches!(self.role, Role::Host(_));
+        }
+        let own = hosting.own;
+        let mut members = hosting.terms.roster().members.iter();
+        if !members.any(|member| member.id != own && member.can_host) {
             return false;
         }
-        if hosting.leaves.is_some() {
-            return true;
-        }
-        let begins = hosting.terms.request_handover(now, None);
-        let waits = matches!(begins, Ok(_) | Err(HandoverError::UnderWay));
-        if waits {
+        if hosting.leaves.is_none() {
             hosting.leaves = Some(now);
+            // If that cannot begin now, it is tried again.
+            let _target = hosting.terms.request_handover(now, None);
         }
-        waits
+        true
     }
 
-    /// Leaves once another member hosts, or nobody can.
+    /// Leaves once another member hosts, or nobody takes over in time.
     fn go_when_replaced(&mut self, now: Time) {
         let Some(hosting) = &mut self.hosting else {
             return;
         };
         let Some(since) = hosting.leaves else { return };
-        let follows =
-            matches!(self.role, Role::Client(_)) && hosting.terms.fence() == self.core.info.term;
-        let is_late = now.micros_since(since) > LEAVE_US;
-        if follows || is_late {
+        let is_client = matches!(self.role, Role::Client(_));
+        if is_client && hosting.terms.fence() == self.core.info.term {
             hosting.leaves = None;
             self.leave_now();
+        } else if now.micros_since(since) > LEAVE_US {
+            hosting.leaves = None;
+            self.say_goodbye(now);
+            if is_client {
+                self.leave_now();
+            }
+        } else {
+            let _target = hosting.terms.request_handover(now, None);
+        }
+    }
+
+    /// The machine is over; a host falls silent, so that others elect another one at once.
+    fn say_goodbye(&mut self, now: Time) {
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
+        let held = Held {
+            core: &self.core,
+            role: &self.role,
+        };
+        hosting.terms.leave(now, &held);
+        self.send_term_messages();
+        if let Role::Host(host) = &mut self.role {
+            host.vanish(&mut self.core);
         }
     }
 

@@ -291,7 +291,7 @@ impl Client {
     }
 
     /// The slot is absent for now: what was sampled for it and is not known to have acted will not.
-    fn abandon_inputs(&mut self, core: &Core, slot: Slot, base: Tick) {
+    pub(super) fn abandon_inputs(&mut self, core: &Core, slot: Slot, base: Tick) {
         let first = self.checked_own.min(base).next();
         for number in first.number()..=core.submitted.newest(slot).number() {
             let tick = Tick::new(number);
@@ -314,6 +314,16 @@ impl Client {
                 core.statistics.inputs_replaced += 1;
                 core.report(Event::InputReplaced { tick });
             }
+        }
+    }
+
+    /// Tells the game of all inputs that will not act, before this node becomes the host: what it
+    /// samples then is its own.
+    pub(super) fn settle_inputs(&mut self, core: &mut Core) {
+        self.find_replaced(core);
+        for (tick, _) in core::mem::take(&mut self.abandoned) {
+            core.statistics.inputs_replaced += 1;
+            core.report(Event::InputReplaced { tick });
         }
     }
 
