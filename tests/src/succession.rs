@@ -104,6 +104,8 @@ pub struct Succession<P: Remembers = Bot> {
     pub seed: String,
     /// Whether members talk to whoever hosts, and it to them.
     pub chats: bool,
+    /// Whether to print what nodes tell.
+    pub traces: bool,
     seen: Vec<Seen>,
     joins: Vec<JoinConfig>,
     /// The host of each term of each session, as anybody said.
@@ -157,6 +159,7 @@ impl<P: Remembers> Succession<P> {
             cluster,
             seed: format!("seed {seed}, again with: {repeat}"),
             chats: false,
+            traces: false,
             seen: vec![Seen {
                 is_in: true,
                 active_from: Some(1),
@@ -409,7 +412,8 @@ impl<P: Remembers> Succession<P> {
     /// Takes in what `index` tells; returns the messages that it has got.
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "what else happens is no matter of hosting"
+        clippy::print_stdout,
+        reason = "what else happens is no matter of hosting; traces are for people"
     )]
     fn hear(&mut self, index: Index) -> Vec<(Index, Vec<u8>)> {
         let from = self.seen[index].events;
@@ -419,6 +423,9 @@ impl<P: Remembers> Succession<P> {
         let mut messages = Vec::new();
         for event in &self.cluster.members[index].events[from..] {
             let seen = &mut self.seen[index];
+            if self.traces && !matches!(event, Event::Message { .. }) {
+                println!("{} ms, {index}: {event:?}", now.micros() / 1000 - 10_000);
+            }
             match event {
                 Event::Welcomed { .. } => {
                     seen.links += 1;

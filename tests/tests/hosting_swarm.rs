@@ -132,6 +132,7 @@ fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
         session.join(arbiter, 0, 0);
     }
     session.chats = prng.below(2) == 0;
+    session.traces = number_of("SEED").is_some();
     if prng.below(4) == 0 {
         session.cluster.tapped = 600;
     }
@@ -194,7 +195,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
             }
             Err(_panic) => {
                 failed.push(seed);
-                if failed.len() >= number_of("FAILURES").unwrap_or(5) as usize {
+                if failed.len() as u64 >= number_of("FAILURES").unwrap_or(5) {
                     break;
                 }
             }

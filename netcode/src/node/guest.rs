@@ -18,6 +18,8 @@ pub(super) struct Guest {
     pub(super) peer: Peer,
     pub(super) exchange: Exchange,
     pub(super) nonce: u64,
+    /// A Return with another nonce that has come over the path, and since when nothing else came.
+    pub(super) asks_anew: Option<(u64, Time)>,
     pub(super) welcome: Vec<u8>,
     pub(super) role: Role,
     /// Ticks by which its frames are held back.

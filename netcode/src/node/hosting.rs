@@ -44,13 +44,26 @@ const LEAVE_US: u64 = 3_000_000;
 struct Held<'a> {
     core: &'a Core,
     role: &'a Role,
+    /// The newest tick of what this node holds that is part of the history which the machine
+    /// follows. The role may still be in an earlier term, and hold ticks that are void since.
+    stands: Tick,
+}
+
+fn held<'a>(core: &'a Core, role: &'a Role, terms: &Terms) -> Held<'a> {
+    let lineage = terms.roster().lineage.ancestors();
+    let missed = lineage.iter().find(|one| one.term > core.info.term);
+    Held {
+        core,
+        role,
+        stands: missed.map_or(Tick::MAX, |one| one.base),
+    }
 }
 
 impl Authority for Held<'_> {
     fn newest(&self) -> Tick {
         match self.role {
             Role::Client(client) if self.core.follows => client.standby_position(),
-            Role::Client(_) | Role::Host(_) => self.core.final_tick(),
+            Role::Client(_) | Role::Host(_) => self.core.final_tick().min(self.stands),
         }
     }
 
@@ -70,7 +83,7 @@ impl Authority for Held<'_> {
         if tells_state {
             return after;
         }
-        let (term, newest) = (self.core.info.term, self.core.final_tick());
+        let (term, newest) = (self.core.info.term, self.newest());
         let written =
             crate::lockstep::write_records(term, after, newest, &self.core.known, room, out);
         written.unwrap_or(after)
@@ -214,10 +227,7 @@ impl Node {
         if let Some(hosting) = &mut self.hosting {
             // A host that has run a tick may have reached the last one before a handover.
             if hosting.terms.poll_timeout() <= now || hosting.terms.handover_target().is_some() {
-                let held = Held {
-                    core: &self.core,
-                    role: &self.role,
-                };
+                let held = held(&self.core, &self.role, &hosting.terms);
                 hosting.terms.handle_timeout(now, &held);
             }
         }
@@ -247,10 +257,7 @@ impl Node {
             let Some(hosting) = &mut self.hosting else {
                 continue;
             };
-            let held = Held {
-                core: &self.core,
-                role: &self.role,
-            };
+            let held = held(&self.core, &self.role, &hosting.terms);
             hosting.terms.handle(now, received.from, &message, &held);
             // Each decision is carried out before the machine asks again what this node holds.
             self.obey_terms(now);
@@ -315,10 +322,7 @@ impl Node {
             Decision::BecomeHost(takeover) => {
                 self.become_host(now, &takeover);
                 if let Some(hosting) = &mut self.hosting {
-                    let held = Held {
-                        core: &self.core,
-                        role: &self.role,
-                    };
+                    let held = held(&self.core, &self.role, &hosting.terms);
                     hosting.terms.handle_timeout(now, &held);
                 }
             }
@@ -610,10 +614,7 @@ impl Node {
         let Some(hosting) = &mut self.hosting else {
             return;
         };
-        let held = Held {
-            core: &self.core,
-            role: &self.role,
-        };
+        let held = held(&self.core, &self.role, &hosting.terms);
         hosting.terms.leave(now, &held);
         self.send_term_messages();
         if let Role::Host(host) = &mut self.role {

@@ -30,6 +30,10 @@ use crate::time::Time;
 /// Round trip that is assumed where none was measured, in microseconds.
 const RTT_US: u64 = 200_000;
 
+/// So long a link has to be silent before a Return over its path ends it, in microseconds: two
+/// Returns and two ticks.
+const LATE_US: u64 = 40_000;
+
 /// Ticks without a host that are made up for, at most.
 const MADE_UP_TICKS_MAX: u64 = 64;
 
@@ -298,6 +302,11 @@ impl Host {
                 self.outgoing.push_back((path, guest.welcome.clone()));
             }
             return Ok(());
+        }
+        if let Some(guest) = self.guests.get_mut(&path)
+            && !asks_in_earnest(guest, now, ask.hello.nonce)
+        {
+            return Err(DropReason::Unexpected);
         }
         let is_stale = self.nonces.contains(&ask.hello.nonce) || ask.term > core.info.term.0;
         if is_stale || self.leaving || self.guests.len() >= MEMBERS_MAX {
@@ -575,4 +584,15 @@ impl Host {
             guest.tell(&Control::Settings(self.settings(core)));
         }
     }
+}
+
+/// Whether a member that has a link asks for another one: not if that link goes on to be heard, since
+/// then its Return was sent before the link began and has come late.
+fn asks_in_earnest(guest: &mut crate::node::guest::Guest, now: Time, nonce: u64) -> bool {
+    let since = match guest.asks_anew {
+        Some((known, since)) if known == nonce => since.max(guest.peer.heard_at),
+        _ => now,
+    };
+    guest.asks_anew = Some((nonce, since));
+    now.micros_since(since) >= LATE_US
 }

@@ -23,7 +23,8 @@ const RETRY_US: u64 = 250_000;
 /// Doublings of it.
 const RETRY_DOUBLINGS_MAX: u32 = 5;
 /// Microseconds for which the secret before the present one is still in use: the other member
-/// hears of the new one a little earlier or later.
+/// hears of the new one a little earlier or later. Until something came under the new one, it may
+/// not have heard of it at all.
 const OLD_KEY_US: u64 = 2_000_000;
 /// Datagrams whose time of sending is remembered for their echo.
 const SENT_MAX: usize = 128;
@@ -92,7 +93,7 @@ pub(in crate::node) struct MeshPeer {
     pub(in crate::node) next_at: Time,
     origin: Origin,
     keys: Secret,
-    /// The secret before, and until when it is in use.
+    /// The secret before, and until when it is in use at least.
     old_keys: Option<(Secret, Time)>,
     /// Number of the next datagram.
     counter: u32,
@@ -196,8 +197,13 @@ impl MeshPeer {
             return;
         }
         let keys = Secret::new(key, self.own, self.member);
-        let old = core::mem::replace(&mut self.keys, keys);
-        self.old_keys = Some((old, now.plus_micros(OLD_KEY_US)));
+        let before = core::mem::replace(&mut self.keys, keys);
+        let until = now.plus_micros(OLD_KEY_US);
+        // One under which nothing came is no common ground.
+        self.old_keys = match self.old_keys.take() {
+            Some((old, _)) if before.newest.is_none() => Some((old, until)),
+            _ => Some((before, until)),
+        };
     }
 
     // ---- the path ----
@@ -318,7 +324,9 @@ impl MeshPeer {
     ) -> Result<(MeshDatagram<'a>, bool), DropReason> {
         let (datagram, keys, is_old) = match MeshDatagram::read(bytes, self.keys.from_peer) {
             Err(DropReason::NotAuthentic) => {
-                let old = self.old_keys.as_ref().filter(|(_, until)| now < *until);
+                let is_new_heard = self.keys.newest.is_some();
+                let old = self.old_keys.as_ref();
+                let old = old.filter(|(_, until)| now < *until || !is_new_heard);
                 let (old, _) = old.ok_or(DropReason::NotAuthentic)?;
                 (MeshDatagram::read(bytes, old.from_peer)?, old, true)
             }
@@ -426,14 +434,15 @@ impl MeshPeer {
         Some(path)
     }
 
-    /// The secret to send under: the new one, as soon as the other member is known to have it, or
-    /// has had time to hear of it.
+    /// The secret to send under: the new one, as soon as the other member is known to have it. If it
+    /// has had time to hear of it and seems not to, one time the new one and one time the old one.
     fn keys_to_send(&self, now: Time) -> &Secret {
         match &self.old_keys {
             Some((old, until))
                 if self.is_confirmed
                     && self.keys.newest.is_none()
-                    && now.plus_micros(OLD_KEY_US / 2) < *until =>
+                    && (now.plus_micros(OLD_KEY_US / 2) < *until
+                        || self.counter.is_multiple_of(2)) =>
             {
                 old
             }
