@@ -17,6 +17,7 @@ use crate::node::api::Event;
 use crate::node::core::Core;
 use crate::node::takeover::{Prepare, StepDown, TakeOver, Warm};
 use crate::session::control::Stand;
+use crate::session::handshake::TermStart;
 use crate::session::statistics::DropReason;
 use crate::tick::Tick;
 use crate::time::Time;
@@ -55,14 +56,16 @@ fn held<'a>(core: &'a Core, role: &'a Role, terms: &Terms) -> Held<'a> {
     Held {
         core,
         role,
-        stands: missed.map_or(Tick::MAX, |one| one.base),
+        stands: missed
+            .filter(|_| !core.follows)
+            .map_or(Tick::MAX, |one| one.base),
     }
 }
 
 impl Authority for Held<'_> {
     fn newest(&self) -> Tick {
         match self.role {
-            Role::Client(client) if self.core.follows => client.standby_position(),
+            Role::Client(client) if self.core.follows => client.standby_position().min(self.stands),
             Role::Client(_) | Role::Host(_) => self.core.final_tick().min(self.stands),
         }
     }
@@ -324,9 +327,13 @@ impl Node {
     fn obey_term(&mut self, now: Time, decision: Decision) {
         match decision {
             Decision::BecomeHost(takeover) => {
-                self.become_host(now, &takeover);
+                let hosts = self.become_host(now, &takeover);
                 if let Some(hosting) = &mut self.hosting {
-                    let held = held(&self.core, &self.role, &hosting.terms);
+                    let mut held = held(&self.core, &self.role, &hosting.terms);
+                    if !hosts {
+                        // So that the machine gives the term up.
+                        held.stands = Tick::ZERO;
+                    }
                     hosting.terms.handle_timeout(now, &held);
                 }
             }
@@ -351,7 +358,9 @@ impl Node {
         }
     }
 
-    fn become_host(&mut self, now: Time, takeover: &Takeover) {
+    /// Hosts, if this node can.
+    fn become_host(&mut self, now: Time, takeover: &Takeover) -> bool {
+        self.catch_up_terms(takeover);
         if !takeover.records.is_empty() {
             // If they cannot be used, the machine sees it by what is held then.
             let _result = self.ingest_records(now, &takeover.records);
@@ -371,9 +380,43 @@ impl Node {
             paths: self.warm_paths(),
             lost,
         };
-        if self.take_over(now, &take_over).is_ok() && takeover.data_loss_possible {
+        let hosts = self.take_over(now, &take_over).is_ok();
+        if hosts && takeover.data_loss_possible {
             self.core.report(Event::DataLossPossible {
                 term: takeover.term,
+            });
+        }
+        hosts
+    }
+
+    /// Before this node hosts: of terms whose hosts it never got to follow it knows by the roster
+    /// where they began. What it holds beyond is void.
+    fn catch_up_terms(&mut self, takeover: &Takeover) {
+        let (Some(hosting), Role::Client(client)) = (&self.hosting, &mut self.role) else {
+            return;
+        };
+        let present = self.core.info.term;
+        let lineage = hosting.terms.roster().lineage.ancestors().iter();
+        let missed = lineage.filter(|one| one.term > present && one.term < takeover.term);
+        let missed: Vec<_> = missed.copied().collect();
+        let (Some(first), Some(last)) = (missed.first(), missed.last()) else {
+            return;
+        };
+        if self.core.follows || !client.go_back_to(&mut self.core, first.base) {
+            return;
+        }
+        for one in &missed {
+            // Who hosted the earlier ones is not told by the roster.
+            let host = if one == last {
+                takeover.before
+            } else {
+                MemberId(u16::MAX)
+            };
+            self.core.begin_term(TermStart {
+                term: one.term.0,
+                base: one.base.number(),
+                host: host.0,
+                is_planned: false,
             });
         }
     }

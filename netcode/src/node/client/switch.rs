@@ -232,7 +232,7 @@ impl Client {
     }
 
     /// Undoes what was ordered beyond `base`; false if the state before is here no more.
-    fn go_back_to(&mut self, core: &mut Core, base: Tick) -> bool {
+    pub(in crate::node) fn go_back_to(&mut self, core: &mut Core, base: Tick) -> bool {
         let (settled, simulated) = (core.timeline.settled(), core.timeline.simulated());
         if settled > base {
             if simulated.since(base) >= core.info.images {
