@@ -26,7 +26,7 @@ use phalanx::netcode::id::{MemberId, Path, SessionId, Term};
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::{DisconnectReason, Event, Node};
 use phalanx::netcode::replay::{self, Reader};
-use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig};
+use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, MigrationConfig, Start};
 use phalanx::netcode::session::messages::Channel;
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
@@ -35,7 +35,7 @@ use phalanx::netcode::wire::header::kind;
 use self::chat::{Chat, Life};
 use crate::cluster::{Bot, ClusterOf, Index, Seeded};
 use crate::pianist::Pianist;
-use crate::toy::{Footprint, Toy};
+use crate::toy::{self, Footprint, Toy};
 
 /// Microseconds between two looks at the nodes.
 const LOOK_US: u64 = 5_000;
@@ -177,6 +177,28 @@ impl<P: Remembers> Succession<P> {
             session.join(join, 0, 0);
         }
         session
+    }
+
+    /// The settings of a session of `players` players that begins once all are there, and whose
+    /// members elect who hosts.
+    #[must_use]
+    pub fn elected(players: u8, gate: Gate) -> HostConfig {
+        HostConfig {
+            plays: true,
+            gate,
+            start: Start::Players(players),
+            migration: MigrationConfig::ELECTED,
+            ..HostConfig::new(toy::game(), players)
+        }
+    }
+
+    /// The settings of so many players besides the host.
+    #[must_use]
+    pub fn guests(count: u8) -> Vec<JoinConfig> {
+        let names = (1..=count).map(|number| format!("member {number}"));
+        names
+            .map(|name| JoinConfig::new(toy::game(), &name))
+            .collect()
     }
 
     // ---- members ----

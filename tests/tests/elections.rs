@@ -4,10 +4,9 @@
 //! `SEEDS=n` runs more seeds, `SEED=n` one.
 
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, MigrationConfig, Start};
+use phalanx::netcode::session::config::Gate;
 use phalanx_tests::cluster::Bot;
 use phalanx_tests::succession::Succession;
-use phalanx_tests::toy;
 
 const PACED: Gate = Gate::Paced;
 const WAIT: Gate = Gate::Wait {
@@ -17,17 +16,10 @@ const WAIT: Gate = Gate::Wait {
 type Session = Succession<Bot>;
 
 fn open(players: u8, gate: Gate, conditions: Conditions, seed: u64, test: &str) -> Session {
-    let host = HostConfig {
-        plays: true,
-        gate,
-        start: Start::Players(players),
-        migration: MigrationConfig::ELECTED,
-        ..HostConfig::new(toy::game(), players)
-    };
-    let joins =
-        (1..players).map(|number| JoinConfig::new(toy::game(), &format!("member {number}")));
+    let host = Session::elected(players, gate);
     let repeat = format!("SEED={seed} cargo test -p phalanx-tests --test elections {test}");
-    Session::new(host, joins.collect(), conditions, seed, 240, &repeat)
+    let guests = Session::guests(players - 1);
+    Session::new(host, guests, conditions, seed, 240, &repeat)
 }
 
 fn seeds(usual: u64) -> Vec<u64> {
