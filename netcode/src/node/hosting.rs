@@ -15,6 +15,7 @@ use crate::migration::{
 };
 use crate::node::api::Event;
 use crate::node::core::Core;
+use crate::node::host::Host;
 use crate::node::takeover::{Prepare, StepDown, TakeOver, Warm};
 use crate::session::control::Stand;
 use crate::session::handshake::TermStart;
@@ -36,6 +37,8 @@ pub(super) struct Hosting {
     leaves: Option<Time>,
     /// The newest time that it was told.
     now: Time,
+    /// When the machine is told again of who is there.
+    tells_at: Time,
 }
 
 /// How long a host that leaves looks for a successor, in microseconds.
@@ -101,6 +104,19 @@ impl Authority for Held<'_> {
     }
 }
 
+impl Hosting {
+    /// Tells the machine of a host what its guests have acked.
+    fn tell_acks(&mut self, host: &Host, now: Time) {
+        for guest in host.guests.values() {
+            if let (Some(sent), Some(incarnation)) = (guest.peer.echoed_at, guest.incarnation) {
+                let held = guest.exchange.peer_holds();
+                self.terms
+                    .acked(now, guest.peer.member, incarnation, sent, held);
+            }
+        }
+    }
+}
+
 /// Number of this process among those with the same identity, from its secret.
 fn incarnation(secret: u128) -> u32 {
     u32::try_from(keyed(secret, b"incarnation") >> 32).unwrap_or_default()
@@ -162,6 +178,7 @@ impl Node {
             expects: None,
             leaves: None,
             now,
+            tells_at: now,
         }));
     }
 
@@ -181,20 +198,35 @@ impl Node {
             expects: None,
             leaves: None,
             now,
+            tells_at: now,
         }));
     }
 
     /// Before anything is done in a host's name: whether it still may.
     pub(super) fn check_lease(&mut self, now: Time) {
-        if let (Some(hosting), Role::Host(host)) = (&self.hosting, &mut self.role)
-            && hosting.terms.is_host()
-        {
-            let was_frozen = host.is_frozen();
-            let is_frozen = !hosting.terms.may_act(now);
-            host.freeze(is_frozen);
-            if was_frozen && !is_frozen {
-                host.pardon(&mut self.core, now);
-            }
+        let (Some(hosting), Role::Host(host)) = (&mut self.hosting, &mut self.role) else {
+            return;
+        };
+        if !hosting.terms.is_host() {
+            return;
+        }
+        if !hosting.terms.may_act(now) {
+            // Acks that have come since may say that it does.
+            hosting.tell_acks(host, now);
+        }
+        let was_frozen = host.is_frozen();
+        let is_frozen = !hosting.terms.may_act(now);
+        host.freeze(is_frozen);
+        if was_frozen && !is_frozen {
+            host.pardon(&mut self.core, now);
+        }
+    }
+
+    /// Before a client takes a datagram: whether it may still take ticks of its host. Its ack would
+    /// promise the host what it has promised to another member.
+    pub(super) fn check_promise(&mut self) {
+        if let (Some(hosting), Role::Client(client)) = (&self.hosting, &mut self.role) {
+            client.renounce(hosting.terms.has_renounced(self.core.info.term));
         }
     }
 
@@ -226,7 +258,10 @@ impl Node {
             return;
         };
         hosting.now = now;
-        self.tell_members_of_terms();
+        if now >= hosting.tells_at || hosting.terms.poll_timeout() <= now {
+            hosting.tells_at = now.plus_micros(self.core.rate.tick_us());
+            self.tell_members_of_terms(now);
+        }
         if let Some(hosting) = &mut self.hosting {
             // A host that has run a tick may have reached the last one before a handover.
             if hosting.terms.poll_timeout() <= now || hosting.terms.handover_target().is_some() {
@@ -254,7 +289,12 @@ impl Node {
             };
             let own = self.core.info.member;
             let is_of_another = |hosting: &Hosting| hosting.own != own;
-            if self.hosting.as_deref().is_none_or(is_of_another) {
+            // Whether members elect is the host's to say: by the first word, or by its settings.
+            let is_elected = match &self.role {
+                Role::Client(client) => received.from == client.host || client.elects(),
+                Role::Host(_) => false,
+            };
+            if is_elected && self.hosting.as_deref().is_none_or(is_of_another) {
                 self.join_terms(now);
             }
             let Some(hosting) = &mut self.hosting else {
@@ -268,7 +308,7 @@ impl Node {
     }
 
     /// Tells the machine of a host who is there and what they want.
-    fn tell_members_of_terms(&mut self) {
+    fn tell_members_of_terms(&mut self, now: Time) {
         let Some(hosting) = &mut self.hosting else {
             return;
         };
@@ -282,6 +322,7 @@ impl Node {
         let Role::Host(host) = &mut self.role else {
             return;
         };
+        hosting.tell_acks(host, now);
         host.introductions
             .set_hubs(&hosting.terms.roster().standbys);
         while let Some((member, stand)) = host.standing.pop_front() {

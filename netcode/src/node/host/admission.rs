@@ -383,6 +383,7 @@ impl Host {
             exchange: Exchange::new(slots, input_bytes, all, 0, from),
             nonce: hello.nonce,
             asks_anew: None,
+            incarnation: None,
             welcome,
             role,
             behind,
