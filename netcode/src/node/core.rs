@@ -142,6 +142,12 @@ impl Core {
         self.hashes.forget_after(tick);
     }
 
+    /// Goes on from an own state at `tick`: what ran since is void.
+    pub(super) fn go_back(&mut self, tick: Tick) {
+        self.timeline.jump(tick);
+        self.hashes.forget_after(tick);
+    }
+
     /// Histories begin after `tick`.
     pub(super) fn begin_after(&mut self, tick: Tick) {
         for slot in self.slots() {

@@ -249,7 +249,7 @@ impl Client {
             }
             core.todo.push_back(crate::node::core::Todo::Restore(base));
             core.statistics.rollbacks += 1;
-            core.jump(base);
+            core.go_back(base);
             core.report(Event::TicksLost {
                 first: base.next(),
                 last: settled,
