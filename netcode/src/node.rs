@@ -28,6 +28,7 @@ mod state_sync;
 mod takeover;
 mod warm;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::id::{MemberId, Path, Slot};
@@ -69,6 +70,8 @@ pub struct Node {
     mesh: Option<Box<Mesh>>,
     /// Who hosts, where members elect.
     hosting: Option<Box<Hosting>>,
+    /// The last datagrams of a host that has handed over.
+    parting: VecDeque<(Path, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -134,6 +137,7 @@ impl Node {
             promoted: None,
             mesh: None,
             hosting: None,
+            parting: VecDeque::new(),
         };
         node.found_terms(now);
         Ok(node)
@@ -153,6 +157,7 @@ impl Node {
             promoted: None,
             mesh: None,
             hosting: None,
+            parting: VecDeque::new(),
         })
     }
 
@@ -381,7 +386,10 @@ impl Node {
         self.check_lease(now);
         match &mut self.role {
             Role::Host(host) => host.advance(&mut self.core, now),
-            Role::Client(client) => client.advance(&mut self.core, now),
+            Role::Client(client) => {
+                client.hurry_return(now);
+                client.advance(&mut self.core, now);
+            }
         }
         self.drive_terms(now);
         Ok(())
@@ -716,6 +724,10 @@ impl Node {
     /// Writes the next datagram into `out` (which is emptied first) and says where it goes.
     pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Path> {
         out.clear();
+        if let Some((path, bytes)) = self.parting.pop_front() {
+            out.extend_from_slice(&bytes);
+            return Some(path);
+        }
         self.check_lease(now);
         let path = match &mut self.role {
             Role::Host(host) => host.poll_transmit(&mut self.core, now, out),
