@@ -5,11 +5,13 @@
 
 use phalanx::netcode::hash::mix;
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, MigrationConfig, Start};
+use phalanx::netcode::session::config::{Gate, HostConfig};
 use phalanx::netcode::session::hosting::HostPolicy;
 use phalanx::netcode::tick::Tick;
-use phalanx_tests::cluster::Index;
+use phalanx_tests::cluster::{Bot, Index};
 use phalanx_tests::succession::Succession;
+
+type Session = Succession<Bot>;
 
 /// Milliseconds by which gaps are measured too long: the harness looks at nodes each 5 ms.
 const LOOK_MS: u64 = 5;
@@ -23,26 +25,22 @@ fn seeds(usual: u64) -> Vec<u64> {
     }
 }
 
-fn open(players: u8, gate: Gate, hosting: HostPolicy, rtt_us: u64, seed: u64) -> Succession {
+fn open(players: u8, gate: Gate, hosting: &HostPolicy, rtt_us: u64, seed: u64) -> Session {
     let host = HostConfig {
-        plays: true,
-        gate,
-        start: Start::Players(players),
-        migration: MigrationConfig::ELECTED,
         hosting: hosting.clone(),
-        ..HostConfig::new(Succession::game(), players)
+        ..Session::elected(players, gate)
     };
-    let join = JoinConfig {
-        hosting,
-        ..JoinConfig::new(Succession::game(), "member")
-    };
+    let mut guests = Session::guests(players - 1);
+    for guest in &mut guests {
+        guest.hosting = hosting.clone();
+    }
     let conditions = Conditions::from_rtt(rtt_us, 0);
     let repeat = "cargo test -p phalanx-tests --test handovers";
-    Succession::new(host, &join, players, conditions, seed, repeat)
+    Session::new(host, guests, conditions, seed, 240, repeat)
 }
 
 /// The state of the node that hosts, slot by slot, and its tick.
-fn state(session: &Succession, host: Index) -> (Tick, Vec<(u64, u32)>) {
+fn state(session: &Session, host: Index) -> (Tick, Vec<(u64, u32)>) {
     let simulation = session.cluster.members[host].driver.simulation();
     let simulation = simulation.expect("a host has a state");
     let traces = simulation.traces().iter();
@@ -51,7 +49,7 @@ fn state(session: &Succession, host: Index) -> (Tick, Vec<(u64, u32)>) {
 }
 
 /// What becomes of a state if every player's input acts as it was submitted, whoever hosts.
-fn plain_run(session: &Succession, from: Tick, to: Tick, state: &mut [(u64, u32)]) {
+fn plain_run(session: &Session, from: Tick, to: Tick, state: &mut [(u64, u32)]) {
     for index in session.alive() {
         let slot = session.cluster.node(index).session().slot;
         let (sum, present) = &mut state[slot.expect("a player").index()];
@@ -68,7 +66,7 @@ fn plain_run(session: &Succession, from: Tick, to: Tick, state: &mut [(u64, u32)
 
 /// Lets the host hand over, and says how long somebody stood still, in milliseconds.
 fn gap_of_a_handover(gate: Gate, players: u8, rtt_us: u64, seed: u64) -> u64 {
-    let mut session = open(players, gate, HostPolicy::default(), rtt_us, seed);
+    let mut session = open(players, gate, &HostPolicy::default(), rtt_us, seed);
     session.run(2_000_000 + seed * 7_919 % 50_000);
     session.forget_gaps();
     let losses = session.losses();
@@ -125,7 +123,7 @@ fn a_dedicated_pair_is_back_soon() {
     let mut gaps: Vec<u64> = Vec::new();
     for seed in seeds(12) {
         // With a third voter, as a majority of two is both.
-        let mut session = open(3, Gate::Paced, HostPolicy::dedicated(), 2000, seed);
+        let mut session = open(3, Gate::Paced, &HostPolicy::dedicated(), 2000, seed);
         session.run(1_000_000 + seed * 7_919 % 50_000);
         session.forget_gaps();
         session.cluster.crash(0);
