@@ -71,7 +71,7 @@ fn what_a_host_and_its_voters_say_all_the_time() {
             tick: Tick::new(300),
             safe: Tick::new(298),
         },
-        "01 03 f0 a2 04 96 01 ac 02 02",
+        "01 03 f0 a2 04 96 01 01 ac 02 02",
     );
     check(
         &TermMessage::Echo {

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::id::{MemberId, Term};
 use crate::limits::{EVENTS_MAX, SUSPECT_US_MAX, TERM_SENDS_MAX};
 use crate::migration::api::{Authority, Decision, TermEvent, TermsStatistics};
-use crate::migration::certificate::{Certificate, ElectionKind};
+use crate::migration::certificate::Certificate;
 use crate::migration::message::TermMessage;
 use crate::migration::roster::TermRoster;
 use crate::session::hosting::HostPolicy;
