@@ -4,6 +4,8 @@
 
 #[path = "processes/running.rs"]
 mod running;
+#[path = "processes/spectators.rs"]
+mod spectators;
 #[path = "processes/states.rs"]
 mod states;
 
