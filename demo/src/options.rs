@@ -82,6 +82,10 @@ pub struct Options {
     /// No join codes and no encryption: for development and trusted local networks
     #[arg(long)]
     pub insecure: bool,
+    /// Hosting stays where it is: without its host, the session is over. A client with this option
+    /// neither votes nor hosts
+    #[arg(long)]
+    pub no_migration: bool,
     /// Draws nothing; status lines go to stderr
     #[arg(long)]
     pub headless: bool,
@@ -209,6 +213,10 @@ pub struct Settings {
     pub spectators_behind: Duration,
     /// Whether to do without join codes and encryption.
     pub insecure: bool,
+    /// Whether hosting may move to another member, and to this one.
+    pub migration: bool,
+    /// Whether a node without a slot is there to host next.
+    pub stands_by: bool,
     /// Whether to draw nothing.
     pub headless: bool,
 }
@@ -277,6 +285,7 @@ impl Options {
             predict: self.predict.or(other.predict),
             timeout: self.timeout.or(other.timeout),
             insecure: self.insecure || other.insecure,
+            no_migration: self.no_migration || other.no_migration,
             headless: self.headless || other.headless,
         }
     }
@@ -351,6 +360,8 @@ impl Options {
             inspect: None,
             spectators_behind: Duration::ZERO,
             insecure: self.insecure,
+            migration: !self.no_migration,
+            stands_by: false,
             headless: self.headless,
         })
     }

@@ -445,8 +445,9 @@ fn control_messages() {
                 heal_host: true,
                 players: 8,
                 next_member: 9,
+                elects: true,
             }),
-            "12 02 01 03 fb 2c 01 05 06 07 01 08 09",
+            "12 02 01 03 fb 2c 01 05 06 07 01 08 09 01",
         ),
         (
             Control::Stand(Stand {

@@ -72,6 +72,8 @@ pub(super) struct Client {
     /// What is held of the host's state, in state-sync mode.
     follower: Option<Box<Follower>>,
     path: Path,
+    /// The path that was closed last while another host could be elected, and why.
+    closed: Option<(Path, CloseReason)>,
     phase: Phase,
     hello: Hello,
     attempts: u64,
@@ -118,6 +120,8 @@ pub(super) struct Client {
     newest_member: MemberId,
     /// The host that this node wants to follow next.
     prepared: Option<Prepared>,
+    /// Whether it has promised its vote to another than the present host.
+    renounces: bool,
     /// What members ask of this node as their next host, by path: see [`switch`].
     pub(super) returns: BTreeMap<Path, Vec<u8>>,
     /// Members that the present host has not named yet.
@@ -146,6 +150,7 @@ impl Client {
             hello,
             attempts: 0,
             resume: None,
+            closed: None,
             peer,
             exchange: Exchange::new(1, config.game.input_bytes, 0, 0, Tick::ZERO),
             waits: false,
@@ -179,6 +184,7 @@ impl Client {
             settings: None,
             newest_member: MemberId::default(),
             prepared: None,
+            renounces: false,
             returns: BTreeMap::new(),
             unnamed: BTreeSet::new(),
             recovers_until: None,
@@ -559,6 +565,12 @@ impl Client {
                     return;
                 }
                 if self.prepared.is_none() && silent_us > self.config.silence_us {
+                    if let Some((path, reason)) = self.closed
+                        && path == self.path
+                    {
+                        self.end(core, DisconnectReason::PathClosed(reason));
+                        return;
+                    }
                     // The host may keep the slot: ask it.
                     self.rejoin(core, now, self.path);
                     return;
@@ -581,6 +593,17 @@ impl Client {
             self.fail(core, reason);
         } else {
             self.end(core, DisconnectReason::PathClosed(reason));
+        }
+    }
+
+    /// The path is closed, and another host may be elected meanwhile. If not, that was the end.
+    pub(super) fn note_path_closed(&mut self, core: &mut Core, path: Path, reason: CloseReason) {
+        if path == self.path {
+            self.closed = Some((path, reason));
+        }
+        let is_asking = matches!(self.phase, Phase::Asking { .. });
+        if is_asking && self.prepared.is_none() {
+            self.handle_path_closed(core, path, reason);
         }
     }
 

@@ -165,6 +165,8 @@ pub struct Settings {
     pub players: u8,
     /// Identities below this one were given.
     pub next_member: u16,
+    /// Whether members elect the next host; else something outside of the session says who it is.
+    pub elects: bool,
 }
 
 /// What a transfer is for.

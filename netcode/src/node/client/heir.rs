@@ -117,6 +117,7 @@ impl Client {
             heal_host: false,
             players: 0,
             next_member,
+            elects: false,
         });
         let ahead = u64::from(self.ahead(core.timeline.prediction()));
         Heir {
@@ -175,7 +176,10 @@ impl Client {
             silence_us: settings.silence_us,
             spectator_delay_ticks: settings.spectator_delay_ticks,
             spectators: settings.spectators,
-            migration: MigrationConfig::ELECTED,
+            migration: MigrationConfig {
+                allows: true,
+                elects: settings.elects,
+            },
             hosting: self.config.hosting.clone(),
             secret: self.config.secret,
         }

@@ -560,6 +560,7 @@ impl Host {
                 Start::Manual => 0,
             },
             next_member: self.next_member,
+            elects: self.config.migration.elects,
         }
     }
 
