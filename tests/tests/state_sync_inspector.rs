@@ -163,7 +163,7 @@ fn it_can_be_switched_on_and_off_in_a_running_session() {
 #[test]
 fn a_whole_state_that_arrived_as_a_transfer_is_told_by_field_too() {
     let seed = 8;
-    let mut cluster = played(300, 32_000, seed);
+    let mut cluster = played(700, 64_000, seed);
     cluster.driver(0).node_mut().inspect(true);
     cluster.run_us(2_000_000);
     let late = cluster.join(JoinConfig {
@@ -171,7 +171,7 @@ fn a_whole_state_that_arrived_as_a_transfer_is_told_by_field_too() {
         ..JoinConfig::new(yard::game(), "late")
     });
     cluster.driver(late).player_mut().plan = Plan {
-        bodies: 300,
+        bodies: 700,
         ..Plan::default()
     };
     cluster.run_us(2_000_000);
@@ -184,7 +184,7 @@ fn a_whole_state_that_arrived_as_a_transfer_is_told_by_field_too() {
         row.map_or(0.0, |row| row.bits)
     };
     // Some bits per body at least; and the transfer itself takes little.
-    assert!(of("keyframe: Body.x") > 1200.0, "seed {seed}: {rows:#?}");
+    assert!(of("keyframe: Body.x") > 2800.0, "seed {seed}: {rows:#?}");
     let parts = rows.iter().filter(|row| row.name().contains("keyframe: "));
     let content: f64 = parts.map(|row| row.bits).sum();
     let around = of("(bulk)");
