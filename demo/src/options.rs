@@ -423,6 +423,10 @@ pub struct Hosting {
     /// Address to listen on; port 0 lets the system choose [default: 0.0.0.0:7777]
     #[arg(long, value_name = "ADDR")]
     pub bind: Option<Place>,
+    /// Stands by for this host, without a slot: hosts when that one leaves or is gone. A join code
+    /// of the host or a file that holds one; with --insecure, the host's address
+    #[arg(long, value_name = "ADDR|CODE|FILE")]
+    pub standby_of: Option<String>,
     /// Address that players reach this host at, for join codes [default: where it listens]
     #[arg(long, value_name = "ADDR")]
     pub public: Option<Place>,
@@ -457,6 +461,7 @@ impl Hosting {
     pub fn or(self, other: Self) -> Self {
         Self {
             bind: self.bind.or(other.bind),
+            standby_of: self.standby_of.or(other.standby_of),
             public: self.public.or(other.public),
             token_dir: self.token_dir.or(other.token_dir),
             token_life: self.token_life.or(other.token_life),
@@ -509,6 +514,7 @@ impl Hosting {
 /// Names of the keys of [`Hosting`].
 const HOSTING_KEYS: [&str; 9] = [
     "bind",
+    "standby-of",
     "public",
     "token-dir",
     "token-life",

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "processes/helpers.rs"]
+mod helpers;
 #[path = "processes/running.rs"]
 mod running;
 #[path = "processes/spectators.rs"]
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use helpers::*;
 use running::*;
 
 #[test]
