@@ -512,7 +512,7 @@ impl Hosting {
 }
 
 /// Names of the keys of [`Hosting`].
-const HOSTING_KEYS: [&str; 9] = [
+const HOSTING_KEYS: [&str; 10] = [
     "bind",
     "standby-of",
     "public",
