@@ -211,6 +211,21 @@ impl Node {
         }
     }
 
+    /// How much of the newest tick's time has passed at `now`, 0 to 1; 1 while the next tick is
+    /// late. For those who draw between two ticks.
+    #[must_use]
+    pub fn part_of_tick(&self, now: Time) -> f32 {
+        let clock = &self.core.clock;
+        let tick_us = self.core.rate.tick_us().max(1);
+        if self.core.timeline.simulated() < clock.tick() {
+            return 1.0;
+        }
+        let left_us = clock.next_due().micros_since(now).min(tick_us);
+        #[expect(clippy::cast_precision_loss, reason = "a share of a tick, for the eye")]
+        let left = left_us as f32 / tick_us as f32;
+        1.0 - left
+    }
+
     /// How much faster than real time this node's ticks come, in parts per million.
     #[must_use]
     pub fn dilation_ppm(&self) -> i64 {
