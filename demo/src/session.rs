@@ -137,13 +137,16 @@ impl Session {
             prediction_ticks: settings.predict,
             start: Start::Players(settings.players),
             last_tick: settings.ticks,
+            spectator_delay_ticks: info
+                .tick_rate
+                .ticks_in_us_ceil(micros(settings.spectators_behind)),
             state_sync: StateSyncConfig {
                 snapshot_ticks: settings.broadcast.snapshot_ticks,
                 budget_bytes_per_second: settings.broadcast.budget_bytes_per_second,
                 ..StateSyncConfig::default()
             },
             silence_us: silence_us(settings),
-            resume_us: u64::try_from(settings.keep.as_micros()).unwrap_or(u64::MAX),
+            resume_us: micros(settings.keep),
             migration: if settings.migration {
                 MigrationConfig::ELECTED
             } else {
@@ -685,7 +688,11 @@ fn game_of(settings: &Settings) -> Result<(Game, GameInfo)> {
 /// How long a silent link counts as alive: shorter than the link's own patience, if that is long.
 fn silence_us(settings: &Settings) -> u64 {
     let longest = Duration::from_secs(5);
-    u64::try_from(settings.timeout.min(longest).as_micros()).unwrap_or(u64::MAX)
+    micros(settings.timeout.min(longest))
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A secret from the operating system.

@@ -6,6 +6,8 @@
 mod helpers;
 #[path = "processes/running.rs"]
 mod running;
+#[path = "processes/spectators.rs"]
+mod spectators;
 #[path = "processes/states.rs"]
 mod states;
 

@@ -50,6 +50,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         headless: true,
         keep: hosting.keeps_slots_for(),
         inspect: hosting.inspects_every(settings.mode)?,
+        spectators_behind: hosting.spectators_are_behind()?,
         ..settings
     };
     let bind = tokens::bind_of(&hosting)?;

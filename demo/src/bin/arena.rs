@@ -100,6 +100,7 @@ fn host(command: HostCommand) -> Result<ExitCode> {
     );
     let settings = Settings {
         keep: command.hosting.keeps_slots_for(),
+        spectators_behind: command.hosting.spectators_are_behind()?,
         ..command.options.resolve()?
     };
     let link = open_link(
