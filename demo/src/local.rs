@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use phalanx::netcode::tick::Tick;
 
 use crate::options::{Options, Settings};
@@ -21,8 +21,12 @@ use crate::show::{self, Display};
 use crate::summary::Summary;
 use crate::truth::Truth;
 
-/// Ticks of the shortest match whose host is killed: the members must have met before the middle.
-const KILL_TICKS_MIN: u32 = 120;
+/// Ticks until the first pairs of nodes have met.
+const MEETING_TICKS: u32 = 60;
+/// Ticks that each further pair takes: paths between players are secured one after another.
+const MEETING_TICKS_PER_PAIR: u32 = 6;
+/// Ticks of a match that must be left when its host is killed.
+const AFTER_TICKS_MIN: u32 = 60;
 /// Players that it takes to elect another host when one is gone.
 const KILL_PLAYERS_MIN: u8 = 3;
 /// Time for everyone to end after the first node did.
@@ -58,29 +62,38 @@ pub fn play(options: Options, keep_host: bool, program: &str) -> Result<ExitCode
     if shown.is_err() {
         troupe.stop_all();
     }
+    let is_cut_short = troupe.wishes.is_stopped();
     let nodes = troupe.outcomes()?;
     shown?;
 
     let is_whole = |node: &Outcome| matches!(node.end, End::Finished | End::Killed);
-    let is_played = nodes.iter().all(is_whole);
+    let early = nodes.iter().find(|node| !is_whole(node));
+    let early = early.map(|node| format!("a node stopped at tick {}: {:?}", node.tick, node.end));
     let is_killed = nodes.iter().any(|node| node.end == End::Killed);
     let mut summary = Summary::new(recording, nodes);
     if !is_named {
         summary = summary.of_temporary_replay();
     }
     let code = summary.report(program)?;
-    Ok(if is_played && is_killed == dies_at.is_some() {
-        code
-    } else {
-        ExitCode::FAILURE
-    })
+    if let (Some(early), true) = (early, code == ExitCode::SUCCESS) {
+        bail!(early);
+    }
+    ensure!(
+        is_killed || is_cut_short || dies_at.is_none() || code != ExitCode::SUCCESS,
+        "the host was not killed: nobody was ready to take over before the match was over"
+    );
+    Ok(code)
 }
 
-/// When the host is killed, if others can go on.
+/// When the host is killed, if others can go on: in the middle, but not before all pairs of nodes
+/// had time to meet.
 fn death(settings: &Settings) -> Option<Tick> {
     let last = settings.ticks?.number();
+    let players = u32::from(settings.players);
+    let pairs = players * players.saturating_sub(1) / 2;
+    let tick = (last / 2).max(MEETING_TICKS + MEETING_TICKS_PER_PAIR * pairs);
     let can_go_on = settings.migration && settings.players >= KILL_PLAYERS_MIN;
-    (can_go_on && last >= KILL_TICKS_MIN).then(|| Tick::new(last / 2))
+    (can_go_on && tick + AFTER_TICKS_MIN <= last).then(|| Tick::new(tick))
 }
 
 /// The nodes of the session, the host first.

@@ -1,7 +1,7 @@
 //! Hosting that moves between processes, over real sockets on loopback.
 //!
-//! `RUNS=50 cargo test --release -p phalanx-demo --test migration killed -- --nocapture` kills that
-//! many hosts per mode and prints how long the players stood still.
+//! `RUNS=50 cargo test --release -p phalanx-demo --test migration the_others_go_on -- --nocapture`
+//! kills that many hosts per mode and prints how long the players stood still.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
