@@ -127,6 +127,8 @@ fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
         let arbiter = JoinConfig {
             role: Role::Spectator,
             hosting: HostPolicy::arbiter(),
+            silence_us: join.silence_us,
+            resume_us: join.resume_us,
             ..JoinConfig::new(toy::game(), "arbiter")
         };
         session.join(arbiter, 0, 0);

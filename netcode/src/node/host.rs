@@ -515,6 +515,7 @@ impl Host {
             return;
         }
         self.end_patience(core, now);
+        self.forget_away(core, now);
         self.watch_links(core, now);
         self.try_start(core, now);
         self.advance(core, now);
