@@ -248,7 +248,11 @@ impl Client {
         if self.settings.is_some() && !self.waits && tick > limit {
             return false;
         }
-        let next = core.submitted.newest(slot).next().max(from);
+        let mut next = core.submitted.newest(slot).next().max(from);
+        if !self.waits {
+            // What acts before is known, and cannot be changed any more.
+            next = next.max(core.known.newest(slot).next());
+        }
         let tick = if next <= self.samples_all_upto {
             next.min(tick)
         } else {
