@@ -118,18 +118,21 @@ fn return_and_back() {
         term: 1,
         wants: 2,
         offers: None,
+        inputs_after: 0,
+        inputs: Vec::new(),
         avoids: 3,
     };
     check(
         kind::RETURN,
         &ask,
-        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 00 03",
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 00 00 00 03",
     );
     ask.offers = Some(9);
+    (ask.inputs_after, ask.inputs) = (11, b"in".to_vec());
     check(
         kind::RETURN,
         &ask,
-        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 01 09 03",
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 01 09 0b 02 'in' 03",
     );
     let back = Back {
         welcome: Welcome {

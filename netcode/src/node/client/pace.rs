@@ -250,7 +250,7 @@ impl Client {
         }
         let mut next = core.submitted.newest(slot).next().max(from);
         if !self.waits {
-            // What acts before is known, and cannot be changed any more.
+            // Nobody is asked for what is settled.
             next = next.max(core.known.newest(slot).next());
         }
         let tick = if next <= self.samples_all_upto {

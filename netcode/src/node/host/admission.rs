@@ -10,7 +10,7 @@ use crate::node::api::Event;
 use crate::node::audience::Listener;
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::guest::Guest;
-use crate::node::seat::{Holder, Seat};
+use crate::node::seat::{Early, Holder, Seat};
 use crate::session::config::Role;
 use crate::session::control::{Control, Purpose};
 use crate::session::handshake::{
@@ -438,6 +438,7 @@ impl Host {
                 inputs_from,
                 lost_at: None,
                 replaced: 0,
+                early: Early::default(),
             });
         }
         let joined = Member {
