@@ -432,12 +432,23 @@ fn a_storm_of_mutated_bodies_yields_errors_or_sound_snapshots() {
     );
 }
 
+/// Eight moments of a world with so many things, of a schema from `seed`.
+fn history(
+    seed: u64,
+    things: usize,
+    hides: bool,
+    restlessness: u64,
+) -> (Arc<WireLayout>, World, Vec<Moment>) {
+    let mut prng = Prng::new(seed);
+    let layout = Arc::new(WireLayout::new(&random_schema(&mut prng)));
+    let mut host = World::new(Arc::clone(&layout), 4, things, hides);
+    let moments = (0..8).map(|_| host.step(restlessness)).collect();
+    (layout, host, moments)
+}
+
 #[test]
 fn bodies_fit_every_room_and_say_the_same() {
-    let mut prng = Prng::new(11);
-    let layout = Arc::new(WireLayout::new(&random_schema(&mut prng)));
-    let mut host = World::new(Arc::clone(&layout), 4, 30, true);
-    let moments: Vec<Moment> = (0..8).map(|_| host.step(60)).collect();
+    let (layout, host, moments) = history(11, 30, true, 60);
     let views: Vec<View<'_>> = moments.iter().map(Moment::view).collect();
     let refs = references(&[2, 3, 6], &views[..7]);
     let mut encoder = Encoder::new(Arc::clone(&layout));
@@ -465,10 +476,7 @@ fn bodies_fit_every_room_and_say_the_same() {
 
 #[test]
 fn a_tally_counts_all_bits() {
-    let mut prng = Prng::new(12);
-    let layout = Arc::new(WireLayout::new(&random_schema(&mut prng)));
-    let mut host = World::new(Arc::clone(&layout), 4, 60, false);
-    let moments: Vec<Moment> = (0..8).map(|_| host.step(80)).collect();
+    let (layout, host, moments) = history(12, 60, false, 80);
     let views: Vec<View<'_>> = moments.iter().map(Moment::view).collect();
     let refs = references(&[1, 2, 5], &views[..7]);
     let mut encoder = Encoder::new(Arc::clone(&layout));

@@ -57,15 +57,23 @@ struct Held<'a> {
 }
 
 fn held<'a>(core: &'a Core, role: &'a Role, terms: &Terms) -> Held<'a> {
-    let lineage = terms.roster().lineage.ancestors();
-    let missed = lineage.iter().find(|one| one.term > core.info.term);
     Held {
         core,
         role,
-        stands: missed
-            .filter(|_| !core.follows)
-            .map_or(Tick::MAX, |one| one.base),
+        stands: if core.follows {
+            Tick::MAX
+        } else {
+            stands(core, terms)
+        },
     }
+}
+
+/// The newest tick that may still be part of the history which the machine follows, of what was
+/// ordered in the role's term.
+pub(super) fn stands(core: &Core, terms: &Terms) -> Tick {
+    let lineage = terms.roster().lineage.ancestors();
+    let missed = lineage.iter().find(|one| one.term > core.info.term);
+    missed.map_or(Tick::MAX, |one| one.base)
 }
 
 impl Authority for Held<'_> {
