@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod counting;
+pub mod reign;
 pub mod succession;
 pub mod toy;
 pub mod yard;

@@ -24,6 +24,8 @@ pub struct SessionInfo {
     pub member: MemberId,
     /// This node's slot, if it plays.
     pub slot: Option<Slot>,
+    /// Whether this node hosts. In state-sync mode only the host's state is the session's own.
+    pub hosts: bool,
     /// Slots of the session.
     pub slots: u8,
     /// Seed of the state that this node begins with. On a client in state-sync mode it is

@@ -442,6 +442,7 @@ impl SessionInfo {
             term: Term::default(),
             member: MemberId::default(),
             slot: None,
+            hosts: false,
             slots,
             seed: 0,
             public_seed: 0,
