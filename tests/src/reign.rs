@@ -51,6 +51,8 @@ pub struct Reign {
     ran: BTreeMap<(u32, Tick), Ran>,
     /// When each body appeared first.
     births: BTreeMap<u64, (u32, Tick)>,
+    /// The session comes to its end.
+    ends: bool,
 }
 
 impl Reign {
@@ -102,6 +104,7 @@ impl Reign {
             seen,
             ran: BTreeMap::new(),
             births: BTreeMap::new(),
+            ends: false,
         };
         reign.run_until(20_000_000, |it| {
             let safe = it.cluster.node(0).safe_tick();
@@ -277,7 +280,7 @@ impl Reign {
                     let seen = &mut self.seen[index];
                     seen.ran = seen.ran.min(first.previous());
                 }
-                Event::Disconnected { reason } => panic!(
+                Event::Disconnected { reason } if !self.ends => panic!(
                     "{}: node {index} is out: {reason}\n{}",
                     self.seed,
                     self.standing()
@@ -347,6 +350,12 @@ impl Reign {
             .unwrap_or(0)
     }
 
+    /// Ticks of which `index` was told that another input acted than its own.
+    #[must_use]
+    pub const fn replaced(&self, index: Index) -> &BTreeSet<Tick> {
+        &self.seen[index].replaced
+    }
+
     /// Inputs of nodes that are alive which were replaced, and times that ticks were taken back.
     #[must_use]
     pub fn losses(&self) -> (usize, usize) {
@@ -408,7 +417,12 @@ impl Reign {
     /// The host ends the session; then every client holds what it shall hold of the last tick.
     fn assert_converges(&mut self) {
         let Some(host) = self.host() else { return };
-        let wrong = |it: &Self, index| it.cluster.node(index).state_sync().map(|it| it.hashes_wrong);
+        let wrong = |it: &Self, index| {
+            it.cluster
+                .node(index)
+                .state_sync()
+                .map(|it| it.hashes_wrong)
+        };
         for index in self.alive() {
             assert_eq!(
                 wrong(self, index),
@@ -418,6 +432,7 @@ impl Reign {
             );
         }
         let end = self.cluster.node(host).tick().plus(60);
+        self.ends = true;
         self.cluster.driver(host).node_mut().end_at(end);
         self.run_until(10_000_000, |it| {
             let mut alive = it.alive().into_iter();

@@ -4,12 +4,15 @@
 //! `SEEDS=n` runs more seeds, `SEED=n` one.
 
 use phalanx::netcode::link::conditioner::Conditions;
+use phalanx::netcode::prng::Prng;
 use phalanx::netcode::tick::Tick;
+use phalanx_tests::cluster::Index;
 use phalanx_tests::reign::Reign;
 use phalanx_tests::yard::Plan;
 
 fn open(plan: Plan, players: u8, conditions: Conditions, seed: u64, test: &str) -> Reign {
-    let repeat = format!("SEED={seed} cargo test -p phalanx-tests --test state_sync_elections {test}");
+    let repeat =
+        format!("SEED={seed} cargo test -p phalanx-tests --test state_sync_elections {test}");
     Reign::new(plan, players, conditions, seed, &repeat)
 }
 
@@ -48,7 +51,9 @@ fn a_handover_changes_nothing() {
         let before = moved.losses();
         let now = moved.cluster.now_of(0);
         let node = moved.cluster.driver(0).node_mut();
-        let target = node.request_handover(now, None).expect("a standby can host");
+        let target = node
+            .request_handover(now, None)
+            .expect("a standby can host");
         moved.run_until(3_000_000, |it| {
             it.host().is_some() && it.host() == it.index_of(target)
         });
@@ -57,17 +62,182 @@ fn a_handover_changes_nothing() {
             "seed {seed}: {players} players, gap {} ms",
             moved.longest_gap_us() / 1000
         );
-        assert_eq!(moved.losses(), before, "{}", moved.seed);
+        let replaced: Vec<_> = moved.alive().iter().map(|&it| moved.replaced(it).clone()).collect();
+        assert_eq!(moved.losses(), before, "{}: {replaced:?}, from {target:?}", moved.seed);
         let (calm, there) = (calm.history(), moved.history());
         let last = *there.keys().next_back().expect("ticks ran");
         assert!(last > Tick::new(400), "{}: {last}", moved.seed);
         let mut compared = 0;
         for (tick, ran) in &there {
-            let Some(other) = calm.get(tick) else { continue };
+            let Some(other) = calm.get(tick) else {
+                continue;
+            };
             assert_eq!(other.inputs, ran.inputs, "{}: inputs at {tick}", moved.seed);
             assert_eq!(other.bodies, ran.bodies, "{}: bodies at {tick}", moved.seed);
             compared += 1;
         }
         assert!(compared > 350, "{}: {compared}", moved.seed);
     }
+}
+
+/// How long clients get no new state when their host dies: of eight players, at any moment, without
+/// loss. The limits are those of the project, in milliseconds.
+#[test]
+fn the_gap_after_a_crash_is_short() {
+    for (rtt_us, limit_ms) in [(50_000, 420), (100_000, 620), (200_000, 1050)] {
+        let mut gaps: Vec<u64> = Vec::new();
+        for seed in seeds(4) {
+            let test = "the_gap_after_a_crash_is_short";
+            let conditions = Conditions::from_rtt(rtt_us, 0);
+            let mut session = open(lively(), 8, conditions, seed, test);
+            session.run(1_000_000 + seed * 7_919 % 100_000);
+            session.forget_gaps();
+            session.cluster.crash(0);
+            session.assert_recovers(5_000_000);
+            gaps.push(session.longest_gap_us() / 1000);
+        }
+        gaps.sort_unstable();
+        let (median, worst) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+        println!(
+            "RTT {} ms: median {median} ms, longest {worst} ms",
+            rtt_us / 1000
+        );
+        assert!(worst <= limit_ms, "RTT {rtt_us} us: {gaps:?}");
+    }
+}
+
+/// What befalls the session next.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Crash(Index),
+    Pause(Index, u64),
+    Isolate(Index, u64),
+    /// What the node sends does not arrive.
+    Mute(Index, u64),
+    /// What is sent to the node does not arrive.
+    Deafen(Index, u64),
+    Handover,
+    /// A handover, and the crash of this node so much later.
+    HandoverAndCrash(Index, u64),
+}
+
+/// Whether somebody holds the state as it is now, but for `index`.
+fn is_safe_without(session: &Reign, index: Index) -> bool {
+    let newest = session.tick();
+    session.alive().into_iter().any(|other| {
+        let node = session.cluster.node(other);
+        let held = if node.is_host() {
+            Some(node.tick())
+        } else {
+            node.standby_held()
+        };
+        other != index && held.is_some_and(|held| held.plus(60) > newest)
+    })
+}
+
+fn fault(prng: &mut Prng, session: &Reign) -> Fault {
+    let alive = session.alive();
+    let any = alive[usize::try_from(prng.below(alive.len() as u64)).expect("an index")];
+    let host = session.host().unwrap_or(any);
+    let whom = if prng.below(3) == 0 { any } else { host };
+    let us = 50_000 + prng.below(2_400_000);
+    let voters = session.cluster.node(any).terms();
+    let voters = voters.map_or(0, |terms| terms.roster().voter_count());
+    // Who is left must be able to elect, and one of them must have the state.
+    let spare = 2 * (alive.len() - 1) > voters;
+    match prng.below(10) {
+        0..=2 if spare && is_safe_without(session, whom) => Fault::Crash(whom),
+        0..=4 => Fault::Pause(whom, us),
+        5 => Fault::Isolate(whom, us),
+        6 => Fault::Mute(whom, us),
+        7 => Fault::Deafen(whom, us),
+        8 if spare && is_safe_without(session, any) => {
+            Fault::HandoverAndCrash(any, prng.below(300_000))
+        }
+        _ => Fault::Handover,
+    }
+}
+
+fn hand_over(session: &mut Reign) {
+    if let Some(host) = session.host() {
+        let now = session.cluster.now_of(host);
+        let node = session.cluster.driver(host).node_mut();
+        // Nobody may be ready for it; then nothing happens.
+        let _result = node.request_handover(now, None);
+    }
+}
+
+fn strike(session: &mut Reign, fault: Fault) {
+    let others = |session: &Reign, index| {
+        let alive = session.alive().into_iter();
+        alive.filter(|&other| other != index).collect::<Vec<_>>()
+    };
+    match fault {
+        Fault::Crash(index) => session.cluster.crash(index),
+        Fault::Pause(index, us) => {
+            session.cluster.members[index].paused = true;
+            session.run(us);
+            session.cluster.members[index].paused = false;
+        }
+        Fault::Isolate(index, us) => {
+            session.cluster.isolate(index);
+            session.run(us);
+            session.cluster.mend(index);
+        }
+        Fault::Mute(index, us) => {
+            let cuts = others(session, index)
+                .into_iter()
+                .map(|other| (index, other));
+            session.cluster.cut.extend(cuts);
+            session.run(us);
+            session.cluster.mend(index);
+        }
+        Fault::Deafen(index, us) => {
+            let cuts = others(session, index)
+                .into_iter()
+                .map(|other| (other, index));
+            session.cluster.cut.extend(cuts);
+            session.run(us);
+            session.cluster.mend(index);
+        }
+        Fault::Handover => hand_over(session),
+        Fault::HandoverAndCrash(index, us) => {
+            hand_over(session);
+            session.run(us);
+            session.cluster.crash(index);
+        }
+    }
+}
+
+#[test]
+fn sessions_survive_what_befalls_their_hosts() {
+    let mut recoveries = 0;
+    for seed in seeds(16) {
+        let mut prng = Prng::with_stream(seed, 7);
+        let players = [3, 4, 5, 6][usize::try_from(prng.below(4)).expect("an index")];
+        let loss = [0, 0, 20_000, 100_000][usize::try_from(prng.below(4)).expect("an index")];
+        let mut conditions = Conditions::from_rtt(10_000 + prng.below(150_000), loss);
+        conditions.jitter_us = [0, 5_000][usize::try_from(prng.below(2)).expect("an index")];
+        let plan = Plan {
+            term_ticks: [0, 0, 40][usize::try_from(prng.below(3)).expect("an index")],
+            ..lively()
+        };
+        let test = "sessions_survive_what_befalls_their_hosts";
+        let mut session = open(plan, players, conditions, seed, test);
+        let faults = 1 + prng.below(4);
+        let mut story = Vec::new();
+        for _ in 0..faults {
+            session.run(prng.below(2_000_000));
+            let fault = fault(&mut prng, &session);
+            story.push(fault);
+            session.seed = format!(
+                "SEED={seed} cargo test -p phalanx-tests --test state_sync_elections {test} \
+                 ({players} players, {plan:?}, {conditions:?}): {story:?}"
+            );
+            strike(&mut session, fault);
+        }
+        session.assert_recovers(20_000_000);
+        recoveries += 1;
+    }
+    println!("{recoveries} sessions have recovered");
 }

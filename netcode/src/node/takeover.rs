@@ -231,7 +231,13 @@ impl Node {
             member: self.core.info.member,
             term: take_over.term,
         });
+        self.core.info.hosts = true;
         if let Role::Host(host) = &mut self.role {
+            if let (Some(audience), Some(standby)) = (&mut host.audience, &mut self.promoted)
+                && let Some(publisher) = standby.take_publisher()
+            {
+                audience.go_on(publisher);
+            }
             host.answer_returns(&mut self.core, now);
             host.advance(&mut self.core, now);
         }
@@ -257,6 +263,7 @@ impl Node {
                 keeps_frames: false,
             },
         );
+        self.core.info.hosts = false;
         self.role = Role::Client(Box::new(client));
     }
 

@@ -244,7 +244,11 @@ impl Client {
             return false;
         }
         // Where another host may take over, it must be able to take in what is sampled meanwhile.
-        let limit = core.final_tick().plus(UNSAFE_TICKS_MAX);
+        let newest = match &self.follower {
+            Some(follower) => follower.base().unwrap_or(core.timeline.settled()),
+            None => core.final_tick(),
+        };
+        let limit = newest.plus(UNSAFE_TICKS_MAX);
         if self.settings.is_some() && !self.waits && tick > limit {
             return false;
         }

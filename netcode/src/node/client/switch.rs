@@ -15,6 +15,7 @@ use crate::node::api::Event;
 use crate::node::core::Core;
 use crate::node::hosting;
 use crate::node::takeover::{Prepare, Warm};
+use crate::session::config::Mode;
 use crate::session::control::{Control, Settings};
 use crate::session::handshake::{self, Back, ByeReason, Hello, Return, TERMS_MAX, Welcome};
 use crate::session::statistics::DropReason;
@@ -123,6 +124,8 @@ impl Client {
         }
         let confirmed = self.confirmed_to_resume(core);
         let offers = self.offers(core);
+        let is_due = self.prepared.as_ref().is_some_and(|it| it.next_at <= now);
+        let baselines = if is_due { self.baselines() } else { Vec::new() };
         let resume = self.resume.map_or(0, |token| token.0);
         let prepared = self.prepared.as_mut()?;
         let path = prepared.warm?.path;
@@ -144,6 +147,7 @@ impl Client {
             wants: prepared.term.0,
             offers: offers.map(Tick::number),
             avoids,
+            baselines,
         };
         handshake::write(kind::RETURN, &body, out);
         Some(path)
@@ -196,14 +200,19 @@ impl Client {
         }
         let welcome = &back.welcome;
         let info = self.check_welcome(welcome)?;
+        let tells_state = self.config.game.mode == Mode::StateSync;
         let is_same = info.session == core.info.session
             && info.term >= core.info.term
-            && (info.slots, info.images) == (core.info.slots, core.info.images)
+            && info.slots == core.info.slots
+            && (info.images == core.info.images || tells_state)
             && is_lineage(&back, core.info.term, prepared.candidate);
         if !is_same {
             return Err(DropReason::Malformed);
         }
         let from = Tick::new(welcome.from);
+        if tells_state {
+            return self.remain(core, now, &back, &info);
+        }
         if !welcome.resumed {
             self.follow_anew(core, now, &back);
             return Ok(());
@@ -331,9 +340,6 @@ impl Client {
         self.begin_anew(core, now, &info, &back.welcome);
         (core.roster, core.statistics, core.last_tick) = (seen, statistics, lasts);
         core.strays.extend(strays);
-        if let Some(standby) = &mut self.standby {
-            standby.begin_term(info.term, from);
-        }
         if settled > from {
             core.report(Event::TicksLost {
                 first: from.next(),
@@ -349,7 +355,7 @@ impl Client {
     }
 
     /// The link to the new host takes the place of that to the old one.
-    fn take_link(&mut self, core: &mut Core, now: Time, back: &Back, from: Tick) {
+    pub(super) fn take_link(&mut self, core: &mut Core, now: Time, back: &Back, from: Tick) {
         let Some(prepared) = self.prepared.take() else {
             return;
         };

@@ -110,6 +110,15 @@ impl StandbyState {
         Some((held.hash, &held.context))
     }
 
+    /// The ticks that this node holds with what the host says of them, newest first. There may be
+    /// gaps.
+    pub fn told_newest_first(&self) -> impl Iterator<Item = (Tick, &[u8])> {
+        let runs = self.run.iter().flat_map(Run::newest_first);
+        let held = self.run.is_none().then_some(&self.held);
+        let held = held.into_iter().flat_map(|held| held.iter().rev());
+        runs.chain(held.map(|held| (held.state.tick, &*held.context)))
+    }
+
     /// How this node keeps up.
     #[must_use]
     pub const fn mode(&self) -> StandbyMode {
@@ -184,6 +193,14 @@ impl StandbyState {
     /// more than [`STANDBY_HELD_BYTES_MAX`].
     pub fn states(&self) -> impl Iterator<Item = &Held> {
         self.held.iter()
+    }
+
+    /// Holds a state that this node computed itself, as the host that it was.
+    pub fn hold(&mut self, held: Held) {
+        self.held.clear();
+        self.run = None;
+        self.needs_whole = false;
+        self.push(held);
     }
 
     /// What the host is told next.
