@@ -508,6 +508,27 @@ fn a_standby_takes_over_all_of_the_hosts_state_and_gives_ids_of_its_term() {
     }
     let ids = client.world().resource::<NetIndex>();
     assert!(ids.iter().all(|(id, _)| !id.is_predicted()));
+    // What it publishes is what the host would, also after another state was imported.
+    let (mut here, mut there) = (Snapshot::default(), Snapshot::default());
+    for round in 0..60 {
+        if round == 30 {
+            host.capture_exact(&mut exact);
+            client.import(&exact).unwrap();
+        }
+        let mut twin = prng.clone();
+        for _ in 0..5 {
+            change(host.world_mut(), &mut prng);
+            change(client.world_mut(), &mut twin);
+        }
+        step(&mut host);
+        step(&mut client);
+        if round % 3 == 0 {
+            host.publish(&mut there);
+            client.publish(&mut here);
+            assert_eq!(hash(&mut client), hash(&mut host), "round {round}");
+            assert_eq!(here, there, "round {round}");
+        }
+    }
 
     client.begin_term(id::Term(2));
     let one = client.world_mut().spawn_networked(Armour(1)).id();

@@ -51,8 +51,6 @@ pub struct Reign {
     ran: BTreeMap<(u32, Tick), Ran>,
     /// When each body appeared first.
     births: BTreeMap<u64, (u32, Tick)>,
-    /// The session comes to its end.
-    ends: bool,
 }
 
 impl Reign {
@@ -63,13 +61,19 @@ impl Reign {
     /// If that takes more than 20 s.
     #[must_use]
     pub fn new(plan: Plan, players: u8, conditions: Conditions, seed: u64, repeat: &str) -> Self {
-        let host = HostConfig {
+        let host = Self::host_config(players);
+        Self::with_host(host, plan, players, conditions, seed, repeat)
+    }
+
+    /// The settings of a host that plays, in a session of so many players.
+    #[must_use]
+    pub fn host_config(players: u8) -> HostConfig {
+        HostConfig {
             plays: true,
             start: Start::Players(players),
             migration: MigrationConfig::ELECTED,
             ..HostConfig::new(yard::game(), players)
-        };
-        Self::with_host(host, plan, players, conditions, seed, repeat)
+        }
     }
 
     /// As [`Reign::new`], with a host of other settings.
@@ -104,7 +108,6 @@ impl Reign {
             seen,
             ran: BTreeMap::new(),
             births: BTreeMap::new(),
-            ends: false,
         };
         reign.run_until(20_000_000, |it| {
             let safe = it.cluster.node(0).safe_tick();
@@ -280,7 +283,7 @@ impl Reign {
                     let seen = &mut self.seen[index];
                     seen.ran = seen.ran.min(first.previous());
                 }
-                Event::Disconnected { reason } if !self.ends => panic!(
+                Event::Disconnected { reason } => panic!(
                     "{}: node {index} is out: {reason}\n{}",
                     self.seed,
                     self.standing()
@@ -352,7 +355,7 @@ impl Reign {
 
     /// Ticks of which `index` was told that another input acted than its own.
     #[must_use]
-    pub const fn replaced(&self, index: Index) -> &BTreeSet<Tick> {
+    pub fn replaced(&self, index: Index) -> &BTreeSet<Tick> {
         &self.seen[index].replaced
     }
 
@@ -366,6 +369,18 @@ impl Reign {
             .flat_map(|&index| &self.cluster.members[index].events);
         let lost = lost.filter(|event| matches!(event, Event::TicksLost { .. }));
         (replaced.sum(), lost.count())
+    }
+
+    /// The terms that hosts ran, ascending: the first tick, and the term.
+    #[must_use]
+    pub fn terms(&self) -> Vec<(Tick, u32)> {
+        let mut terms: Vec<(Tick, u32)> = Vec::new();
+        for &(term, tick) in self.ran.keys() {
+            if terms.last().is_none_or(|last| last.1 != term) {
+                terms.push((tick, term));
+            }
+        }
+        terms
     }
 
     /// What happened in the end: ticks of later terms take the place of those of earlier ones.
@@ -414,33 +429,31 @@ impl Reign {
         }
     }
 
-    /// The host ends the session; then every client holds what it shall hold of the last tick.
+    /// Every client holds what it shall hold, by the host's word, now and twice again.
     fn assert_converges(&mut self) {
-        let Some(host) = self.host() else { return };
-        let wrong = |it: &Self, index| {
-            it.cluster
-                .node(index)
-                .state_sync()
-                .map(|it| it.hashes_wrong)
+        let counted = |it: &Self, index: Index| {
+            let told = it.cluster.node(index).state_sync();
+            told.map_or((0, 0), |told| (told.hashes, told.hashes_wrong))
         };
-        for index in self.alive() {
+        let clients: Vec<(Index, u64)> = self
+            .alive()
+            .into_iter()
+            .filter(|&index| !self.cluster.node(index).is_host())
+            .map(|index| (index, counted(self, index).0))
+            .collect();
+        self.run_until(20_000_000, |it| {
+            clients
+                .iter()
+                .all(|&(index, before)| counted(it, index).0 >= before + 2)
+        });
+        for (index, _) in clients {
+            let (_, wrong) = counted(self, index);
             assert_eq!(
-                wrong(self, index),
-                Some(0),
+                wrong, 0,
                 "{}: {index} held another state than it should",
                 self.seed
             );
         }
-        let end = self.cluster.node(host).tick().plus(60);
-        self.ends = true;
-        self.cluster.driver(host).node_mut().end_at(end);
-        self.run_until(10_000_000, |it| {
-            let mut alive = it.alive().into_iter();
-            alive.all(|index| {
-                let told = it.cluster.node(index).state_sync();
-                told.is_some_and(|told| told.converged == Some(true))
-            })
-        });
     }
 
     /// No id was given to two bodies.

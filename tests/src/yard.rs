@@ -61,7 +61,7 @@ pub fn game() -> GameInfo {
             "Body",
             KindShape::Component,
             Visibility::Client,
-            vec![field("x"), field("y"), speed("vx"), speed("vy")],
+            vec![field("x").position(), field("y"), speed("vx"), speed("vy")],
         ),
         kind(
             "Mark",

@@ -379,8 +379,10 @@ where
 
     fn publish(&mut self, moment: &Moment<'_>, out: &mut KindRows) {
         let published = &mut self.published;
+        // One query for all of it: another one may go through the tables in another order, where it
+        // has found several at once.
         let (query, world) = (&mut self.ticks, moment.world);
-        if let Ok(segments) = self.query.contiguous_iter(world) {
+        if let Ok(segments) = query.contiguous_iter(world) {
             let runs = || {
                 segments.map(|(entities, ids, _values)| {
                     (moment.structure.table_start(world, entities[0]), ids)
@@ -395,16 +397,16 @@ where
             }
             if writing.is_stale() {
                 let read = published.read();
-                for (_entity, id, value) in self.query.iter(world) {
-                    read.push(id.raw(), |bytes| C::write(value, bytes));
+                for (_entity, id, value) in query.iter(world) {
+                    read.push(id.raw(), |bytes| C::write(&value, bytes));
                 }
                 published.place_read();
             }
         } else {
             // Rows of sparse sets come and go without a trace in the structure.
             let read = published.read();
-            for (_entity, id, value) in self.query.iter(world) {
-                read.push(id.raw(), |bytes| C::write(value, bytes));
+            for (_entity, id, value) in query.iter(world) {
+                read.push(id.raw(), |bytes| C::write(&value, bytes));
             }
             published.sort();
             published.place_read();

@@ -35,7 +35,22 @@ pub(super) struct Hosting {
     leaves: Option<Time>,
     /// The newest time that it was told.
     now: Time,
+    /// A term that this node hosts as soon as it has run the ticks that another standby held, in
+    /// state-sync mode.
+    pending: Option<Pending>,
 }
+
+/// A term that this node is about to host.
+#[derive(Debug)]
+struct Pending {
+    take_over: TakeOver,
+    since: Time,
+    data_loss_possible: bool,
+}
+
+/// How long a new host runs ticks that another standby held, in microseconds: then it goes on
+/// without the rest.
+const PENDING_US: u64 = 200_000;
 
 /// How long a host that leaves looks for a successor, in microseconds.
 const LEAVE_US: u64 = 3_000_000;
@@ -44,12 +59,17 @@ const LEAVE_US: u64 = 3_000_000;
 struct Held<'a> {
     core: &'a Core,
     role: &'a Role,
+    /// The tick up to which it is about to run what another standby held.
+    pending: Option<Tick>,
 }
 
 impl Authority for Held<'_> {
     fn newest(&self) -> Tick {
         match self.role {
-            Role::Client(client) if self.core.follows => client.standby_position(),
+            Role::Client(client) if self.core.follows => {
+                let position = client.standby_position();
+                self.pending.map_or(position, |tick| tick.max(position))
+            }
             Role::Client(_) | Role::Host(_) => self.core.final_tick(),
         }
     }
@@ -62,13 +82,14 @@ impl Authority for Held<'_> {
     }
 
     fn records_after(&self, after: Tick, room: usize, out: &mut Vec<u8>) -> Tick {
-        // In state-sync each standby goes on from what it holds itself.
-        let tells_state = match self.role {
-            Role::Host(host) => host.audience.is_some(),
-            Role::Client(_) => self.core.follows,
-        };
-        if tells_state {
-            return after;
+        match self.role {
+            // What a host of state holds alone, no standby can have told anyone.
+            Role::Host(host) if host.audience.is_some() => return after,
+            Role::Client(client) if self.core.follows => {
+                let standby = client.standby.as_ref();
+                return standby.map_or(after, |it| it.records_after(after, room, out));
+            }
+            Role::Host(_) | Role::Client(_) => {}
         }
         let (term, newest) = (self.core.info.term, self.core.final_tick());
         let written =
@@ -146,6 +167,7 @@ impl Node {
             expects: None,
             leaves: None,
             now,
+            pending: None,
         }));
     }
 
@@ -165,6 +187,7 @@ impl Node {
             expects: None,
             leaves: None,
             now,
+            pending: None,
         }));
     }
 
@@ -205,6 +228,7 @@ impl Node {
             return;
         };
         hosting.now = now;
+        self.host_when_ready(now);
         self.tell_members_of_terms();
         if let Some(hosting) = &mut self.hosting {
             // A host that has run a tick may have reached the last one before a handover.
@@ -212,6 +236,7 @@ impl Node {
                 let held = Held {
                     core: &self.core,
                     role: &self.role,
+                    pending: hosting.pending.as_ref().map(|it| it.take_over.base),
                 };
                 hosting.terms.handle_timeout(now, &held);
             }
@@ -245,6 +270,7 @@ impl Node {
             let held = Held {
                 core: &self.core,
                 role: &self.role,
+                pending: hosting.pending.as_ref().map(|it| it.take_over.base),
             };
             hosting.terms.handle(now, received.from, &message, &held);
             // Each decision is carried out before the machine asks again what this node holds.
@@ -313,6 +339,7 @@ impl Node {
                     let held = Held {
                         core: &self.core,
                         role: &self.role,
+                        pending: hosting.pending.as_ref().map(|it| it.take_over.base),
                     };
                     hosting.terms.handle_timeout(now, &held);
                 }
@@ -343,6 +370,10 @@ impl Node {
             // If they cannot be used, the machine sees it by what is held then.
             let _result = self.ingest_records(now, &takeover.records);
         }
+        let waits = match &self.role {
+            Role::Client(client) => client.has_to_run() && self.position().1 < takeover.base,
+            Role::Host(_) => false,
+        };
         let is_planned = takeover.kind == ElectionKind::Handover;
         let own = self.core.info.member;
         let stays = is_planned || takeover.before == own;
@@ -358,10 +389,43 @@ impl Node {
             paths: self.warm_paths(),
             lost,
         };
-        if self.take_over(now, &take_over).is_ok() && takeover.data_loss_possible {
-            self.core.report(Event::DataLossPossible {
-                term: takeover.term,
-            });
+        let pending = Pending {
+            take_over,
+            since: now,
+            data_loss_possible: takeover.data_loss_possible,
+        };
+        if let (Some(hosting), true) = (&mut self.hosting, waits) {
+            hosting.pending = Some(pending);
+        } else {
+            self.begin_to_host(now, &pending);
+        }
+    }
+
+    fn begin_to_host(&mut self, now: Time, pending: &Pending) {
+        let term = pending.take_over.term;
+        if self.take_over(now, &pending.take_over).is_ok() && pending.data_loss_possible {
+            self.core.report(Event::DataLossPossible { term });
+        }
+    }
+
+    /// Hosts as soon as what another standby held has run here.
+    fn host_when_ready(&mut self, now: Time) {
+        let position = self.position().1;
+        let has_to_run = match &self.role {
+            Role::Client(client) => client.has_to_run(),
+            Role::Host(_) => false,
+        };
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
+        let is_ready = |pending: &mut Pending| {
+            let is_late = now.micros_since(pending.since) > PENDING_US || !has_to_run;
+            position >= pending.take_over.base || is_late
+        };
+        if let Some(mut pending) = hosting.pending.take_if(is_ready) {
+            // What did not run is void: no standby had told the host of it.
+            pending.take_over.base = pending.take_over.base.min(position);
+            self.begin_to_host(now, &pending);
         }
     }
 
@@ -566,6 +630,7 @@ impl Node {
             let held = Held {
                 core: &self.core,
                 role: &self.role,
+                pending: hosting.pending.as_ref().map(|it| it.take_over.base),
             };
             hosting.terms.leave(now, &held);
             self.send_term_messages();

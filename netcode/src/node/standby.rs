@@ -18,8 +18,8 @@ use crate::session::control::Purpose;
 use crate::session::statistics::DropReason;
 use crate::state::{Schema, Snapshot, Visibility};
 use crate::statesync::{
-    Held, Interest, Publisher, PublisherConfig, StandbyAck, StandbyConfig, StandbyError, StandbyFeed,
-    StandbyMode, StandbyState, StandbyStream, TickContext,
+    Held, Interest, Publisher, PublisherConfig, StandbyAck, StandbyConfig, StandbyError,
+    StandbyFeed, StandbyMode, StandbyState, StandbyStream, TickContext,
 };
 use crate::tick::Tick;
 use crate::time::Time;
@@ -314,6 +314,25 @@ impl Standby {
     /// The newest tick that it holds.
     pub(super) fn held(&self) -> Option<Tick> {
         self.state.newest()
+    }
+
+    /// Appends what brings a standby that holds the state at `after` nearer to what is held here; says
+    /// how near.
+    pub(super) fn records_after(&self, after: Tick, room: usize, out: &mut Vec<u8>) -> Tick {
+        let reached = self.state.records_after(after, room, out);
+        reached.unwrap_or(after)
+    }
+
+    /// Takes in what another standby holds beyond this one.
+    pub(super) fn take_records(&mut self, core: &mut Core, bytes: &[u8]) {
+        let taken = self.state.take_records(bytes);
+        // If it cannot be used, this node goes on from what it holds.
+        let _counted = self.note(core, taken.map(drop));
+    }
+
+    /// Whether ticks are known that this node has still to run.
+    pub(super) fn has_to_run(&self) -> bool {
+        self.state.to_import().is_some() || self.state.to_run().is_some()
     }
 
     /// The hash of the host's state after `tick`, if it is the newest that is held.

@@ -73,6 +73,12 @@ impl Client {
         held.unwrap_or_default()
     }
 
+    /// Whether its standby knows ticks that have not run yet.
+    pub(in crate::node) fn has_to_run(&self) -> bool {
+        let standby = self.standby.as_ref();
+        standby.is_some_and(|standby| standby.has_to_run())
+    }
+
     /// What it took from the host is over: this node's standby becomes the state of the session, as
     /// it was at `base`.
     pub(in crate::node) fn leave_following(

@@ -247,7 +247,13 @@ impl Host {
             .filter(|&id| id != core.info.member && core.roster.member(id).is_some())
             .collect();
         let rtt_us = known.map(|(_, warm)| warm.rtt_us.unwrap_or(RTT_US)).max();
-        let patience_us = rtt_us.unwrap_or(0) * 3 / 2 + 2 * core.rate.tick_us();
+        let rtt_us = rtt_us.unwrap_or(0);
+        let patience_us = if take_over.is_planned {
+            // All of them are there, and the old host hears of it last.
+            rtt_us * 5 / 2 + 4 * core.rate.tick_us()
+        } else {
+            rtt_us * 3 / 2 + 2 * core.rate.tick_us()
+        };
         self.succession.warm = take_over
             .paths
             .iter()

@@ -332,7 +332,7 @@ impl StandbyState {
 
     /// What brings a standby that holds the state at `after` nearer to the newest one, for
     /// [`StandbyState::take_records`]: says how near, if `room` bytes are enough for a tick.
-    pub fn records_after(&mut self, after: Tick, room: usize, out: &mut Vec<u8>) -> Option<Tick> {
+    pub fn records_after(&self, after: Tick, room: usize, out: &mut Vec<u8>) -> Option<Tick> {
         let begin = out.len();
         let tick = match &self.run {
             Some(run) => run_records(run, after, room, out),
@@ -345,7 +345,7 @@ impl StandbyState {
         tick
     }
 
-    fn copy_records(&mut self, after: Tick, out: &mut Vec<u8>) -> Option<Tick> {
+    fn copy_records(&self, after: Tick, out: &mut Vec<u8>) -> Option<Tick> {
         let place = self
             .held
             .binary_search_by_key(&after, |held| held.state.tick);
@@ -355,7 +355,8 @@ impl StandbyState {
             return None;
         }
         put_records_head(tick, now.hash, &now.context, StandbyMode::Copies, out);
-        self.codec.encode(&start.state, None, &now.state, out);
+        let mut codec = DeltaCodec::new(self.codec.schema());
+        codec.encode(&start.state, None, &now.state, out);
         Some(tick)
     }
 
