@@ -3,12 +3,13 @@
 //! [`arena`] is the game: rules, inputs, bots. The rest plays it: [`options`] become
 //! [`options::Settings`], a [`session::Session`] runs one node over UDP with a [`play::Pilot`] at
 //! its controls, an [`eye::Eye`] follows what a client of a state-sync session shows, [`view`] draws
-//! the field for a terminal, an [`inspector`] tells what clients are sent, and [`summary`] says how
-//! it went.
+//! the field for a terminal, an [`inspector`] tells what clients are sent, [`summary`] says how it
+//! went, and [`local`] plays a whole session in one process.
 
 pub mod arena;
 pub mod eye;
 pub mod inspector;
+pub mod local;
 pub mod options;
 pub mod place;
 pub mod play;

@@ -78,6 +78,10 @@ pub struct Options {
     /// No join codes and no encryption: for development and trusted local networks
     #[arg(long)]
     pub insecure: bool,
+    /// Hosting stays where it is: without its host, the session is over. A client with this option
+    /// neither votes nor hosts
+    #[arg(long)]
+    pub no_migration: bool,
     /// Draws nothing; status lines go to stderr
     #[arg(long)]
     pub headless: bool,
@@ -203,6 +207,10 @@ pub struct Settings {
     pub inspect: Option<Duration>,
     /// Whether to do without join codes and encryption.
     pub insecure: bool,
+    /// Whether hosting may move to another member, and to this one.
+    pub migration: bool,
+    /// Whether a node without a slot is there to host next.
+    pub stands_by: bool,
     /// Whether to draw nothing.
     pub headless: bool,
 }
@@ -271,6 +279,7 @@ impl Options {
             predict: self.predict.or(other.predict),
             timeout: self.timeout.or(other.timeout),
             insecure: self.insecure || other.insecure,
+            no_migration: self.no_migration || other.no_migration,
             headless: self.headless || other.headless,
         }
     }
@@ -344,6 +353,8 @@ impl Options {
             keep: Hosting::default().keeps_slots_for(),
             inspect: None,
             insecure: self.insecure,
+            migration: !self.no_migration,
+            stands_by: false,
             headless: self.headless,
         })
     }

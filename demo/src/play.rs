@@ -1,6 +1,7 @@
 //! Who gives the inputs: a bot, someone who types, or nobody.
 
 use std::io::BufRead;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use phalanx::math::Vec2;
@@ -18,8 +19,10 @@ pub struct Pilot {
     game: Game,
     hands: Hands,
     bot: Option<Bot>,
-    /// Whether another node decides the state.
-    is_guest: bool,
+    /// Whether the state of a session is its host's, and clients only predict.
+    takes_states: bool,
+    /// Whether this node hosts.
+    is_hosting: bool,
     /// The newest tick for which an input was given.
     sampled: Tick,
     /// Where to note who is where, tick by tick.
@@ -45,20 +48,35 @@ impl Pilot {
             game,
             hands,
             bot: None,
-            is_guest: false,
+            takes_states: false,
+            is_hosting: false,
             sampled: Tick::ZERO,
             truth: None,
         }
     }
 
-    /// The same, for a client of a state-sync session.
+    /// The same, for a session in state-sync mode.
     #[must_use]
-    pub const fn of_guest(mut self) -> Self {
-        self.is_guest = true;
+    pub const fn taking_states(mut self) -> Self {
+        self.takes_states = true;
         self
     }
 
-    /// Notes who is where in every tick that runs from now on.
+    /// Says whether this node hosts at present.
+    pub const fn set_hosting(&mut self, is_hosting: bool) {
+        self.is_hosting = is_hosting;
+    }
+
+    /// Whether someone typed that it is enough.
+    #[must_use]
+    pub fn wants_to_quit(&self) -> bool {
+        match &self.hands {
+            Hands::Keyboard(keyboard) => keyboard.wants_to_quit(),
+            Hands::None | Hands::Bot(_) => false,
+        }
+    }
+
+    /// Notes who is where in every tick that runs from now on while this node hosts.
     pub fn note_into(&mut self, truth: Truth) {
         self.truth = Some(truth);
     }
@@ -79,10 +97,14 @@ impl Player for Pilot {
             (Hands::Bot(_) | Hands::None | Hands::Keyboard(_), _) => None,
         };
         let mut simulation = self.game.simulation_of(session);
-        if self.is_guest {
+        if self.takes_states && !self.is_hosting {
             simulation.set_side(session.slot.map_or(Side::Spectating, Side::Predicting));
         }
         simulation
+    }
+
+    fn begin_standby(&mut self, session: &SessionInfo) -> EcsSimulation {
+        self.game.simulation_of(session)
     }
 
     fn sample(&mut self, tick: Tick, _simulation: &EcsSimulation, input: &mut [u8]) {
@@ -96,17 +118,20 @@ impl Player for Pilot {
     }
 
     fn stepped(&mut self, simulation: &EcsSimulation, _frame: &InputFrame) {
-        if let Some(truth) = &self.truth {
+        if let Some(truth) = &self.truth
+            && self.is_hosting
+        {
             truth.note_all(simulation);
         }
     }
 }
 
 /// Commands that someone types, one per line: a direction (`n`, `ne` and so on, or `stop`),
-/// `strike`, `rest`, `seek`, `hold`, `follow`, or `go X Y` with places in metres.
+/// `strike`, `rest`, `seek`, `hold`, `follow`, or `go X Y` with places in metres; `quit` leaves.
 #[derive(Clone, Debug, Default)]
 pub struct Keyboard {
     command: Arc<Mutex<Command>>,
+    quits: Arc<AtomicBool>,
 }
 
 impl Keyboard {
@@ -116,13 +141,22 @@ impl Keyboard {
         *self.command.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether `quit` was typed.
+    #[must_use]
+    pub fn wants_to_quit(&self) -> bool {
+        self.quits.load(Ordering::Relaxed)
+    }
+
     /// Takes lines from stdin in a thread of its own, as long as there are any.
     pub fn listen(&self) {
-        let command = Arc::clone(&self.command);
+        let (command, quits) = (Arc::clone(&self.command), Arc::clone(&self.quits));
         // Nobody waits for this thread: a read of stdin cannot be cancelled.
         let _detached = std::thread::spawn(move || {
             for line in std::io::stdin().lock().lines() {
                 let Ok(line) = line else { return };
+                if line.trim() == "quit" {
+                    quits.store(true, Ordering::Relaxed);
+                }
                 let mut command = command.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(next) = typed(*command, &line) {
                     *command = next;

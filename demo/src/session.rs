@@ -4,7 +4,9 @@
 //! how it stands and takes their wish to stop. Everything that happens ends up in an [`Outcome`].
 
 mod board;
+mod changes;
 mod link;
+mod log;
 mod outcome;
 
 use std::fs::{self, OpenOptions};
@@ -17,23 +19,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use phalanx::netcode::driver::Driver;
 use phalanx::netcode::id::Path;
-use phalanx::netcode::link::CloseReason;
 use phalanx::netcode::link::udp::UdpStatistics;
-use phalanx::netcode::node::{DesyncReport, DisconnectReason, Event, Node};
+use phalanx::netcode::migration::HostPolicy;
+use phalanx::netcode::node::{DisconnectReason, Event, Node};
 use phalanx::netcode::session::config::{
-    GameInfo, HostConfig, JoinConfig, Role, Start, StateSyncConfig,
+    GameInfo, HostConfig, JoinConfig, MigrationConfig, Mode as SessionMode, Role, Start,
+    StateSyncConfig,
 };
-use phalanx::netcode::session::handshake::ByeReason;
-use phalanx::netcode::session::roster::Member;
 use phalanx::netcode::statesync::Interest;
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
 use phalanx::{EcsSimulation, Game, ShownWorld};
 
 pub use board::{Board, Status};
+pub use changes::Migrations;
 pub use link::{Destination, GameLink, Network, open_link};
 pub use outcome::{End, HEADER_BYTES, Outcome, Traffic};
 
+use self::log::{Log, Moment};
 use crate::arena::{self, standings};
 use crate::eye::Eye;
 use crate::inspector::Accounts;
@@ -46,8 +49,8 @@ use crate::view::{self, Canvas};
 const NAP_US: u64 = 1000;
 /// Time between two updates of the board.
 const BOARD_PERIOD: Duration = Duration::from_millis(250);
-/// Time for a session to end after it was asked to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(3);
+/// Time for a session to end after it was asked to stop; a host may need it to hand over.
+const STOP_LIMIT: Duration = Duration::from_secs(4);
 /// Times that a client comes back after it lost its link.
 const RETURNS_MAX: u32 = 3;
 
@@ -61,6 +64,16 @@ pub struct Session {
     /// The path to the host.
     path: Option<Path>,
     leave_at: Option<Tick>,
+    /// What a host does that is asked to stop.
+    farewell: Farewell,
+    /// When to vanish without a word.
+    dies_at: Option<Tick>,
+    /// Whether it began as the host.
+    is_founder: bool,
+    has_changed_role: bool,
+    /// How far a hero sees, should this node tell states.
+    view_m: Option<f32>,
+    baseline: Option<Baseline>,
     record: Option<PathBuf>,
     /// What a client in state-sync mode shows.
     eye: Option<Eye>,
@@ -68,6 +81,15 @@ pub struct Session {
     draws: Option<Canvas>,
     inspector: Option<Inspector>,
     log: Log,
+}
+
+/// What a host does that is asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Farewell {
+    /// It ends the match for everyone, in one state.
+    EndMatch,
+    /// It leaves the match to another member, if one can host; else it ends it.
+    HandOver,
 }
 
 /// Who looks at what clients are sent.
@@ -87,32 +109,6 @@ impl Inspector {
         self.told_at = Instant::now();
         let table = self.accounts.table(names);
         (!table.is_empty()).then_some(table)
-    }
-}
-
-/// What happened so far.
-#[derive(Debug, Default)]
-struct Log {
-    end: Option<End>,
-    names: Vec<String>,
-    desyncs: Vec<DesyncReport>,
-    players: usize,
-    rtt_us: Option<u64>,
-    baseline: Option<Baseline>,
-    traffic: Traffic,
-    news: Vec<String>,
-    /// How often the link was lost and taken up again.
-    returns: u32,
-}
-
-impl Log {
-    fn remember(&mut self, member: &Member) {
-        if let Some(slot) = member.slot {
-            if self.names.len() <= slot.index() {
-                self.names.resize(slot.index() + 1, String::new());
-            }
-            self.names[slot.index()].clone_from(&member.name);
-        }
     }
 }
 
@@ -146,6 +142,16 @@ impl Session {
             },
             silence_us: silence_us(settings),
             resume_us: u64::try_from(settings.keep.as_micros()).unwrap_or(u64::MAX),
+            migration: if settings.migration {
+                MigrationConfig::ELECTED
+            } else {
+                MigrationConfig::default()
+            },
+            hosting: HostPolicy {
+                // Who runs a host of its own does so to keep it out of the players' hands.
+                players_host: !matches!(hands, Hands::None),
+                ..HostPolicy::default()
+            },
             secret: secret()?,
             ..HostConfig::new(info.clone(), settings.players)
         };
@@ -164,7 +170,8 @@ impl Session {
         Ok(session)
     }
 
-    /// A node that joins the host at `to`; without hands it watches.
+    /// A node that joins the host at `to`; without hands it watches, or stands by as the next host
+    /// if the settings say so.
     ///
     /// # Errors
     /// If the settings contradict each other, or the destination cannot be one.
@@ -185,16 +192,22 @@ impl Session {
             prediction_ticks: settings.predict,
             join_us: u64::try_from(settings.timeout.as_micros()).unwrap_or(u64::MAX),
             silence_us: silence_us(settings),
+            hosting: match hands {
+                _ if !settings.migration => HostPolicy::bystander(),
+                Hands::Bot(_) | Hands::Keyboard(_) => HostPolicy::default(),
+                Hands::None if settings.stands_by => HostPolicy {
+                    players_host: false,
+                    ..HostPolicy::default()
+                },
+                Hands::None => HostPolicy::bystander(),
+            },
             secret: secret()?,
             ..JoinConfig::new(info.clone(), name)
         };
         let path = link::connect(&mut link, to)?;
         let node = Node::join(config, path, Time::ZERO)?;
         let eye = (settings.mode == Mode::StateSync).then(|| Eye::new(&game));
-        let mut pilot = Pilot::new(game, hands);
-        if eye.is_some() {
-            pilot = pilot.of_guest();
-        }
+        let pilot = Pilot::new(game, hands);
         let mut session = Self::new(node, info, pilot, settings, link)?;
         session.eye = eye;
         session.host = Some(to.clone());
@@ -210,6 +223,10 @@ impl Session {
         settings: &Settings,
         link: GameLink,
     ) -> Result<Self> {
+        let pilot = match settings.mode {
+            Mode::Lockstep => pilot,
+            Mode::StateSync => pilot.taking_states(),
+        };
         let mut driver = Driver::new(node, info, pilot);
         if let Some(file) = &settings.record {
             // Whoever wants a replay shall not learn after the match that there is none. What the
@@ -222,6 +239,12 @@ impl Session {
             driver.record(file);
         }
         Ok(Self {
+            farewell: Farewell::EndMatch,
+            dies_at: None,
+            is_founder: driver.node().is_host(),
+            has_changed_role: false,
+            view_m: settings.broadcast.view_m,
+            baseline: None,
             driver,
             link,
             epoch: Instant::now(),
@@ -240,8 +263,7 @@ impl Session {
     /// `truth`, and clients compare with it what they show. Without effect in lockstep.
     #[must_use]
     pub fn in_view_of(mut self, truth: &Truth) -> Self {
-        let is_host = self.driver.node().is_host();
-        if is_host && self.driver.node().state_sync().is_some() {
+        if self.driver.node().game().mode == SessionMode::StateSync {
             self.driver.player_mut().note_into(truth.clone());
         }
         if let Some(eye) = self.eye.take() {
@@ -257,6 +279,21 @@ impl Session {
         self
     }
 
+    /// The same, which leaves the match to another member if it hosts and is asked to stop.
+    #[must_use]
+    pub const fn handing_over(mut self) -> Self {
+        self.farewell = Farewell::HandOver;
+        self
+    }
+
+    /// The same, which vanishes at this tick, as a process that is killed: its socket closes, and
+    /// nobody is told. Only while it hosts, and once another member can take over.
+    #[must_use]
+    pub const fn dying_at(mut self, tick: Tick) -> Self {
+        self.dies_at = Some(tick);
+        self
+    }
+
     /// Runs the session to its end.
     #[must_use]
     pub fn run(mut self, board: &Board) -> Outcome {
@@ -264,14 +301,30 @@ impl Session {
         let mut stopped_at = None;
         loop {
             let now = self.now();
+            let is_host = self.driver.node().is_host();
+            self.driver.player_mut().set_hosting(is_host);
             self.driver.pump(now, &mut self.link);
             while let Some(event) = self.driver.poll_event() {
-                self.take(event);
+                self.take(now, event);
             }
+            let node = self.driver.node();
+            let (settled, host) = (node.settled_tick(), node.host_member());
+            self.log.changes.advance(now, settled, host);
             self.count_traffic();
             if let Some(eye) = &mut self.eye {
                 let sampled = self.driver.player().sampled();
                 eye.follow(now, &mut self.driver, sampled);
+            }
+            if self.is_to_die() {
+                self.log.end = Some(End::Killed);
+                let tick = self.driver.node().tick();
+                let who = self.log.who(self.driver.node().session().member);
+                self.log
+                    .say(format!("killed the host, {who}, after tick {tick}"));
+                break;
+            }
+            if self.driver.player().wants_to_quit() {
+                board.stop();
             }
             if stopped_at.is_none() && (board.is_stopped() || self.has_enough()) {
                 stopped_at = Some(Instant::now());
@@ -312,6 +365,21 @@ impl Session {
         }
     }
 
+    /// Whether it is time to vanish: somebody must hold all that was promised, and all have a vote.
+    fn is_to_die(&self) -> bool {
+        let node = self.driver.node();
+        let is_due = self.dies_at.is_some_and(|tick| node.tick() >= tick);
+        let is_replaceable = || {
+            let terms = node.terms();
+            terms.is_some_and(|terms| {
+                terms.is_host()
+                    && terms.safe_tick() > Tick::ZERO
+                    && terms.roster().voter_count() >= node.roster().members().len()
+            })
+        };
+        is_due && self.log.end.is_none() && is_replaceable()
+    }
+
     /// Whether this client was to leave at the present tick.
     fn has_enough(&self) -> bool {
         let settled = self.driver.node().settled_tick();
@@ -320,8 +388,16 @@ impl Session {
 
     /// Ends the session or leaves it.
     fn stop(&mut self) {
+        let now = self.now();
         let node = self.driver.node_mut();
-        if node.is_host() && node.tick() > Tick::ZERO {
+        let hands_over = node.is_host() && self.farewell == Farewell::HandOver;
+        if hands_over && let Ok(target) = node.request_handover(now, None) {
+            // It goes once that one hosts.
+            node.leave();
+            self.log.end.get_or_insert(End::Left);
+            let who = self.log.who(target);
+            self.log.say(format!("leaving the match to {who}"));
+        } else if node.is_host() && node.tick() > Tick::ZERO {
             // Everyone runs the same last tick.
             let tick = node.tick();
             node.end_at(tick);
@@ -331,127 +407,30 @@ impl Session {
         }
     }
 
-    fn take(&mut self, event: Event) {
-        let address = self.host_address();
+    fn take(&mut self, now: Time, event: Event) {
         if let Event::Disconnected { reason } = event
             && self.comes_back(reason)
         {
             return;
         }
-        let log = &mut self.log;
-        match event {
-            Event::Welcomed { info, .. } => {
-                log.news.push(match info.slot {
-                    Some(slot) => format!("joined the session in slot {}", slot.0),
-                    None => "watching the session".to_owned(),
-                });
-            }
-            Event::Refused {
-                reason,
-                differences,
-            } => {
-                let details = if differences.is_empty() {
-                    String::new()
-                } else {
-                    format!(": {}", differences.join("; "))
-                };
-                let sentence = format!("the host refused: {reason}{details}");
-                log.end.get_or_insert(End::Failed(sentence));
-            }
-            Event::JoinFailed { reason } => {
-                let sentence = why_closed(reason, address);
-                log.end.get_or_insert(End::Failed(sentence));
-            }
-            Event::Member(member) => {
-                log.remember(&member);
-                let doing = if member.connected {
-                    "is here"
-                } else {
-                    "is not connected"
-                };
-                log.news.push(format!("{} {doing}", quoted(&member.name)));
-            }
-            // At the end everyone leaves.
-            Event::Left { member, reason } if log.end.is_none() => {
-                log.news.push(format!("{}: {reason}", quoted(&member.name)));
-            }
-            Event::Started => log.news.push("the match begins".to_owned()),
-            Event::Inspected(inspection) => {
-                if let Some(inspector) = &mut self.inspector {
-                    inspector.accounts.take(*inspection);
-                }
-            }
-            Event::ClaimRefused { slot, entity, .. } => {
-                let id = entity.bits();
-                log.news.push(format!(
-                    "ignored what slot {} says of entity {id:#x}",
-                    slot.0
-                ));
-            }
-            Event::HostSuspected { member } => {
-                let text = format!("nothing is heard of the host, member {}", member.0);
-                log.news.push(text);
-            }
-            Event::HostHeardAgain { member } => {
-                log.news
-                    .push(format!("the host, member {}, is heard again", member.0));
-            }
-            Event::Electing { member, term } => {
-                let text = format!("member {} may host, in term {}", member.0, term.0);
-                log.news.push(text);
-            }
-            Event::Frozen => {
-                let text = "too few members are heard: nothing is ordered until they are";
-                log.news.push(text.to_owned());
-            }
-            Event::Thawed => log.news.push("enough members are heard again".to_owned()),
-            Event::HandoverAborted { member, reason } => {
-                let text = format!("hosting stays here, not with member {}: {reason}", member.0);
-                log.news.push(text);
-            }
-            Event::DataLossPossible { term } => {
-                let text = format!("term {} began without those who held everything", term.0);
-                log.news.push(text);
-            }
-            Event::Forked { session } => {
-                let text = format!("alone in a session of its own, {:x}", session.0);
-                log.news.push(text);
-            }
-            Event::HostChanged { member, term } => {
-                let text = format!("member {} hosts from now on, in term {}", member.0, term.0);
-                log.news.push(text);
-            }
-            Event::TicksLost { first, last } => {
-                log.news
-                    .push(format!("ticks {first} to {last} did not happen"));
-            }
-            Event::Healed { tick } => {
-                log.news
-                    .push(format!("took over the host's state of tick {tick}"));
-            }
-            Event::Desync(report) => {
-                log.news.push(format!(
-                    "desync at tick {}, member {}",
-                    report.tick, report.member.0
-                ));
-                log.desyncs.push(report);
-            }
-            Event::Ended { .. } => {
-                log.end.get_or_insert(End::Finished);
-            }
-            Event::Disconnected { reason } => {
-                if reason == DisconnectReason::Bye(ByeReason::HostStops) {
-                    log.news.push("the host stopped the session".to_owned());
-                }
-                log.end.get_or_insert_with(|| end_of(reason, address));
-            }
-            Event::Left { .. }
-            | Event::Activated { .. }
-            | Event::Stalled { .. }
-            | Event::Resumed { .. }
-            | Event::InputReplaced { .. }
-            | Event::Message { .. } => {}
+        let moment = Moment {
+            now,
+            own: self.driver.node().session().member,
+            given: self.driver.player().sampled(),
+            address: self.host_address(),
+        };
+        if matches!(event, Event::HostChanged { .. })
+            && let Some(publisher) = self.driver.node_mut().publisher_mut()
+        {
+            publisher.set_interest(self.view_m.map(Interest::within));
         }
+        if let Event::Inspected(inspection) = event {
+            if let Some(inspector) = &mut self.inspector {
+                inspector.accounts.take(*inspection);
+            }
+            return;
+        }
+        self.log.take(moment, event);
     }
 
     /// Takes the session up again if the link was lost and this node may connect once more. Where
@@ -496,12 +475,14 @@ impl Session {
         let node = self.driver.node();
         let tick = node.tick();
         self.log.players = self.log.players.max(node.roster().players());
-        if tick == Tick::ZERO || self.log.end.is_some() {
+        // Hosts and clients send different things: whoever is both counts as what it was first.
+        self.has_changed_role |= node.is_host() != self.is_founder;
+        if tick == Tick::ZERO || self.log.end.is_some() || self.has_changed_role {
             return;
         }
         let udp = self.link.inner().statistics();
-        let Some(base) = self.log.baseline else {
-            self.log.baseline = Some(Baseline { tick, udp });
+        let Some(base) = self.baseline else {
+            self.baseline = Some(Baseline { tick, udp });
             return;
         };
         let links = u64::try_from(node.links().count()).unwrap_or(0);
@@ -537,9 +518,7 @@ impl Session {
 
     fn show(&mut self, board: &Board) {
         let node = self.driver.node();
-        for member in node.roster().members() {
-            self.log.remember(member);
-        }
+        self.log.remember_all(node);
         let rtt_us = self.rtt_us();
         // Links are gone by the end.
         self.log.rtt_us = rtt_us.or(self.log.rtt_us);
@@ -566,6 +545,9 @@ impl Session {
         status.view = view;
         status.figures = figures;
         status.accounts = accounts.unwrap_or_default();
+        status.term = node.session().term.0;
+        status.is_host = node.is_host();
+        status.is_killed = self.log.end == Some(End::Killed);
         status.news.append(&mut self.log.news);
     }
 
@@ -575,8 +557,14 @@ impl Session {
             return format!("asking {host} to join");
         }
         let statistics = node.statistics();
+        let hosting = if node.terms().is_some() {
+            let host = self.log.who(node.host_member());
+            format!("  host {host}, term {}", node.session().term.0)
+        } else {
+            String::new()
+        };
         let head = format!(
-            "tick {}  players {}  rtt {}  delay {}  stalls {}  replaced {}",
+            "tick {}  players {}{hosting}  rtt {}  delay {}  stalls {}  replaced {}",
             node.tick(),
             node.roster().players(),
             rtt_us.map_or_else(|| "-".to_owned(), |us| format!("{} ms", us / 1000)),
@@ -612,6 +600,10 @@ impl Session {
     }
 
     fn outcome(mut self) -> Outcome {
+        let rtt_us = self.rtt_us().or(self.log.rtt_us);
+        if self.log.end == Some(End::Killed) {
+            self.link.into_inner().abandon();
+        }
         let recording = self
             .driver
             .finish_recording()
@@ -622,17 +614,22 @@ impl Session {
             // The match never began, and this is the file that was made for it.
             let _ = fs::remove_file(file);
         }
-        let rtt_us = self.rtt_us().or(self.log.rtt_us);
         let own_hash = self.driver.state_hash();
         let node = self.driver.node();
         let sync = node.state_sync();
         let authority = sync.and_then(|sync| sync.authority);
         // A client holds a part of the state, in steps: its own hash says nothing.
-        let is_whole = self.eye.is_none();
+        let is_whole = self.eye.is_none() || node.is_host();
         let world = self.driver.simulation().map(EcsSimulation::world);
         Outcome {
+            host: self.log.who(node.host_member()),
             end: self.log.end.unwrap_or(End::Left),
             slot: node.session().slot,
+            is_founder: self.is_founder,
+            hosts: node.is_host(),
+            host_member: node.host_member(),
+            term: node.session().term,
+            migrations: self.log.changes.figures(),
             players: self.log.players,
             tick: authority.map_or(node.tick(), |(tick, _)| tick),
             took_part: world.is_some(),
@@ -651,35 +648,6 @@ impl Session {
             recording,
         }
     }
-}
-
-/// How a session ended that `reason` cut off.
-fn end_of(reason: DisconnectReason, host: Option<SocketAddr>) -> End {
-    match reason {
-        DisconnectReason::Left => End::Left,
-        DisconnectReason::Bye(ByeReason::Ended) => End::Finished,
-        DisconnectReason::Bye(ByeReason::HostStops) => End::HostStopped,
-        DisconnectReason::PathClosed(reason) => End::Failed(why_closed(reason, host)),
-        DisconnectReason::Bye(_) | DisconnectReason::Silence | DisconnectReason::BadState => {
-            End::Failed(reason.to_string())
-        }
-    }
-}
-
-/// Why there is no path to the host any more, or never was one.
-fn why_closed(reason: CloseReason, host: Option<SocketAddr>) -> String {
-    if let (CloseReason::NoAnswer, Some(address)) = (reason, host) {
-        format!(
-            "the host at {address} does not answer; check the address, its firewall and that it runs"
-        )
-    } else {
-        reason.to_string()
-    }
-}
-
-/// A name that another node chose, safe to print.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.escape_debug())
 }
 
 /// The game of these settings, and what its nodes must have in common.

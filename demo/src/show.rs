@@ -48,13 +48,13 @@ impl Display {
         }
     }
 
-    /// Shows `board` until `is_over`; `each` sees every status.
+    /// Shows what `look` finds until `is_over`; `each` sees every status.
     ///
     /// # Errors
     /// If the output cannot be written, for example because a pipe was closed.
     pub fn follow(
         self,
-        board: &Board,
+        mut look: impl FnMut() -> Status,
         is_over: impl Fn() -> bool,
         mut each: impl FnMut(&Status),
     ) -> Result<()> {
@@ -69,7 +69,7 @@ impl Display {
             let over = is_over();
             if over || shown_at.is_none_or(|at| at.elapsed() >= period) {
                 shown_at = Some(Instant::now());
-                let status = board.look();
+                let status = look();
                 each(&status);
                 news.extend(status.news.iter().cloned());
                 match self {
@@ -108,7 +108,7 @@ pub fn run(session: Session, settings: &Settings, each: impl FnMut(&Status)) -> 
     let board = Arc::new(Board::default());
     stop_on_signals(&board)?;
     let thread = spawn(display.prepare(session), Arc::clone(&board))?;
-    let shown = display.follow(&board, || thread.is_finished(), each);
+    let shown = display.follow(|| board.look(), || thread.is_finished(), each);
     if shown.is_err() {
         // Nobody sees it any more; end it as if by a signal.
         board.stop();

@@ -12,7 +12,7 @@ use phalanx::netcode::tick::Tick;
 use serde_json::{Value, json};
 
 use crate::options::{Mode, Settings};
-use crate::session::{End, Outcome, Traffic};
+use crate::session::{End, Migrations, Outcome, Traffic};
 use crate::truth::ShownErrors;
 use crate::view::{STANDINGS_HEAD, standing_line};
 
@@ -21,10 +21,9 @@ use crate::view::{STANDINGS_HEAD, standing_line};
 pub struct Summary {
     /// The settings of the run.
     pub settings: Settings,
-    /// What the nodes of this process went through; the host first, if it is here.
+    /// What the nodes of this process went through; first the one that speaks for the run, which
+    /// is the host at the end, if it is here.
     pub nodes: Vec<Outcome>,
-    /// Whether the first node hosts.
-    pub hosts: bool,
     /// The replay, if one was recorded.
     pub replay: Option<Replay>,
 }
@@ -41,10 +40,12 @@ pub struct Replay {
 }
 
 impl Summary {
-    /// Verifies the replay that the first node recorded, if it did.
+    /// Verifies the replay that a node recorded, if one did.
     #[must_use]
-    pub fn new(settings: Settings, nodes: Vec<Outcome>, hosts: bool) -> Self {
-        let recording = nodes.first().and_then(|node| node.recording.as_ref());
+    pub fn new(settings: Settings, mut nodes: Vec<Outcome>) -> Self {
+        // Who was killed speaks last, and the host first.
+        nodes.sort_by_key(|node| (node.end == End::Killed, !node.hosts));
+        let recording = nodes.iter().find_map(|node| node.recording.as_ref());
         let replay = match (&settings.record, recording) {
             (Some(file), Some(Ok(()))) => Some(Replay {
                 file: file.clone(),
@@ -61,7 +62,6 @@ impl Summary {
         Self {
             settings,
             nodes,
-            hosts,
             replay,
         }
     }
@@ -125,11 +125,16 @@ impl Summary {
         failures
     }
 
+    /// The nodes that were not killed.
+    fn survivors(&self) -> impl Iterator<Item = &Outcome> {
+        self.nodes.iter().filter(|node| node.end != End::Killed)
+    }
+
     /// Whether all nodes of this process that ended at the same tick have the same state. A node
-    /// that never got into the session has none.
+    /// that never got into the session has none, and that of one that was killed does not count.
     #[must_use]
     pub fn hashes_equal(&self) -> bool {
-        let Some(first) = self.nodes.first() else {
+        let Some(first) = self.survivors().next() else {
             return true;
         };
         self.nodes_with_state()
@@ -141,12 +146,12 @@ impl Summary {
     /// states that it compared until then.
     #[must_use]
     pub fn converged(&self) -> Option<bool> {
-        let nodes = self.nodes.iter();
+        let nodes = self.survivors();
         let known = nodes.filter_map(|node| {
             let sync = node.sync.filter(|_| node.tick > Tick::ZERO)?;
             match node.end {
                 End::Finished => Some(sync.converged.unwrap_or(false)),
-                End::Left | End::HostStopped | End::Failed(_) => sync
+                End::Left | End::HostStopped | End::Killed | End::Failed(_) => sync
                     .converged
                     .or((sync.hashes > 0).then_some(sync.hashes_wrong == 0)),
             }
@@ -220,7 +225,7 @@ impl Summary {
     }
 
     fn nodes_with_state(&self) -> impl Iterator<Item = &Outcome> {
-        self.nodes.iter().filter(|node| node.state_hash.is_some())
+        self.survivors().filter(|node| node.state_hash.is_some())
     }
 
     /// Desyncs that any node saw.
@@ -233,6 +238,41 @@ impl Summary {
         self.nodes.iter().map(seen).max().unwrap_or(0)
     }
 
+    /// What changes of host have cost, at the node that they cost most.
+    fn migrations(&self) -> Migrations {
+        let each = self.survivors().map(|node| node.migrations);
+        let worst = |one: Migrations, other: Migrations| Migrations {
+            count: one.count.max(other.count),
+            blackout_us: one.blackout_us.max(other.blackout_us),
+            ticks_lost: one.ticks_lost.max(other.ticks_lost),
+            inputs_lost: one.inputs_lost.max(other.inputs_lost),
+            is_unclean: one.is_unclean || other.is_unclean,
+        };
+        each.reduce(worst).unwrap_or_default()
+    }
+
+    /// What changes of host have cost, for people; nothing where there was none.
+    fn migrations_text(&self, first: &Outcome) -> String {
+        let migrations = self.migrations();
+        if migrations.count == 0 {
+            return String::new();
+        }
+        let times = match migrations.count {
+            1 => "once".to_owned(),
+            count => format!("{count} times"),
+        };
+        let blackout_ms = migrations.blackout_us.unwrap_or(0) / 1000;
+        let mut text = format!(
+            "the host changed {times}: {blackout_ms} ms without a tick at most, ticks lost {}, \
+             inputs lost {}; host at the end {}, term {}\n",
+            migrations.ticks_lost, migrations.inputs_lost, first.host, first.term.0,
+        );
+        if migrations.is_unclean {
+            text.push_str("a host went on without those who held everything, or all alone\n");
+        }
+        text
+    }
+
     fn total(&self, of: impl Fn(&Outcome) -> u64) -> u64 {
         self.nodes.iter().map(of).sum()
     }
@@ -240,14 +280,16 @@ impl Summary {
     /// Traffic between clients and host, as one client has it on average.
     fn per_client(&self) -> PerClient {
         // Clients count exactly their own; a host alone divides its sum.
-        let clients = if self.hosts && self.nodes.len() > 1 {
-            &self.nodes[1..]
+        let joined: Vec<&Outcome> = self.nodes.iter().filter(|node| !node.is_founder).collect();
+        let at_host = joined.is_empty();
+        let clients = if at_host {
+            self.nodes.iter().collect()
         } else {
-            &self.nodes[..]
+            joined
         };
         let mut sum = PerClient::default();
-        for node in clients {
-            let per_tick = PerClient::of(&node.traffic, self.hosts && self.nodes.len() == 1);
+        for node in &clients {
+            let per_tick = PerClient::of(&node.traffic, at_host);
             sum.up += per_tick.up;
             sum.down += per_tick.down;
             sum.datagrams += per_tick.datagrams;
@@ -274,6 +316,9 @@ impl Summary {
             .checked_div(u64::try_from(rtts.len()).unwrap_or(0));
         #[expect(clippy::cast_precision_loss, reason = "a round trip in microseconds")]
         let rtt_ms = rtt_us.map(|us| rounded(us as f64 / 1000.0));
+        let migrations = self.migrations();
+        #[expect(clippy::cast_precision_loss, reason = "a time in microseconds")]
+        let blackout_ms = migrations.blackout_us.map(|us| rounded(us as f64 / 1000.0));
         let mut figures = json!({
             "mode": self.settings.mode.name(),
             "ticks": first.map_or(0, |node| node.tick.number()),
@@ -291,6 +336,13 @@ impl Summary {
             "inputs_replaced": self.total(|node| node.statistics.inputs_replaced),
             "rollbacks": self.total(|node| node.statistics.rollbacks),
             "rtt_ms": rtt_ms,
+            "migrations": migrations.count,
+            "blackout_ms": blackout_ms,
+            "ticks_lost": migrations.ticks_lost,
+            "inputs_lost": migrations.inputs_lost,
+            "term": first.map_or(0, |node| node.term.0),
+            "host": first.map(|node| node.host_member.0),
+            "unclean": migrations.is_unclean,
             "replay_file": self.replay.as_ref().map(|replay| replay.file.display().to_string()),
             "replay_verified": self.replay.as_ref().map(|replay| replay.verified.is_ok()),
             "ok": self.failures().is_empty(),
@@ -314,14 +366,14 @@ impl Summary {
         } else {
             ""
         };
-        if self.hosts {
+        if first.is_founder {
             let wanted = self.settings.players;
             let here = first.players;
             format!("the match did not begin: {here} of {wanted} players were here{replay}")
         } else {
             let why = match first.end {
                 End::HostStopped => "the host stopped it",
-                End::Finished | End::Left | End::Failed(_) => "this player left",
+                End::Finished | End::Left | End::Killed | End::Failed(_) => "this player left",
             };
             format!("the match had not begun when {why}{replay}")
         }
@@ -374,6 +426,7 @@ impl Summary {
             self.total(|node| node.statistics.rollbacks),
             self.desyncs(),
         );
+        text.push_str(&self.migrations_text(first));
         if settings.mode == Mode::StateSync {
             text.push_str(&self.sync_text(&traffic));
         }

@@ -38,10 +38,13 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// Notes where everyone is at `tick`, which is later than all before; `write` fills in the
-    /// places.
+    /// Notes where everyone is at `tick`; `write` fills in the places. What was known of it and of
+    /// later ticks is void: another host has ordered them anew.
     pub fn note(&self, tick: Tick, write: impl FnOnce(&mut Places)) {
         let mut ticks = self.ticks.lock().unwrap_or_else(PoisonError::into_inner);
+        while ticks.back().is_some_and(|&(known, _)| known >= tick) {
+            ticks.pop_back();
+        }
         let oldest = (ticks.len() >= TICKS_MAX).then(|| ticks.pop_front());
         let (_, mut places) = oldest.flatten().unwrap_or_default();
         places.clear();

@@ -18,6 +18,7 @@ use phalanx_netcode::tick::TickRate;
 
 use crate::claims::ClaimedValues;
 use crate::events::EventSource;
+use crate::hierarchy::Parent;
 use crate::input::{self, Inputs, SlotPresence};
 use crate::net_id::NetIdAllocator;
 use crate::rewind::RewindSource;
@@ -50,6 +51,7 @@ pub(crate) struct GameInner {
     pub(crate) claim_rules: Vec<ClaimRule>,
     pub(crate) events: Vec<EventSource>,
     pub(crate) rewinds: Vec<RewindSource>,
+    pub(crate) has_hierarchy: bool,
 }
 
 type Setup = Box<dyn Fn(&mut World, &SessionSetup) + Send + Sync>;
@@ -184,6 +186,7 @@ impl Game {
             claim_rules: Vec::new(),
             events: Vec::new(),
             rewinds: Vec::new(),
+            has_hierarchy: false,
             error: None,
         }
     }
@@ -313,6 +316,7 @@ pub struct GameBuilder {
     claim_rules: Vec<ClaimRule>,
     events: Vec<EventSource>,
     rewinds: Vec<RewindSource>,
+    has_hierarchy: bool,
     /// The first mistake; `build` returns it.
     error: Option<GameError>,
 }
@@ -413,6 +417,22 @@ impl GameBuilder {
         self
     }
 
+    /// Makes bevy's hierarchy a part of the state: [`ChildOf`] between two entities that have a
+    /// [`NetId`](crate::NetId), as a turret is of its tank. It travels, is restored and hashed as
+    /// the kind `phalanx.parent`, as it stands at the end of a tick. [`Children`] go by id from
+    /// then on, those without an id last. Links to or from entities without an id stay presentation.
+    ///
+    /// A client that holds the child and not (yet) the parent, for example since that is out of its
+    /// view, has the child without `ChildOf`; the link comes and goes with the parent. Nothing is
+    /// linked that has more than 64 ancestors.
+    ///
+    /// [`ChildOf`]: bevy_ecs::hierarchy::ChildOf
+    /// [`Children`]: bevy_ecs::hierarchy::Children
+    pub fn hierarchy(mut self) -> Self {
+        self.has_hierarchy = true;
+        self
+    }
+
     /// Adds a function that makes the initial state: entities by
     /// [`SpawnNetworked`](crate::SpawnNetworked), resources by `World::insert_resource`. It must
     /// depend on its arguments alone; random numbers come from the world's
@@ -478,6 +498,9 @@ impl GameBuilder {
             KindSource::component::<Authority>(),
             KindSource::component::<SpawnKey>(),
         ]);
+        if self.has_hierarchy {
+            self.kinds.push(KindSource::component::<Parent>());
+        }
         self.kinds.sort_by(|a, b| a.schema.name.cmp(&b.schema.name));
         let schemas: Vec<KindSchema> = self.kinds.iter().map(|kind| kind.schema.clone()).collect();
         let derived = schemas
@@ -502,6 +525,7 @@ impl GameBuilder {
             claim_rules: self.claim_rules,
             events: self.events,
             rewinds: self.rewinds,
+            has_hierarchy: self.has_hierarchy,
         };
         // The schedules of simulations are built from the same sources; what passes here passes
         // there.

@@ -63,8 +63,8 @@
 //! - Random numbers come from [`TickRng`], sine and its like from [`math`].
 //! - No `Local`, `Changed`, `Added`, `RemovedComponents` or message readers in systems of the
 //!   tick: their memory lives in the system, and a restore cannot reach it.
-//! - Entity hierarchies (`ChildOf`, `Children`) are not state: the order of children is history.
-//!   Keep a component with the parent's [`NetId`].
+//! - Entity hierarchies (`ChildOf`, `Children`) are state where the game says so:
+//!   [`GameBuilder::hierarchy`]. Otherwise their order is history, and nobody else knows of them.
 //!
 //! [`GameBuilder::build`] refuses what it can see of this; [`Checker`] finds the rest.
 
@@ -77,6 +77,7 @@ mod checker;
 mod claims;
 mod events;
 mod game;
+mod hierarchy;
 mod input;
 pub mod math;
 #[cfg(feature = "metrics")]

@@ -39,6 +39,7 @@ use phalanx_netcode::tick::Tick;
 use crate::claims::ClaimedValues;
 use crate::events::TickEvents;
 use crate::game::{ClaimRule, Game, SessionSetup};
+use crate::hierarchy::Hierarchy;
 use crate::input::{CurrentTick, SlotPresence, Stepping};
 use crate::net_id::{NetId, NetIdAllocator, NetIndex};
 use crate::rewind::SeenTicks;
@@ -69,6 +70,8 @@ pub struct EcsSimulation {
     /// By the schema's order; `None` where nothing is saved.
     kinds: Vec<Option<Box<dyn Kind>>>,
     structure: StructureReader,
+    /// In games where it is state.
+    hierarchy: Option<Hierarchy>,
     owners: QueryState<(Entity, &'static NetId, &'static Owner)>,
     deciders: QueryState<(Entity, &'static NetId, &'static Authority)>,
     /// Bevy's tick of the last publication, as long as change detection has seen every change
@@ -155,6 +158,7 @@ impl EcsSimulation {
         // see entities whatever disables these, also by components of the game.
         let filters = world.remove_resource::<DefaultQueryFilters>();
         let structure = StructureReader::new(&mut world);
+        let mut hierarchy = inner.has_hierarchy.then(|| Hierarchy::new(&mut world));
         let owners = QueryState::new(&mut world);
         let deciders = QueryState::new(&mut world);
         let kinds = inner
@@ -178,6 +182,9 @@ impl EcsSimulation {
         // A setup may choose ids by itself; the counter must not give them again.
         let newest = world.resource::<NetIndex>().newest();
         world.resource_mut::<NetIdAllocator>().raise_above(newest);
+        if let Some(hierarchy) = &mut hierarchy {
+            hierarchy.note(&mut world, true);
+        }
         derive_schedule.run(&mut world);
         Self {
             game: game.clone(),
@@ -186,6 +193,7 @@ impl EcsSimulation {
             derive_schedule,
             kinds,
             structure,
+            hierarchy,
             owners,
             deciders,
             published: None,
@@ -356,6 +364,9 @@ impl Simulation for EcsSimulation {
             (events.begin)(world, frame.tick());
         }
         self.tick_schedule.run(world);
+        if let Some(hierarchy) = &mut self.hierarchy {
+            hierarchy.note(world, side.is_authority());
+        }
         if side.is_authority() && world.resource::<SeenTicks>().is_used() {
             for past in &self.game.inner().rewinds {
                 past.record(world, frame.tick());
@@ -411,6 +422,7 @@ impl Simulation for EcsSimulation {
         } else {
             self.rearrange(image);
         }
+        self.align_hierarchy();
         // Values were written around change detection.
         self.published = None;
         self.tick = image.tick;
@@ -505,6 +517,7 @@ impl Simulation for EcsSimulation {
         }
         self.tick = patch.tick;
         *self.world.resource_mut::<CurrentTick>() = CurrentTick(patch.tick);
+        self.align_hierarchy();
         self.derive_schedule.run(&mut self.world);
         Ok(())
     }
@@ -515,6 +528,7 @@ impl Simulation for EcsSimulation {
         let kinds = &mut self.kinds;
         self.patcher.read(&self.world, patch, schema, kinds)?;
         self.patcher.write(&mut self.world, patch, schema, kinds);
+        self.align_hierarchy();
         self.derive_schedule.run(&mut self.world);
         Ok(())
     }
@@ -580,6 +594,13 @@ impl Simulation for EcsSimulation {
 }
 
 impl EcsSimulation {
+    /// Links children to their parents as the state says.
+    fn align_hierarchy(&mut self) {
+        if let Some(hierarchy) = &mut self.hierarchy {
+            hierarchy.align(&mut self.world);
+        }
+    }
+
     /// Writes what clients may see of `entities`, which go by id ascending.
     fn publish_entities(&self, entities: &[(NetId, Entity)], out: &mut Snapshot) {
         out.tick = self.tick;

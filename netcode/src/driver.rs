@@ -337,7 +337,7 @@ impl<P: Player> Driver<P> {
                         simulation.publish(&mut self.published);
                         debug_assert_eq!(self.published.tick, tick, "the current state");
                         self.node.commit_publish(&self.published);
-                        self.recording.state(&self.published);
+                        self.record_published();
                     }
                 }
                 Request::Authority { tick, needs_state } => {
@@ -540,6 +540,19 @@ impl<P: Player> Driver<P> {
         simulation.import(&snapshot).ok()?;
         self.images.iter_mut().for_each(|place| place.tick = None);
         Some(snapshot.tick)
+    }
+
+    /// Records what this host has published. If it was a client before, what it was shown last
+    /// comes first; what it publishes of the same time was recorded then.
+    fn record_published(&mut self) {
+        if !self.shown.kinds.is_empty() && self.recording.takes_states() {
+            if self.published.tick <= self.shown.tick {
+                return;
+            }
+            self.recording.state(&self.shown);
+            self.shown = Snapshot::default();
+        }
+        self.recording.state(&self.published);
     }
 
     /// Makes what this node stood by with the state of the session.

@@ -334,11 +334,13 @@ impl Node {
     /// Takes notice that nothing will arrive over `path` any more.
     pub fn handle_path_closed(&mut self, now: Time, path: Path, reason: CloseReason) {
         self.check_lease(now);
-        // Where members elect, the end of the path to a host is no more than its silence.
+        // Where members elect, the end of the path to a host is at first no more than its silence.
         let is_elected = self.hosting.is_some();
         match &mut self.role {
             Role::Host(host) => host.handle_path_closed(&mut self.core, now, path),
-            Role::Client(_) if is_elected => {}
+            Role::Client(client) if is_elected => {
+                client.note_path_closed(&mut self.core, path, reason);
+            }
             Role::Client(client) => client.handle_path_closed(&mut self.core, path, reason),
         }
         if let Some(mesh) = &mut self.mesh {

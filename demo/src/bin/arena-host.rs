@@ -69,7 +69,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     if let Some(metrics) = &mut metrics {
         metrics.finish();
     }
-    Ok(Summary::new(settings, vec![outcome], true).report(PROGRAM)?)
+    Ok(Summary::new(settings, vec![outcome]).report(PROGRAM)?)
 }
 
 /// A file of figures in Prometheus' text format.

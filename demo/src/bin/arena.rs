@@ -3,34 +3,34 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
+use phalanx::netcode::limits::SLOTS_MAX;
 use phalanx::netcode::link::udp::JoinToken;
+use phalanx_demo::local;
 use phalanx_demo::options::{Hosting, Options, Settings};
 use phalanx_demo::place::Place;
 use phalanx_demo::play::{Hands, Keyboard};
-use phalanx_demo::session::{
-    Board, Destination, End, Network, Outcome, Session, open_link, temporary_replay,
-};
-use phalanx_demo::show::{self, Display};
+use phalanx_demo::session::{Destination, Network, Session, open_link};
+use phalanx_demo::show;
 use phalanx_demo::summary::{self, Summary};
 use phalanx_demo::tokens;
-use phalanx_demo::truth::Truth;
 
 const PROGRAM: &str = "arena";
 
 /// A top-down skirmish of thousands of units, in lockstep or in state-sync mode. Without a command,
-/// it plays a session of bots on this machine, each on a node of its own, records it and verifies the
-/// replay: 1200 ticks over a network of 50 ms round trip and 2 % loss, unless options say otherwise.
+/// it plays a session of bots on this machine, each on a node of its own, kills the host in the middle
+/// of the match, records it all and verifies the replay: 1200 ticks over a network of 50 ms round trip
+/// and 2 % loss, unless options say otherwise.
 #[derive(Parser, Debug)]
 #[command(name = PROGRAM, version, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(flatten)]
     options: Options,
+    /// Lets the host live; otherwise it is killed in the middle of the match, and another node hosts
+    #[arg(long)]
+    keep_host: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -46,7 +46,8 @@ enum Command {
 /// What a player without `--bot` types.
 const CONTROLS: &str = "\
 To play without --bot, type lines: n, ne, e, se, s, sw, w, nw or stop moves the hero; strike and \
-rest begin and end its strikes; seek, hold, follow or \"go X Y\" (0 to 200 each) orders the units.";
+rest begin and end its strikes; seek, hold, follow or \"go X Y\" (0 to 200 each) orders the units; \
+quit leaves.";
 
 #[derive(Args, Debug)]
 #[command(after_help = CONTROLS)]
@@ -88,7 +89,7 @@ struct JoinCommand {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     summary::main(PROGRAM, || match cli.command {
-        None => play_here(cli.options),
+        None => local::play(cli.options, cli.keep_host, PROGRAM),
         Some(Command::Host(command)) => host(command),
         Some(Command::Join(command)) => join(command),
     })
@@ -113,9 +114,10 @@ fn host(command: HostCommand) -> Result<ExitCode> {
         &command.name,
         hands(&settings, command.bot),
         link,
-    )?;
+    )?
+    .handing_over();
     let outcome = show::run(session, &settings, |_status| {})?;
-    Ok(Summary::new(settings, vec![outcome], true).report(PROGRAM)?)
+    Ok(Summary::new(settings, vec![outcome]).report(PROGRAM)?)
 }
 
 /// Joins a session elsewhere.
@@ -135,7 +137,13 @@ fn join(command: JoinCommand) -> Result<ExitCode> {
         (None, None) => bail!("say where to: a join code, or --insecure and an address"),
     };
     let bind = any_address_towards(to.address());
-    let link = open_link(bind, &settings, 0, Network::BothWays, 1)?;
+    // Members that go on with this one connect to it, should it host.
+    let members = if settings.migration && !command.spectate {
+        SLOTS_MAX
+    } else {
+        0
+    };
+    let link = open_link(bind, &settings, members, Network::BothWays, 1)?;
     let hands = if command.spectate {
         Hands::None
     } else {
@@ -143,7 +151,7 @@ fn join(command: JoinCommand) -> Result<ExitCode> {
     };
     let session = Session::join(&settings, &command.name, hands, link, &to)?;
     let outcome = show::run(session, &settings, |_status| {})?;
-    Ok(Summary::new(settings, vec![outcome], false).report(PROGRAM)?)
+    Ok(Summary::new(settings, vec![outcome]).report(PROGRAM)?)
 }
 
 fn destination(to: &str, settings: &Settings) -> Result<Destination> {
@@ -176,97 +184,4 @@ fn hands(settings: &Settings, bot: bool) -> Hands {
     let keyboard = Keyboard::default();
     keyboard.listen();
     Hands::Keyboard(keyboard)
-}
-
-/// Plays a whole session on this machine: a host and clients as separate nodes over loopback.
-fn play_here(options: Options) -> Result<ExitCode> {
-    let defaults = Options {
-        ticks: Some(1200),
-        rtt: Some(50),
-        loss: Some(2.0),
-        ..Options::default()
-    };
-    let mut settings = options.or(defaults).resolve()?;
-    let display = Display::choose(&settings);
-    let named = settings.record.take();
-    let is_named = named.is_some();
-    let file = named.unwrap_or_else(|| temporary_replay(settings.seed));
-
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let clients = settings.players - 1;
-    let link = open_link(
-        loopback,
-        &settings,
-        usize::from(clients),
-        Network::Incoming,
-        0,
-    )?;
-    let mut destinations = Vec::new();
-    for number in 1..=u64::from(clients) {
-        let address = link.inner().local_addr();
-        destinations.push(if settings.insecure {
-            Destination::Address(address)
-        } else {
-            let life = Duration::from_secs(60);
-            Destination::Token(Box::new(link.inner().mint_token(number, address, life)?))
-        });
-    }
-
-    let board = Arc::new(Board::default());
-    show::stop_on_signals(&board)?;
-    let hosted = Settings {
-        record: Some(file),
-        ..settings.clone()
-    };
-    let truth = Truth::default();
-    let host = Session::host(&hosted, "bot 1", Hands::Bot(settings.seed), link)?;
-    let host = host.in_view_of(&truth);
-    let mut sessions = Vec::new();
-    for (number, to) in (1..).zip(&destinations) {
-        let link = open_link(loopback, &settings, 0, Network::Incoming, number)?;
-        let name = format!("bot {}", number + 1);
-        // The host says when it is over.
-        let endless = Settings {
-            ticks: None,
-            ..settings.clone()
-        };
-        let hands = Hands::Bot(settings.seed);
-        let session = Session::join(&endless, &name, hands, link, to)?;
-        sessions.push(session.in_view_of(&truth));
-    }
-
-    let host = show::spawn(display.prepare(host), Arc::clone(&board))?;
-    // Clients stop when their host does, so each has a board that nobody stops.
-    let boards: Vec<Arc<Board>> = sessions.iter().map(|_| Arc::default()).collect();
-    let clients: Vec<JoinHandle<Outcome>> = sessions
-        .into_iter()
-        .zip(&boards)
-        .map(|(session, board)| show::spawn(session, Arc::clone(board)))
-        .collect::<Result<_>>()?;
-    let over = || host.is_finished() && clients.iter().all(JoinHandle::is_finished);
-    let shown = display.follow(&board, over, |status| {
-        // A client that cannot join would let the others wait for ever.
-        let lost_one = clients.iter().any(JoinHandle::is_finished);
-        if lost_one && status.tick == 0 {
-            board.stop();
-        }
-        if host.is_finished() {
-            boards.iter().for_each(|board| board.stop());
-        }
-    });
-    if shown.is_err() {
-        board.stop();
-    }
-    let mut nodes = vec![show::wait(host)?];
-    for client in clients {
-        nodes.push(show::wait(client)?);
-    }
-    shown?;
-    let cut_short = nodes[0].end != End::Finished;
-    let mut summary = Summary::new(hosted, nodes, true);
-    if !is_named {
-        summary = summary.of_temporary_replay();
-    }
-    let code = summary.report(PROGRAM)?;
-    Ok(if cut_short { ExitCode::FAILURE } else { code })
 }

@@ -26,6 +26,12 @@ pub struct Status {
     pub figures: Vec<(&'static str, f64)>,
     /// What clients are sent, if someone looks: by name and labels.
     pub accounts: Vec<(&'static str, String, f64)>,
+    /// The term that the node is in.
+    pub term: u32,
+    /// Whether the node hosts.
+    pub is_host: bool,
+    /// Whether it has vanished, as it was told.
+    pub is_killed: bool,
     /// What happened since the last look.
     pub news: Vec<String>,
 }
@@ -42,7 +48,7 @@ impl Board {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 

@@ -17,7 +17,8 @@ const EXTRA_CLIENTS: usize = 40;
 /// The link of a session: UDP, and a bad network if one is asked for.
 pub type GameLink = ConditionedLink<UdpLink>;
 
-/// Opens the UDP link of a node. Of `conditions`, a node that `conditions` alone makes the network
+/// Opens the UDP link of a node to which `clients` may connect: those that join a host, or members
+/// that go on with this node should it host. Of `conditions`, a node that `conditions` alone makes the network
 /// bad meets both directions; nodes that share them meet what they receive.
 ///
 /// # Errors

@@ -1,10 +1,11 @@
 //! What one node went through.
 
-use phalanx::netcode::id::Slot;
+use phalanx::netcode::id::{MemberId, Slot, Term};
 use phalanx::netcode::node::{DesyncReport, StateSyncStatistics};
 use phalanx::netcode::session::statistics::NodeStatistics;
 use phalanx::netcode::tick::Tick;
 
+use super::changes::Migrations;
 use crate::arena::Standing;
 use crate::inspector::Accounts;
 use crate::truth::ShownErrors;
@@ -21,6 +22,8 @@ pub enum End {
     Left,
     /// The host stopped the session.
     HostStopped,
+    /// This node vanished without a word, as it was told.
+    Killed,
     /// Otherwise; the sentence is for people.
     Failed(String),
 }
@@ -32,6 +35,18 @@ pub struct Outcome {
     pub end: End,
     /// Its slot, if it played.
     pub slot: Option<Slot>,
+    /// Whether it opened the session.
+    pub is_founder: bool,
+    /// Whether it hosted at the end.
+    pub hosts: bool,
+    /// Who hosted at the end, for people.
+    pub host: String,
+    /// Who hosted at the end.
+    pub host_member: MemberId,
+    /// In which term.
+    pub term: Term,
+    /// What changes of host have cost it.
+    pub migrations: Migrations,
     /// Players at the end, or at the beginning if more.
     pub players: usize,
     /// The last tick.

@@ -15,6 +15,7 @@ use phalanx_netcode::state::{
 use super::ENTITY;
 use super::kind::Kind;
 use crate::game::RESERVED_PREFIX;
+use crate::hierarchy::release_children;
 use crate::net_id::{NetId, NetIndex};
 
 /// Memory that patches use again.
@@ -195,6 +196,7 @@ impl Patcher {
             self.entities
                 .extend(index.predicted().map(|(_id, entity)| entity));
         }
+        release_children(world, &self.entities);
         for &entity in &self.entities {
             // It is gone already if the game's own hooks took it along with another one.
             let _was_alive = world.despawn(entity);

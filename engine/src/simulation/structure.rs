@@ -11,6 +11,7 @@ use bevy_ecs::query::QueryState;
 use bevy_ecs::storage::TableId;
 use bevy_ecs::world::{World, WorldId};
 
+use crate::hierarchy::release_children;
 use crate::net_id::{NetId, NetIndex};
 
 /// Stands for "no place".
@@ -213,6 +214,7 @@ impl Places {
                 surplus.push(entity);
             }
         });
+        release_children(world, &surplus);
         for entity in surplus {
             // It is gone already if the game's own hooks took it along with another one.
             let _was_alive = world.despawn(entity);

@@ -73,6 +73,11 @@ impl<L: Link> ConditionedLink<L> {
         &mut self.inner
     }
 
+    /// The wrapped link; datagrams under way are lost.
+    pub fn into_inner(self) -> L {
+        self.inner
+    }
+
     /// Changes the conditions of all paths, from now on.
     pub fn set_conditions(&mut self, outgoing: Conditions, incoming: Conditions) {
         (self.outgoing, self.incoming) = (outgoing, incoming);

@@ -106,6 +106,8 @@ pub struct UdpLink {
     /// `None` on an insecure link.
     invitations: Option<Invitations>,
     thread: Option<std::thread::JoinHandle<()>>,
+    /// Whether the other ends are told nothing of the end.
+    is_abandoned: bool,
 }
 
 impl UdpLink {
@@ -138,6 +140,7 @@ impl UdpLink {
             groups_left: thread::BURST_GROUPS_MAX,
             invitations,
             thread: Some(thread),
+            is_abandoned: false,
         })
     }
 
@@ -301,6 +304,12 @@ impl UdpLink {
             }
             Endpoint::Plain(_) => Err(TokenError::Insecure),
         }
+    }
+
+    /// Closes the socket without a word to anyone, as a process that is killed does: the other ends
+    /// find out by the silence. For tests and shows of failure.
+    pub fn abandon(mut self) {
+        self.is_abandoned = true;
     }
 
     /// Address of the other end of `path`, as this end sees it; `None` if the path is gone.
@@ -519,7 +528,9 @@ fn socket_addr_of(address: &Address) -> Option<SocketAddr> {
 impl Drop for UdpLink {
     /// Ends all paths and stops the IO thread.
     fn drop(&mut self) {
-        self.close_all();
+        if !self.is_abandoned {
+            self.close_all();
+        }
         self.shared.stop();
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();

@@ -74,6 +74,8 @@ pub(super) struct Client {
     /// What is held of the host's state, in state-sync mode.
     follower: Option<Box<Follower>>,
     path: Path,
+    /// The path that was closed last while another host could be elected, and why.
+    closed: Option<(Path, CloseReason)>,
     phase: Phase,
     hello: Hello,
     attempts: u64,
@@ -150,6 +152,7 @@ impl Client {
             hello,
             attempts: 0,
             resume: None,
+            closed: None,
             peer,
             exchange: Exchange::new(1, config.game.input_bytes, 0, 0, Tick::ZERO),
             waits: false,
@@ -564,6 +567,12 @@ impl Client {
                     return;
                 }
                 if self.prepared.is_none() && silent_us > self.config.silence_us {
+                    if let Some((path, reason)) = self.closed
+                        && path == self.path
+                    {
+                        self.end(core, DisconnectReason::PathClosed(reason));
+                        return;
+                    }
                     // The host may keep the slot: ask it.
                     self.rejoin(core, now, self.path);
                     return;
@@ -586,6 +595,17 @@ impl Client {
             self.fail(core, reason);
         } else {
             self.end(core, DisconnectReason::PathClosed(reason));
+        }
+    }
+
+    /// The path is closed, and another host may be elected meanwhile. If not, that was the end.
+    pub(super) fn note_path_closed(&mut self, core: &mut Core, path: Path, reason: CloseReason) {
+        if path == self.path {
+            self.closed = Some((path, reason));
+        }
+        let is_asking = matches!(self.phase, Phase::Asking { .. });
+        if is_asking && self.prepared.is_none() {
+            self.handle_path_closed(core, path, reason);
         }
     }
 

@@ -297,14 +297,18 @@ impl Node {
             .set_hubs(&hosting.terms.roster().standbys);
         while let Some((member, stand)) = host.standing.pop_front() {
             let roster = hosting.terms.roster();
+            let plays = self.core.roster.member(member);
+            let plays = plays.is_some_and(|known| known.slot.is_some());
+            let may_host = host.config.hosting.players_host || !plays;
+            let can_host = stand.can_host && may_host;
             let is_known = roster.member(member).is_some_and(|known| {
-                known.incarnation == stand.incarnation && known.can_host == stand.can_host
+                known.incarnation == stand.incarnation && known.can_host == can_host
             });
             if !is_known {
                 hosting.terms.member_joined(TermMember {
                     id: member,
                     incarnation: stand.incarnation,
-                    can_host: stand.can_host,
+                    can_host,
                     is_voter: false,
                     wants_vote: stand.votes,
                 });

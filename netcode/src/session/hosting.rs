@@ -6,6 +6,9 @@
 pub struct HostPolicy {
     /// Whether this node may host.
     pub can_host: bool,
+    /// Whether members with a slot may host a session that this node hosts. Not, where players are
+    /// not to be trusted with it: then dedicated hosts and their standbys take turns.
+    pub players_host: bool,
     /// Whether this node votes. A dedicated host and its standby, players and arbiters do.
     pub is_voter: bool,
     /// A host is suspected after so much silence at least, in microseconds. 150 ms suit the
@@ -44,6 +47,7 @@ impl Default for HostPolicy {
     fn default() -> Self {
         Self {
             can_host: true,
+            players_host: true,
             is_voter: true,
             suspect_us_min: 150_000,
             suspect_us_max: 1_000_000,

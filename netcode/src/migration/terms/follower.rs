@@ -294,7 +294,9 @@ impl Terms {
             since.is_some_and(|since| now.micros_since(since) >= us)
         };
         let is_due = self.policy.fork_after_us.is_some_and(waited);
-        let may = self.policy.can_host && self.is_member() && self.attempt.is_none();
+        let own = self.roster.member(self.me.member);
+        let able = self.policy.can_host && own.is_some_and(|own| own.can_host);
+        let may = able && self.is_member() && self.attempt.is_none();
         let few = self.roster.voter_count() <= 2 || self.policy.fork_minority;
         if is_due && may && few && self.election.is_none() && self.decisions.is_empty() {
             self.fork(authority);

@@ -34,6 +34,8 @@ const ROOM_STEP: usize = 64;
 const ROTATION_BYTES_MIN: u64 = 512;
 /// Bits of the record of a removal.
 const TOMBSTONE_BITS: u64 = 16;
+/// Attempts at a body, so that what is owed most is in it.
+const TRIES_MAX: u32 = 4;
 /// Ticks without an answer after which something is sent again, until round trips are known.
 const ANSWER_GUESS: u32 = 60;
 
@@ -117,11 +119,16 @@ impl Queue {
         self.at >= self.rotation
     }
 
-    /// The next entities for a body with `room` bytes, by id ascending: as many as may fit, and some
-    /// more. One that did not fit behind others comes first.
-    fn chunk(&mut self, room: usize) -> Range<usize> {
+    /// How many entities may fit into a body with `room` bytes, and some more.
+    fn guess(&self, room: usize) -> usize {
         let fitting = room * 8 / self.bits_per_entity as usize;
-        let end = (self.at + fitting + fitting / 8 + 1).min(self.waiting.len());
+        fitting + fitting / 8 + 1
+    }
+
+    /// The next entities for a body, at most so many, by id ascending. One that did not fit behind
+    /// others comes first.
+    fn chunk(&mut self, most: usize) -> Range<usize> {
+        let end = (self.at + most).min(self.waiting.len());
         if self.rotates() {
             // In order already, but for a body that goes round the end of the ids.
             self.waiting[self.at..end].sort_unstable_by_key(|waiting| waiting.record);
@@ -133,6 +140,24 @@ impl Queue {
         chunk.sort_unstable_by_key(|waiting| (waiting.record < failed, waiting.record));
         let count = chunk.partition_point(|waiting| waiting.record >= failed);
         self.at..self.at + count
+    }
+
+    /// Whether one that is owed much stays behind in a body that holds the first `pushed` of a chunk,
+    /// for it was taken for larger than it is: by id, others come before it. Brings the largest debts
+    /// to the front then, so that fewer can be tried.
+    fn is_unfair(&mut self, chunk: &Range<usize>, pushed: usize) -> bool {
+        if chunk.start >= self.rotation {
+            return false;
+        }
+        let chunk = &mut self.waiting[chunk.clone()];
+        let (told, left) = chunk.split_at(pushed);
+        let debt = |one: &Waiting| if one.in_flight { 0 } else { one.debt };
+        let owed = left.iter().map(debt).max().unwrap_or(0);
+        let is_unfair = told.iter().any(|one| debt(one) + weight::NEAREST < owed);
+        if is_unfair {
+            chunk.sort_unstable_by_key(Waiting::order);
+        }
+        is_unfair
     }
 
     /// Puts what is not urgent into the order of the rotation, from record `start` on, behind what
@@ -210,6 +235,7 @@ impl Subscription {
             self.queue.bits_per_entity = publisher.part_bits();
         }
         let mut ghosts = 0;
+        let mut is_owing = false;
         for (at, record) in (0_u32..).zip(records.rows_mut()) {
             let changed = changed(record, snapshot);
             if record.is_clean(changed) {
@@ -235,6 +261,7 @@ impl Subscription {
                         _ => weight::OTHER,
                     }
                 };
+                is_owing |= record.debt > 0;
                 record.debt = record.debt.saturating_add(growth);
                 let is_new = record.acked.is_none() && record.flight.is_none();
                 is_urgent = is_own || record.is_ghost || is_new || is_sent || record.is_lost;
@@ -266,8 +293,9 @@ impl Subscription {
         });
         let has_share = self.budget.as_ref().is_some_and(Budget::is_whole);
         self.queue.due = 0;
-        if is_all && waiting.len() <= most {
-            // All of it goes out: by id, as for anyone else who lacks the same.
+        if is_all && !is_owing && sees_all && waiting.len() <= most {
+            // All of it should go out: by id, as for anyone else who lacks the same. Whoever stays
+            // behind all the same comes first next time, or the last by id would wait for ever.
             self.queue.rotation = 0;
             self.queue.due = u32::MAX;
         } else if sees_all
@@ -366,13 +394,20 @@ impl Subscription {
         head.write(out);
         let payload_start = out.len();
         let mut is_shared = false;
+        let mut tries = TRIES_MAX;
+        let mut most = queue.guess(payload_room);
         let pushed = loop {
-            let chunk = queue.chunk(payload_room);
+            let chunk = queue.chunk(most);
+            tries -= 1;
             let record = |waiting: &Waiting| &records.rows()[waiting.record as usize];
             let mut keeps = None;
             if let Some(shared) = shared.as_deref_mut().filter(|_| sees_all) {
                 let asked = queue.waiting[chunk.clone()].iter().map(record);
                 if let Some((bytes, pushed)) = shared.find(payload_room, asked) {
+                    if tries > 0 && queue.is_unfair(&chunk, pushed) {
+                        most = pushed;
+                        continue;
+                    }
                     out.extend_from_slice(bytes);
                     is_shared = true;
                     queue.note_failed(&chunk, pushed);
@@ -401,6 +436,12 @@ impl Subscription {
                 encoder.finish_part(out);
                 if let Some(shared) = keeps {
                     shared.keep(&out[payload_start..], pushed);
+                }
+                if tries > 0 && queue.is_unfair(&chunk, pushed) {
+                    most = pushed;
+                    out.truncate(payload_start);
+                    encoder.take_tally();
+                    continue;
                 }
                 queue.note_failed(&chunk, pushed);
                 break pushed;

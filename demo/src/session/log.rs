@@ -1,0 +1,246 @@
+//! What a node went through, in words for people and in figures.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use phalanx::netcode::id::MemberId;
+use phalanx::netcode::link::CloseReason;
+use phalanx::netcode::node::{DesyncReport, DisconnectReason, Event, Node};
+use phalanx::netcode::session::handshake::ByeReason;
+use phalanx::netcode::session::roster::Member;
+use phalanx::netcode::tick::Tick;
+use phalanx::netcode::time::Time;
+
+use super::Traffic;
+use super::changes::Changes;
+use super::outcome::End;
+
+/// What happened so far.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    pub(super) end: Option<End>,
+    /// Names of the players, by slot.
+    pub(super) names: Vec<String>,
+    /// Names of all members.
+    members: BTreeMap<MemberId, String>,
+    pub(super) desyncs: Vec<DesyncReport>,
+    pub(super) players: usize,
+    pub(super) rtt_us: Option<u64>,
+    pub(super) traffic: Traffic,
+    pub(super) changes: Changes,
+    pub(super) news: Vec<String>,
+    /// How often the link was lost and taken up again.
+    pub(super) returns: u32,
+}
+
+/// What is known when an event is taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) now: Time,
+    /// This node's member.
+    pub(super) own: MemberId,
+    /// The newest tick for which an own input was given.
+    pub(super) given: Tick,
+    /// The host that this node was to join.
+    pub(super) address: Option<SocketAddr>,
+}
+
+impl Log {
+    pub(super) fn remember(&mut self, member: &Member) {
+        if let Some(slot) = member.slot {
+            if self.names.len() <= slot.index() {
+                self.names.resize(slot.index() + 1, String::new());
+            }
+            self.names[slot.index()].clone_from(&member.name);
+        }
+        if self.members.get(&member.id) != Some(&member.name) {
+            self.members.insert(member.id, member.name.clone());
+        }
+    }
+
+    /// Takes notice of everyone that `node` knows.
+    pub(super) fn remember_all(&mut self, node: &Node) {
+        for member in node.roster().members() {
+            self.remember(member);
+        }
+    }
+
+    /// A member, for people.
+    pub(super) fn who(&self, member: MemberId) -> String {
+        match self.members.get(&member) {
+            Some(name) => quoted(name),
+            None => format!("member {}", member.0),
+        }
+    }
+
+    /// Says something.
+    pub(super) fn say(&mut self, text: impl Into<String>) {
+        self.news.push(text.into());
+    }
+
+    /// Takes an event.
+    pub(super) fn take(&mut self, moment: Moment, event: Event) {
+        match event {
+            Event::Welcomed { info, .. } => self.say(match info.slot {
+                Some(slot) => format!("joined the session in slot {}", slot.0),
+                None => "watching the session".to_owned(),
+            }),
+            Event::Refused {
+                reason,
+                differences,
+            } => {
+                let details = if differences.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", differences.join("; "))
+                };
+                let sentence = format!("the host refused: {reason}{details}");
+                self.end.get_or_insert(End::Failed(sentence));
+            }
+            Event::JoinFailed { reason } => {
+                let sentence = why_closed(reason, moment.address);
+                self.end.get_or_insert(End::Failed(sentence));
+            }
+            Event::Member(member) => {
+                self.remember(&member);
+                let doing = if member.connected {
+                    "is here"
+                } else {
+                    "is not connected"
+                };
+                self.say(format!("{} {doing}", quoted(&member.name)));
+            }
+            // At the end everyone leaves.
+            Event::Left { member, reason } if self.end.is_none() => {
+                self.say(format!("{}: {reason}", quoted(&member.name)));
+            }
+            Event::Started => self.say("the match begins"),
+            Event::ClaimRefused { slot, entity, .. } => {
+                let (slot, id) = (slot.0, entity.bits());
+                self.say(format!("ignored what slot {slot} says of entity {id:#x}"));
+            }
+            Event::InputReplaced { tick } => self.changes.input_replaced(tick),
+            Event::Healed { tick } => {
+                self.say(format!("took over the host's state of tick {tick}"));
+            }
+            Event::Desync(report) => {
+                let (tick, member) = (report.tick, report.member.0);
+                self.say(format!("desync at tick {tick}, member {member}"));
+                self.desyncs.push(report);
+            }
+            Event::Ended { .. } => {
+                self.end.get_or_insert(End::Finished);
+            }
+            Event::Disconnected { reason } => {
+                if reason == DisconnectReason::Bye(ByeReason::HostStops) {
+                    self.say("the host stopped the session");
+                }
+                self.end
+                    .get_or_insert_with(|| end_of(reason, moment.address));
+            }
+            Event::HostSuspected { .. }
+            | Event::HostHeardAgain { .. }
+            | Event::Electing { .. }
+            | Event::Frozen
+            | Event::Thawed
+            | Event::HandoverAborted { .. }
+            | Event::DataLossPossible { .. }
+            | Event::Forked { .. }
+            | Event::HostChanged { .. }
+            | Event::TicksLost { .. } => self.take_of_hosting(moment, event),
+            Event::Left { .. }
+            | Event::Inspected(_)
+            | Event::Activated { .. }
+            | Event::Stalled { .. }
+            | Event::Resumed { .. }
+            | Event::Message { .. } => {}
+        }
+    }
+
+    /// Takes an event that concerns who hosts.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the others are taken in Log::take, where the list is complete"
+    )]
+    fn take_of_hosting(&mut self, moment: Moment, event: Event) {
+        match event {
+            Event::HostSuspected { member } => {
+                self.say(format!(
+                    "nothing is heard of the host, {}",
+                    self.who(member)
+                ));
+            }
+            Event::HostHeardAgain { member } => {
+                self.say(format!("the host, {}, is heard again", self.who(member)));
+            }
+            Event::Electing { member, term } => {
+                let who = self.who(member);
+                self.say(format!("{who} may host, in term {}", term.0));
+            }
+            Event::Frozen => {
+                self.say("too few members are heard: nothing is ordered until they are");
+            }
+            Event::Thawed => self.say("enough members are heard again"),
+            Event::HandoverAborted { member, reason } => {
+                let who = self.who(member);
+                self.say(format!("hosting stays here, not with {who}: {reason}"));
+            }
+            Event::DataLossPossible { term } => {
+                self.changes.unclean();
+                let term = term.0;
+                self.say(format!(
+                    "term {term} began without those who held everything"
+                ));
+            }
+            Event::Forked { session } => {
+                self.changes.unclean();
+                let id = session.0;
+                self.say(format!("alone in a session of its own, {id:x}"));
+            }
+            Event::HostChanged { member, term } => {
+                let is_other = self.changes.host_changed(moment.now, member, moment.given);
+                let who = self.who(member);
+                let (own, term) = (member == moment.own, term.0);
+                self.say(match (own, is_other) {
+                    (true, true) => format!("this node, {who}, hosts from now on, in term {term}"),
+                    (false, true) => format!("{who} hosts from now on, in term {term}"),
+                    (_, false) => format!("{who} hosts on, in term {term}"),
+                });
+            }
+            Event::TicksLost { first, last } => {
+                self.changes.ticks_lost(first, last);
+                self.say(format!("ticks {first} to {last} did not happen"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// How a session ended that `reason` cut off.
+fn end_of(reason: DisconnectReason, host: Option<SocketAddr>) -> End {
+    match reason {
+        DisconnectReason::Left => End::Left,
+        DisconnectReason::Bye(ByeReason::Ended) => End::Finished,
+        DisconnectReason::Bye(ByeReason::HostStops) => End::HostStopped,
+        DisconnectReason::PathClosed(reason) => End::Failed(why_closed(reason, host)),
+        DisconnectReason::Bye(_) | DisconnectReason::Silence | DisconnectReason::BadState => {
+            End::Failed(reason.to_string())
+        }
+    }
+}
+
+/// Why there is no path to the host any more, or never was one.
+fn why_closed(reason: CloseReason, host: Option<SocketAddr>) -> String {
+    if let (CloseReason::NoAnswer, Some(address)) = (reason, host) {
+        format!(
+            "the host at {address} does not answer; check the address, its firewall and that it runs"
+        )
+    } else {
+        reason.to_string()
+    }
+}
+
+/// A name that another node chose, safe to print.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.escape_debug())
+}
