@@ -41,7 +41,7 @@ const EDGE: i32 = 200 * PER_UNIT;
 #[must_use]
 pub fn game() -> GameInfo {
     let field = |name| {
-        FieldSchema::new(name, ExactType::F32).wire(WireForm::Fixed {
+        FieldSchema::new(name, ExactType::Vec2).wire(WireForm::Fixed {
             min: -200,
             max: 200,
             per_unit: 64,
@@ -61,7 +61,7 @@ pub fn game() -> GameInfo {
             "Body",
             KindShape::Component,
             Visibility::Client,
-            vec![field("x").position(), field("y"), speed("vx"), speed("vy")],
+            vec![field("at").position(), speed("vx"), speed("vy")],
         ),
         kind(
             "Mark",

@@ -249,18 +249,18 @@ impl Client {
                 follower.fresh_at = now;
             }
         }
-        if tick > follower.heard {
-            // As often as if there had been a datagram per tick: what is remembered spans a time.
-            let passed = tick.since(follower.heard).min(ARRIVAL_TICKS_MAX);
-            follower.heard = tick;
-            for _ in 0..passed {
-                self.arrivals.push(offset_of(core.rate, tick, now));
-            }
-        }
+        let passed = tick.since(follower.heard).min(ARRIVAL_TICKS_MAX);
+        follower.heard = follower.heard.max(tick);
         if let Some(hash) = datagram.hash
             && follower.promised.is_none_or(|known| known.tick < hash.tick)
         {
             follower.promised = Some(hash);
+        }
+        if passed > 0 && self.is_on_time(core, now, tick) {
+            // As often as if there had been a datagram per tick: what is remembered spans a time.
+            for _ in 0..passed {
+                self.arrivals.push(offset_of(core.rate, tick, now));
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! says what acted, and the game is told of the rest.
 
 use super::follow::Follower;
+use super::switch::RECOVERY_US;
 use super::{Client, lead_limits};
 use crate::id::Slot;
 use crate::input::InputFrame;
@@ -161,7 +162,7 @@ impl Client {
         self.due = true;
         let slot = slot.filter(|_| self.peer.slot == slot);
         self.go_on_with_inputs(core, back, slot, active_from);
-        self.recovers_until = None;
+        self.recovers_until = Some(now.plus_micros(RECOVERY_US));
         if let Some(standby) = &mut self.standby {
             standby.begin_term(info.term, base);
         }

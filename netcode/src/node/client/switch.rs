@@ -28,7 +28,7 @@ const RETURN_US: u64 = 20_000;
 
 /// Microseconds after a switch in which frames may come late because the new host makes up for
 /// lost time. They say nothing of the path.
-const RECOVERY_US: u64 = 2_000_000;
+pub(super) const RECOVERY_US: u64 = 2_000_000;
 
 /// Bytes of a Return that is kept for later, at most.
 const RETURN_BYTES_MAX: usize = 1024;
