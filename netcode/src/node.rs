@@ -322,6 +322,7 @@ impl Node {
             return;
         }
         self.check_lease(now);
+        self.check_promise();
         match &mut self.role {
             Role::Host(host) => host.handle_datagram(&mut self.core, now, path, bytes),
             Role::Client(client) => client.handle_datagram(&mut self.core, now, path, bytes),

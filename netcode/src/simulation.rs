@@ -138,7 +138,8 @@ pub trait Simulation {
     fn become_authority(&mut self) {}
 
     /// A term begins in which this simulation computes the state: ids that it gives from now on are
-    /// of that term.
+    /// of that term. In state-sync only: in lockstep all compute the state, so ids follow from it,
+    /// and ticks that an election leaves out are undone with all that they spawned.
     fn begin_term(&mut self, term: Term) {
         let _ = term;
     }

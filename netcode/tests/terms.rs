@@ -19,6 +19,8 @@ mod gaps;
 mod network;
 #[path = "terms/plan.rs"]
 mod plan;
+#[path = "terms/scenarios.rs"]
+mod scenarios;
 #[path = "terms/toy.rs"]
 mod toy;
 #[path = "terms/world.rs"]
@@ -155,6 +157,13 @@ fn ablations() -> Vec<(&'static str, Ablation)> {
             "no_stickiness",
             Ablation {
                 no_stickiness: true,
+                ..none
+            },
+        ),
+        (
+            "no_tick_word",
+            Ablation {
+                no_tick_word: true,
                 ..none
             },
         ),

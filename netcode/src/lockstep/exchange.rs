@@ -153,6 +153,14 @@ impl Exchange {
             .unwrap_or_default()
     }
 
+    /// The newest tick up to which the peer has acked all inputs; `None` if none go out.
+    #[must_use]
+    pub fn peer_holds(&self) -> Option<Tick> {
+        slots_of(self.outgoing)
+            .map(|slot| self.encoder.base(slot))
+            .min()
+    }
+
     /// Whether the peer has all inputs up to `reference`.
     #[must_use]
     pub fn is_all_known(&self, reference: Tick, history: &InputHistory) -> bool {

@@ -80,6 +80,8 @@ pub struct Terms {
     safe: Tick,
     /// Silence after which the host is suspected, as it says.
     suspect_us: u64,
+    /// The newest heartbeat of the host of this term that said so; 0 for none.
+    paced_by: u32,
     /// When heartbeats, suspicions or requests go out again.
     next_beat: Time,
     next_report: Time,
@@ -159,6 +161,7 @@ impl Terms {
             farewell: None,
             safe: Tick::ZERO,
             suspect_us,
+            paced_by: 0,
             next_beat: now,
             next_report: now,
             load: (0, 0),
@@ -268,15 +271,26 @@ impl Terms {
 
     // ---- facts ----
 
-    /// Something authentic arrived from this member. A host's tick datagrams of the current term
-    /// are heartbeats; [`Terms::handle`] knows itself which messages are.
+    /// Something authentic arrived from this member; [`Terms::handle`] sees itself to messages. Of
+    /// the host it must be a tick datagram of the roster's term that was accepted: that is a
+    /// heartbeat, and whoever acks it gives its word with the ack.
     pub fn heard(&mut self, now: Time, from: MemberId) {
         if let Some(known) = self.known.get_mut(&from) {
             known.heard_at = now;
         }
         if from == self.roster.host {
             self.host_heard(now);
+            self.give_word_for_ticks(now);
         }
+    }
+
+    /// Whether tick datagrams of the host of `term` must be refused and not be acked: this node has
+    /// promised its vote to another, and an ack would be a promise to that one. What a host sends
+    /// that has stopped may be taken.
+    #[must_use]
+    pub fn has_renounced(&self, term: Term) -> bool {
+        let has_stopped = self.grant.is_some_and(|one| one.commit.is_some());
+        self.fence() > term && !has_stopped
     }
 
     /// The round trip to a member, as measured by the node.
@@ -321,8 +335,7 @@ impl Terms {
                 }
                 if *term == self.roster.term && from == self.roster.host {
                     self.safe = self.safe.max(*safe);
-                    self.suspect_us = u64::from(*suspect_ms) * 1000;
-                    self.heartbeat(now, *seq, *is_frozen, authority);
+                    self.heartbeat(now, *seq, *suspect_ms, *is_frozen, authority);
                 } else {
                     self.statistics.ignored += 1;
                 }
@@ -344,8 +357,7 @@ impl Terms {
                 }
                 let is_hosts = from == self.roster.host && roster.term == self.roster.term;
                 if is_hosts && *seq > 0 && !self.is_host() {
-                    self.suspect_us = u64::from(*suspect_ms) * 1000;
-                    self.heartbeat(now, *seq, false, authority);
+                    self.heartbeat(now, *seq, *suspect_ms, false, authority);
                 }
             }
             TermMessage::RosterUpdate { roster } => {
@@ -353,7 +365,7 @@ impl Terms {
                 let is_news = self.adopt(now, roster, None, authority);
                 if is_news && from == self.roster.host && !self.is_host() {
                     // The host waits for this ack.
-                    self.echo(now, 0, false, authority);
+                    self.echo(0, authority);
                 }
             }
             TermMessage::Echo {
@@ -640,6 +652,7 @@ impl Terms {
         self.safe = self.safe.min(self.roster.lineage.base());
         self.role = Role::Follower(Follower::new(now));
         self.suspect_us = self.suspect_us.max(self.own_suspect_us());
+        self.paced_by = 0;
         self.statistics.terms += 1;
         self.decisions.push_back(Decision::Follow {
             term: roster.term,

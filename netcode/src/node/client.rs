@@ -122,6 +122,8 @@ pub(super) struct Client {
     newest_member: MemberId,
     /// The host that this node wants to follow next.
     prepared: Option<Prepared>,
+    /// Whether it has promised its vote to another than the present host.
+    renounces: bool,
     /// What members ask of this node as their next host, by path: see [`switch`].
     pub(super) returns: BTreeMap<Path, Vec<u8>>,
     /// Members that the present host has not named yet.
@@ -186,6 +188,7 @@ impl Client {
             settings: None,
             newest_member: MemberId::default(),
             prepared: None,
+            renounces: false,
             returns: BTreeMap::new(),
             unnamed: BTreeSet::new(),
             recovers_until: None,

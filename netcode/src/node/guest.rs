@@ -18,6 +18,8 @@ pub(super) struct Guest {
     pub(super) peer: Peer,
     pub(super) exchange: Exchange,
     pub(super) nonce: u64,
+    /// Which process of the member it is, once it has said so, where hosting may move.
+    pub(super) incarnation: Option<u32>,
     pub(super) welcome: Vec<u8>,
     pub(super) role: Role,
     /// Ticks by which its frames are held back.

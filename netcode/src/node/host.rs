@@ -478,7 +478,8 @@ impl Host {
                 })
             }
             Control::Stand(stand) if self.config.migration.allows => {
-                let guest = self.guests.get(&path).ok_or(DropReason::UnknownPath)?;
+                let guest = self.guests.get_mut(&path).ok_or(DropReason::UnknownPath)?;
+                guest.incarnation = Some(stand.incarnation);
                 if self.standing.len() < crate::limits::MEMBERS_MAX {
                     self.standing.push_back((guest.peer.member, stand));
                 }

@@ -15,6 +15,7 @@ use crate::migration::{
 };
 use crate::node::api::Event;
 use crate::node::core::Core;
+use crate::node::host::Host;
 use crate::node::takeover::{Prepare, StepDown, TakeOver, Warm};
 use crate::session::control::Stand;
 use crate::session::statistics::DropReason;
@@ -35,6 +36,8 @@ pub(super) struct Hosting {
     leaves: Option<Time>,
     /// The newest time that it was told.
     now: Time,
+    /// When the machine is told again of who is there.
+    tells_at: Time,
     /// A term that this node hosts as soon as it has run the ticks that another standby held, in
     /// state-sync mode.
     pending: Option<Pending>,
@@ -61,6 +64,16 @@ struct Held<'a> {
     role: &'a Role,
     /// The tick up to which it is about to run what another standby held.
     pending: Option<Tick>,
+}
+
+impl<'a> Held<'a> {
+    fn of(core: &'a Core, role: &'a Role, pending: Option<&Pending>) -> Self {
+        Self {
+            core,
+            role,
+            pending: pending.map(|pending| pending.take_over.base),
+        }
+    }
 }
 
 impl Authority for Held<'_> {
@@ -103,6 +116,19 @@ impl Authority for Held<'_> {
             Role::Client(client) => client.standby.as_ref().and_then(|it| it.hash_at(tick)),
         };
         streamed.or_else(|| self.core.hashes.at(tick))
+    }
+}
+
+impl Hosting {
+    /// Tells the machine of a host what its guests have acked.
+    fn tell_acks(&mut self, host: &Host, now: Time) {
+        for guest in host.guests.values() {
+            if let (Some(sent), Some(incarnation)) = (guest.peer.echoed_at, guest.incarnation) {
+                let held = guest.exchange.peer_holds();
+                self.terms
+                    .acked(now, guest.peer.member, incarnation, sent, held);
+            }
+        }
     }
 }
 
@@ -167,6 +193,7 @@ impl Node {
             expects: None,
             leaves: None,
             now,
+            tells_at: now,
             pending: None,
         }));
     }
@@ -187,16 +214,31 @@ impl Node {
             expects: None,
             leaves: None,
             now,
+            tells_at: now,
             pending: None,
         }));
     }
 
     /// Before anything is done in a host's name: whether it still may.
     pub(super) fn check_lease(&mut self, now: Time) {
-        if let (Some(hosting), Role::Host(host)) = (&self.hosting, &mut self.role)
-            && hosting.terms.is_host()
-        {
-            host.freeze(!hosting.terms.may_act(now));
+        let (Some(hosting), Role::Host(host)) = (&mut self.hosting, &mut self.role) else {
+            return;
+        };
+        if !hosting.terms.is_host() {
+            return;
+        }
+        if !hosting.terms.may_act(now) {
+            // Acks that have come since may say that it does.
+            hosting.tell_acks(host, now);
+        }
+        host.freeze(!hosting.terms.may_act(now));
+    }
+
+    /// Before a client takes a datagram: whether it may still take ticks of its host. Its ack would
+    /// promise the host what it has promised to another member.
+    pub(super) fn check_promise(&mut self) {
+        if let (Some(hosting), Role::Client(client)) = (&self.hosting, &mut self.role) {
+            client.renounce(hosting.terms.has_renounced(self.core.info.term));
         }
     }
 
@@ -229,15 +271,17 @@ impl Node {
         };
         hosting.now = now;
         self.host_when_ready(now);
-        self.tell_members_of_terms();
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
+        if now >= hosting.tells_at || hosting.terms.poll_timeout() <= now {
+            hosting.tells_at = now.plus_micros(self.core.rate.tick_us());
+            self.tell_members_of_terms(now);
+        }
         if let Some(hosting) = &mut self.hosting {
             // A host that has run a tick may have reached the last one before a handover.
             if hosting.terms.poll_timeout() <= now || hosting.terms.handover_target().is_some() {
-                let held = Held {
-                    core: &self.core,
-                    role: &self.role,
-                    pending: hosting.pending.as_ref().map(|it| it.take_over.base),
-                };
+                let held = Held::of(&self.core, &self.role, hosting.pending.as_ref());
                 hosting.terms.handle_timeout(now, &held);
             }
         }
@@ -261,17 +305,18 @@ impl Node {
             };
             let own = self.core.info.member;
             let is_of_another = |hosting: &Hosting| hosting.own != own;
-            if self.hosting.as_deref().is_none_or(is_of_another) {
+            // Whether members elect is the host's to say: by the first word, or by its settings.
+            let is_elected = match &self.role {
+                Role::Client(client) => received.from == client.host || client.elects(),
+                Role::Host(_) => false,
+            };
+            if is_elected && self.hosting.as_deref().is_none_or(is_of_another) {
                 self.join_terms(now);
             }
             let Some(hosting) = &mut self.hosting else {
                 continue;
             };
-            let held = Held {
-                core: &self.core,
-                role: &self.role,
-                pending: hosting.pending.as_ref().map(|it| it.take_over.base),
-            };
+            let held = Held::of(&self.core, &self.role, hosting.pending.as_ref());
             hosting.terms.handle(now, received.from, &message, &held);
             // Each decision is carried out before the machine asks again what this node holds.
             self.obey_terms(now);
@@ -279,7 +324,7 @@ impl Node {
     }
 
     /// Tells the machine of a host who is there and what they want.
-    fn tell_members_of_terms(&mut self) {
+    fn tell_members_of_terms(&mut self, now: Time) {
         let Some(hosting) = &mut self.hosting else {
             return;
         };
@@ -293,6 +338,7 @@ impl Node {
         let Role::Host(host) = &mut self.role else {
             return;
         };
+        hosting.tell_acks(host, now);
         host.introductions
             .set_hubs(&hosting.terms.roster().standbys);
         while let Some((member, stand)) = host.standing.pop_front() {
@@ -340,11 +386,7 @@ impl Node {
             Decision::BecomeHost(takeover) => {
                 self.become_host(now, &takeover);
                 if let Some(hosting) = &mut self.hosting {
-                    let held = Held {
-                        core: &self.core,
-                        role: &self.role,
-                        pending: hosting.pending.as_ref().map(|it| it.take_over.base),
-                    };
+                    let held = Held::of(&self.core, &self.role, hosting.pending.as_ref());
                     hosting.terms.handle_timeout(now, &held);
                 }
             }
@@ -631,11 +673,7 @@ impl Node {
         };
         let now = hosting.now;
         if !hosting.terms.is_host() {
-            let held = Held {
-                core: &self.core,
-                role: &self.role,
-                pending: hosting.pending.as_ref().map(|it| it.take_over.base),
-            };
+            let held = Held::of(&self.core, &self.role, hosting.pending.as_ref());
             hosting.terms.leave(now, &held);
             self.send_term_messages();
             return false;

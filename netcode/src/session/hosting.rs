@@ -159,6 +159,8 @@ pub struct Ablation {
     pub no_lease: bool,
     /// R3: vote at once, whatever was echoed.
     pub no_stickiness: bool,
+    /// R3: vote as if tick datagrams had not been acked.
+    pub no_tick_word: bool,
     /// R4: a new host's lease counts from its election.
     pub late_lease: bool,
     /// R5: anybody may be elected.

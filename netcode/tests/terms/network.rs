@@ -28,6 +28,8 @@ pub(crate) struct Network {
     bursts: BTreeMap<(u16, u16), u64>,
     /// Nodes whose records arrive late, and by how much.
     pub(crate) slow: BTreeMap<u16, u64>,
+    /// What takes longer from one node to another, and by how much.
+    pub(crate) far: BTreeMap<(u16, u16), u64>,
 }
 
 impl Network {
@@ -39,6 +41,7 @@ impl Network {
             blocked: BTreeMap::new(),
             bursts: BTreeMap::new(),
             slow: BTreeMap::new(),
+            far: BTreeMap::new(),
         }
     }
 
@@ -56,6 +59,7 @@ impl Network {
     pub(crate) fn heal(&mut self) {
         self.blocked.clear();
         self.slow.clear();
+        self.far.clear();
         self.spike = None;
         self.quality.loss_ppm = self.quality.loss_ppm.min(10_000);
         (self.quality.stale_ppm, self.quality.burst_ppm) = (0, 0);
@@ -93,6 +97,7 @@ impl Network {
                 return None;
             }
             let mut delay = quality.rtt_us / 2 + self.prng.below(quality.jitter_us + 1);
+            delay += self.far.get(&(from, to)).copied().unwrap_or(0);
             if let Some((more, until)) = self.spike
                 && until > now
             {

@@ -158,6 +158,11 @@ pub(crate) struct Outcome {
     pub(crate) recovered_us: Option<u64>,
 }
 
+/// Of so many ticks a host sends one: all of them, or fewer as where little happens.
+fn sends_every(seed: u64) -> u64 {
+    [1, 1, 4, 12][usize::try_from(seed / 5 % 4).unwrap()]
+}
+
 /// Runs a plan.
 pub(crate) fn run(mut plan: Plan, ablation: Ablation, trace: bool) -> Outcome {
     let network = Network::new(plan.quality, Prng::with_stream(plan.seed, 2));
@@ -176,7 +181,8 @@ pub(crate) fn run(mut plan: Plan, ablation: Ablation, trace: bool) -> Outcome {
         policy.ablation = ablation;
         policy.fork_after_us = None;
         let ppm = i64::try_from(plan.prng.below(1001)).unwrap() - 500;
-        world.add(policy, ppm);
+        let id = world.add(policy, ppm);
+        world.nodes[usize::from(id)].sends_every = sends_every(plan.seed);
     }
     let faults = core::mem::take(&mut plan.faults);
     let mut crashes: Vec<(u64, u16, bool)> = Vec::new();
@@ -356,7 +362,8 @@ pub(crate) fn run_hunted(seed: u64, ablation: Ablation, trace: bool) -> Outcome 
             fork_after_us: None,
             ..HostPolicy::default()
         };
-        world.add(policy, i64::try_from(prng.below(1001)).unwrap() - 500);
+        let id = world.add(policy, i64::try_from(prng.below(1001)).unwrap() - 500);
+        world.nodes[usize::from(id)].sends_every = sends_every(seed);
     }
     world.run_until(FAULTS_FROM_US);
     let mut seen = (0, 0);

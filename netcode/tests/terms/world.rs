@@ -25,17 +25,21 @@ const INPUTS_MAX: usize = 64;
 pub(crate) enum Body {
     /// A term message, as bytes.
     Term(Arc<[u8]>),
-    /// Host to member: its ticks after `after`.
+    /// Host to member: its ticks after `after`, and when they left on its clock. As a tick datagram
+    /// it is acked.
     Records {
         term: u32,
+        sent: Time,
         after: u32,
         records: Arc<[Record]>,
     },
-    /// Member to host: what it holds, and its inputs that are not safe yet.
+    /// Member to host: what it holds, its inputs that are not safe yet, and its ack: when the newest
+    /// of the host's datagrams left that it has accepted.
     Inputs {
         term: u32,
         held: u32,
         seqs: Arc<[u32]>,
+        ack: Option<Time>,
     },
     /// A sign of life on a warm link.
     Ping,
@@ -80,6 +84,10 @@ pub(crate) struct Node {
     received: BTreeMap<u16, Vec<u32>>,
     held_by: BTreeMap<u16, u32>,
     ticks: u64,
+    /// The newest of the host's datagrams that it has accepted: term, and when it left.
+    accepted: Option<(u32, Time)>,
+    /// As host it leaves datagrams out: of so many ticks one is sent.
+    pub(crate) sends_every: u64,
     /// Records of a term that it does not know yet.
     early: Option<(u16, Body)>,
     /// When the player was shown a tick last, and the longest pause since it was reset.
@@ -102,6 +110,10 @@ impl Node {
             now += 1;
         }
         now
+    }
+
+    fn accept(&mut self, term: u32, sent: Time) {
+        self.accepted = self.accepted.max(Some((term, sent)));
     }
 
     pub(crate) fn is_up(&self, now: u64) -> bool {
@@ -170,6 +182,8 @@ impl World {
             received: BTreeMap::new(),
             held_by: BTreeMap::new(),
             ticks: 0,
+            accepted: None,
+            sends_every: 1,
             early: None,
             shown_at: None,
             gap_us: 0,
@@ -234,7 +248,7 @@ impl World {
         (node.received, node.held_by) = (BTreeMap::new(), BTreeMap::new());
         (node.wake_at, node.shown_at) = (u64::MAX, None);
         node.next_input = node.incarnation * 1_000_000 + 1;
-        node.early = None;
+        (node.early, node.accepted) = (None, None);
         self.start(id);
     }
 
@@ -264,6 +278,11 @@ impl World {
         self.log(id, &format!("hands over to {target:?}: {begun}"));
         self.drain(id);
         begun
+    }
+
+    /// The time on a node's clock.
+    pub(crate) fn local(&self, id: u16) -> Time {
+        self.nodes[usize::from(id)].local(self.now)
     }
 
     /// The node that acts as host, if one does.
@@ -436,16 +455,22 @@ impl World {
             }
             Body::Records {
                 term,
+                sent,
                 after,
                 records,
             } => {
                 let terms = &node.terms;
                 if terms.term().0 < *term {
+                    // Its node follows the new host before its machine has heard of the term.
+                    if !terms.has_renounced(Term(*term)) {
+                        node.accept(*term, *sent);
+                    }
                     node.early = Some((from, body.clone()));
                     return;
                 }
-                let current = terms.term().0 == *term && terms.fence().0 <= *term;
+                let current = terms.term().0 == *term && !terms.has_renounced(terms.term());
                 if current && terms.host() == Some(MemberId(from)) && !terms.is_host() {
+                    node.accept(*term, *sent);
                     node.terms.heard(local, MemberId(from));
                     self.take_records(to, *after, records);
                     let node = &mut self.nodes[usize::from(to)];
@@ -455,7 +480,20 @@ impl World {
                     }
                 }
             }
-            Body::Inputs { term, held, seqs } => {
+            Body::Inputs {
+                term,
+                held,
+                seqs,
+                ack,
+            } => {
+                if node.terms.term().0 == *term
+                    && let Some(sent) = ack
+                {
+                    let held = Some(Tick::new(*held));
+                    let member = MemberId(from);
+                    node.terms
+                        .acked(local, member, from_incarnation, *sent, held);
+                }
                 node.terms.heard(local, MemberId(from));
                 let target = node.terms.handover_target();
                 let is_target = target.is_some_and(|(id, _)| id == MemberId(to));
@@ -536,16 +574,23 @@ impl World {
                 self.show(id);
             }
             // Before the machine may end the term with this tick.
-            self.send_records(id);
+            let node = &self.nodes[usize::from(id)];
+            let hands_over = node.terms.handover_target().is_some();
+            if hands_over || node.ticks.is_multiple_of(node.sends_every) {
+                self.send_records(id);
+            }
             let node = &mut self.nodes[usize::from(id)];
             node.terms.handle_timeout(local, &node.toy);
         } else if let Some(host) = node.terms.host()
             && node.terms.is_member()
         {
+            let term = node.terms.term().0;
+            let accepted = node.accepted.filter(|(of, _)| *of == term);
             let body = Body::Inputs {
-                term: node.terms.term().0,
+                term,
                 held: node.toy.newest().number(),
                 seqs: node.unsafe_inputs.clone().into(),
+                ack: accepted.map(|(_, sent)| sent),
             };
             let target = node.terms.handover_target().map(|(target, _)| target.0);
             self.send(id, host.0, body.clone());
@@ -617,6 +662,7 @@ impl World {
                 to,
                 Body::Records {
                     term,
+                    sent: self.nodes[usize::from(id)].local(now),
                     after,
                     records,
                 },

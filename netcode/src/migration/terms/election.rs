@@ -660,6 +660,7 @@ impl Terms {
             known.suspects_at = None;
         }
         self.suspect_us = self.own_suspect_us();
+        self.paced_by = 0;
         self.statistics.terms += 1;
         self.next_beat = now;
         self.host_changed(election.before);

@@ -98,10 +98,18 @@ impl Terms {
         &mut self,
         now: Time,
         seq: u32,
+        suspect_ms: u16,
         is_frozen: bool,
         authority: &impl Authority,
     ) {
-        if self.is_host() || self.farewell.is_some() {
+        if self.is_host() {
+            return;
+        }
+        let told_us = u64::from(suspect_ms) * 1000;
+        if seq > self.paced_by {
+            (self.paced_by, self.suspect_us) = (seq, told_us);
+        }
+        if self.farewell.is_some() {
             return;
         }
         if !is_frozen {
@@ -110,16 +118,31 @@ impl Terms {
             // Whoever has lost patience waits for an election, and is free to vote in it.
             return;
         }
-        self.echo(now, seq, true, authority);
+        if self.gives_word() {
+            // The host counts by what it said in this heartbeat, even if it comes late.
+            self.stick(now, self.roster.host, self.suspect_us.max(told_us));
+        }
+        self.echo(seq, authority);
     }
 
-    /// Tells the host that it was heard, what this node holds, and gives the word that goes with it.
-    pub(super) fn echo(&mut self, now: Time, seq: u32, sticks: bool, authority: &impl Authority) {
-        if self.promised != self.roster.term || self.is_host() || !self.is_member() {
-            return;
-        }
-        if sticks {
+    /// Whether this node's vote is still its host's to ask for.
+    fn gives_word(&self) -> bool {
+        self.promised == self.roster.term && !self.is_host() && self.is_member()
+    }
+
+    /// A tick datagram of the host was accepted, and will be acked.
+    pub(super) fn give_word_for_ticks(&mut self, now: Time) {
+        let has_stopped =
+            self.farewell.is_some() || self.grant.is_some_and(|one| one.commit.is_some());
+        if self.gives_word() && !has_stopped && !self.policy.ablation.no_tick_word {
             self.stick(now, self.roster.host, self.suspect_us);
+        }
+    }
+
+    /// Tells the host that it was heard, and what this node holds.
+    pub(super) fn echo(&mut self, seq: u32, authority: &impl Authority) {
+        if !self.gives_word() {
+            return;
         }
         let echo = TermMessage::Echo {
             term: self.roster.term,

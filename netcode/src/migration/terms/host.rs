@@ -12,10 +12,16 @@ use crate::tick::Tick;
 use crate::time::Time;
 
 use super::handover::Handover;
+use super::known::TickWord;
 use super::{Role, Terms};
 
 /// Of so many heartbeats one goes to members that neither vote nor succeed.
 const BYSTANDER_BEATS: u32 = 8;
+/// Time between two heartbeats to a member whose acks of tick datagrams say as much, in
+/// microseconds.
+const CALM_US: u64 = 300_000;
+/// Time after which the suspicion time may become shorter again, in microseconds.
+const TUNE_US: u64 = 1_000_000;
 /// Times that a member is told of a new term at full pace.
 const TOLD_FAST: u32 = 12;
 /// Time between two tellings after that, in microseconds.
@@ -44,6 +50,10 @@ pub(super) struct Host {
     /// Handover target that must become a standby first.
     began_at: Time,
     beats: u32,
+    /// The suspicion time of the newest heartbeat, and the first one that said so.
+    told_us: u64,
+    told_by: u32,
+    tuned_at: Time,
     stands_not_before: Time,
     failed: u32,
 }
@@ -63,6 +73,9 @@ impl Host {
             handover: None,
             began_at: now,
             beats: 0,
+            told_us: 0,
+            told_by: 0,
+            tuned_at: now,
             stands_not_before: Time::ZERO,
             failed: 0,
         }
@@ -143,9 +156,13 @@ impl Terms {
         };
         if known.term != term {
             (known.term, known.held, known.version) = (term, Tick::ZERO, 0);
+            known.word = TickWord::default();
         }
         if let Some((sent, suspect_us)) = sent {
             known.sample_rtt(now.micros_since(sent));
+            if let Some(least_us) = self.beats.least_since(seq) {
+                known.word.confirm(now, seq, least_us);
+            }
             let lease_us = suspect_us.saturating_sub(margin_us);
             known.lease_until = known.lease_until.max(sent.plus_micros(lease_us));
         }
@@ -156,6 +173,42 @@ impl Terms {
         self.commit_roster();
         self.renew_lease(now);
         self.advance_safe(now, authority);
+    }
+
+    /// Host: the newest tick datagram of this term that a member has acked left at `sent`, and the
+    /// member, in this process, holds all records up to `held`, if that is known. The lease and
+    /// what is safe follow with the next [`Terms::handle_timeout`], or at once if the lease is over.
+    pub fn acked(
+        &mut self,
+        now: Time,
+        member: MemberId,
+        incarnation: u32,
+        sent: Time,
+        held: Option<Tick>,
+    ) {
+        let Role::Host(host) = &self.role else {
+            return;
+        };
+        let (is_over, is_of_term) = (host.lease_until <= now, sent >= host.began_at);
+        let Some(known) = self.known.get_mut(&member) else {
+            return;
+        };
+        let same = known.incarnation == incarnation && known.term == self.roster.term;
+        if !same || !is_of_term {
+            return;
+        }
+        if let Some(held) = held {
+            known.held = known.held.max(held);
+        }
+        let Some(suspect_us) = known.word.acked(sent) else {
+            return;
+        };
+        let lease_us = suspect_us.saturating_sub(self.policy.lease_margin_us);
+        known.lease_until = known.lease_until.max(sent.plus_micros(lease_us));
+        known.echoed_at = now;
+        if is_over {
+            self.renew_lease(now);
+        }
     }
 
     /// Whether those who hold the newest roster are enough among the voters of `roster`.
@@ -195,21 +248,21 @@ impl Terms {
 
     /// When the word of enough voters of `roster` ends.
     fn lease_of(&self, roster: &TermRoster) -> Time {
-        let mut until: Vec<Time> = roster
-            .voters()
-            .map(|id| {
-                let known = self.known.get(&id);
-                let word = known.map_or(Time::ZERO, |one| one.lease_until);
-                if id == self.me.member {
-                    Time::FAR
-                } else {
-                    word
-                }
-            })
-            .collect();
+        let mut until = [Time::ZERO; TERM_VOTERS_MAX];
+        let mut count = 0;
+        for (place, id) in until.iter_mut().zip(roster.voters()) {
+            let known = self.known.get(&id);
+            let word = known.map_or(Time::ZERO, |one| one.lease_until);
+            *place = if id == self.me.member {
+                Time::FAR
+            } else {
+                word
+            };
+            count += 1;
+        }
+        let until = &mut until[..count];
         until.sort_unstable();
-        let keep = keep_quorum(until.len());
-        let index = until.len().checked_sub(keep);
+        let index = count.checked_sub(keep_quorum(count));
         index
             .and_then(|index| until.get(index))
             .copied()
@@ -299,13 +352,47 @@ impl Terms {
         }
         self.maintain(now, authority);
         if now >= self.next_beat && self.attempt.is_none() {
-            self.suspect_us = self.own_suspect_us();
+            self.tune(now);
             self.next_beat = now.plus_micros(self.beat_us());
             self.beat(now, authority);
             self.handover_beat(now, authority);
         }
         self.consider_incumbency(now, authority);
         self.consider_host_fork(now, authority);
+    }
+
+    /// Longer paths have it suspected later at once; shorter ones earlier, after a while.
+    fn tune(&mut self, now: Time) {
+        let own_us = self.own_suspect_us();
+        let Role::Host(host) = &mut self.role else {
+            return;
+        };
+        if own_us > self.suspect_us || now.micros_since(host.tuned_at) >= TUNE_US {
+            self.suspect_us = own_us;
+            host.tuned_at = now;
+        }
+    }
+
+    /// Whether nothing is under way that heartbeats must hurry for.
+    fn is_calm(&self, now: Time) -> bool {
+        let Role::Host(host) = &self.role else {
+            return false;
+        };
+        self.may_act(now) && self.is_roster_settled() && host.handover.is_none()
+    }
+
+    /// Whether a member acks tick datagrams, and knows all that a heartbeat would tell it.
+    fn is_heard_by_ticks(&self, now: Time, id: MemberId) -> bool {
+        let (Role::Host(host), Some(known)) = (&self.role, self.known.get(&id)) else {
+            return false;
+        };
+        let (term, version) = self.roster.number();
+        let rtt_us = known.rtt_us().unwrap_or(super::RTT_UNKNOWN_US);
+        let fresh_us = rtt_us + 2 * (self.beat_us() + self.rate.tick_us());
+        known.term == term
+            && known.version >= version
+            && known.word.knows(host.told_by)
+            && now.micros_since(known.word.sent()) <= fresh_us
     }
 
     fn beat(&mut self, now: Time, authority: &impl Authority) {
@@ -319,6 +406,13 @@ impl Terms {
         host.beats = host.beats.wrapping_add(1);
         let for_all = host.beats % BYSTANDER_BEATS == 0;
         let seq = self.beats.begin(now, self.suspect_us);
+        if host.told_us != self.suspect_us {
+            (host.told_us, host.told_by) = (self.suspect_us, seq);
+            for known in self.known.values_mut() {
+                known.word.lower(self.suspect_us);
+            }
+        }
+        let is_calm = self.is_calm(now);
         let newest = authority.newest();
         let heartbeat = TermMessage::Heartbeat {
             term: self.roster.term,
@@ -332,6 +426,7 @@ impl Terms {
             let matters = self.roster.is_voter(id)
                 || self.roster.is_standby(id)
                 || self.roster.member(id).is_some_and(|one| one.wants_vote);
+            let is_enough = is_calm && self.is_heard_by_ticks(now, id);
             let (term, version) = self.roster.number();
             let Some(known) = self.known.get_mut(&id) else {
                 continue;
@@ -352,6 +447,14 @@ impl Terms {
             } else if !is_behind {
                 known.told = 0;
             }
+            let is_due = if is_enough {
+                now.micros_since(known.beat_at) >= CALM_US
+            } else {
+                matters || for_all
+            };
+            if is_due {
+                known.beat_at = now;
+            }
             if tells && !knows_term {
                 let announcement = TermMessage::NewTerm {
                     seq,
@@ -366,7 +469,7 @@ impl Terms {
                 let roster = self.roster.clone();
                 self.send(id, TermMessage::RosterUpdate { roster });
             }
-            if matters || for_all {
+            if is_due {
                 self.send(id, heartbeat.clone());
             }
         }

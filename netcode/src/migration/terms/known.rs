@@ -32,6 +32,10 @@ pub(super) struct Known {
     pub(super) echoed_at: Time,
     pub(super) held: Tick,
     pub(super) version: u32,
+    /// What its acks of tick datagrams are worth, in that term.
+    pub(super) word: TickWord,
+    /// When it was sent a heartbeat last.
+    pub(super) beat_at: Time,
     /// When it was sent the roster last, and how often.
     pub(super) told_at: Time,
     pub(super) told: u32,
@@ -54,6 +58,8 @@ impl Known {
             echoed_at: now,
             held: Tick::ZERO,
             version: 0,
+            word: TickWord::default(),
+            beat_at: Time::ZERO,
             told_at: Time::ZERO,
             told: 0,
         }
@@ -73,6 +79,71 @@ impl Known {
     /// The smoothed round trip, in microseconds.
     pub(super) fn mean_rtt_us(&self) -> Option<u64> {
         self.rtt_us.or(self.rtt.smoothed_us())
+    }
+}
+
+/// What a voter's acks of tick datagrams are worth to its host.
+///
+/// A voter gives its word with each tick datagram that it accepts, for as long as the newest
+/// heartbeat that it has heard says. The host knows that from echoes, a round trip late: so it
+/// counts the least that the voter may have gone by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TickWord {
+    /// The newest heartbeat that the voter has echoed; 0 for none.
+    confirmed: u32,
+    /// For how long at least it gives its word with a tick datagram that left at `since` or later.
+    us: u64,
+    since: Time,
+    /// The same for one that left before.
+    before_us: u64,
+    /// When the newest one left that it has acked.
+    sent: Time,
+}
+
+impl TickWord {
+    /// The voter has echoed heartbeat `seq`; since then none said less than `least_us`.
+    pub(super) fn confirm(&mut self, now: Time, seq: u32, least_us: u64) {
+        if seq <= self.confirmed {
+            return;
+        }
+        let is_first = self.confirmed == 0;
+        self.confirmed = seq;
+        if least_us <= self.us {
+            self.lower(least_us);
+        } else if is_first || self.sent >= self.since {
+            // What left before this was known may have met a voter that knew the value before.
+            (self.before_us, self.us, self.since) = (self.us, least_us, now);
+        }
+    }
+
+    /// A heartbeat that says so is on its way.
+    pub(super) fn lower(&mut self, us: u64) {
+        self.us = self.us.min(us);
+        self.before_us = self.before_us.min(us);
+    }
+
+    /// A tick datagram that left at `sent` was acked: for how long the voter gave its word with it
+    /// at least, in microseconds. `None` if that is no news.
+    pub(super) fn acked(&mut self, sent: Time) -> Option<u64> {
+        if self.confirmed == 0 || sent <= self.sent {
+            return None;
+        }
+        self.sent = sent;
+        Some(if sent >= self.since {
+            self.us
+        } else {
+            self.before_us
+        })
+    }
+
+    /// Whether the voter is known to go by heartbeat `seq` or a newer one.
+    pub(super) const fn knows(&self, seq: u32) -> bool {
+        self.confirmed > 0 && self.confirmed >= seq
+    }
+
+    /// When the newest tick datagram left that the voter has acked.
+    pub(super) const fn sent(&self) -> Time {
+        self.sent
     }
 }
 
@@ -110,7 +181,80 @@ impl Beats {
         (number == seq && seq > 0).then_some((at, suspect_us))
     }
 
+    /// The shortest suspicion time that went out with this number or a later one; `None` if that
+    /// is too long ago.
+    pub(super) fn least_since(&self, seq: u32) -> Option<u64> {
+        self.sent(seq)?;
+        let later = (seq..self.next).filter_map(|seq| self.sent(seq));
+        later.map(|(_, suspect_us)| suspect_us).min()
+    }
+
     fn index(seq: u32) -> usize {
         usize::try_from(seq).unwrap_or(0) % BEATS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(ms: u64) -> Time {
+        Time::from_millis(ms)
+    }
+
+    #[test]
+    fn an_ack_is_worth_what_the_voter_surely_knew() {
+        let mut word = TickWord::default();
+        assert_eq!(word.acked(at(5)), None, "nothing was echoed yet");
+        word.confirm(at(100), 1, 150_000);
+        assert_eq!(
+            word.acked(at(90)),
+            Some(0),
+            "it may have come before the heartbeat"
+        );
+        assert_eq!(word.acked(at(101)), Some(150_000));
+        assert_eq!(word.acked(at(101)), None, "no news");
+        // Longer from the echo on, for what leaves after it.
+        word.confirm(at(200), 2, 300_000);
+        assert_eq!(word.acked(at(199)), Some(150_000));
+        assert_eq!(word.acked(at(200)), Some(300_000));
+        // Shorter at once, for what has left long ago, too.
+        word.lower(120_000);
+        assert_eq!(word.acked(at(201)), Some(120_000));
+        word.confirm(at(300), 3, 120_000);
+        assert_eq!(word.acked(at(301)), Some(120_000));
+    }
+
+    #[test]
+    fn two_changes_within_a_round_trip_keep_the_shorter() {
+        let mut word = TickWord::default();
+        word.confirm(at(100), 1, 150_000);
+        word.confirm(at(110), 2, 200_000);
+        word.confirm(at(120), 3, 300_000);
+        // Nothing that left after the first echo was acked yet: the first value stands.
+        assert_eq!(word.acked(at(115)), Some(150_000));
+        assert_eq!(word.acked(at(125)), Some(150_000));
+        word.confirm(at(130), 4, 300_000);
+        assert_eq!(word.acked(at(129)), Some(150_000));
+        assert_eq!(word.acked(at(131)), Some(300_000));
+        assert!(word.knows(4) && !word.knows(5));
+        // An echo that comes late changes nothing.
+        word.confirm(at(140), 2, 900_000);
+        assert_eq!(word.acked(at(141)), Some(300_000));
+    }
+
+    #[test]
+    fn the_shortest_of_the_requests_since_counts() {
+        let mut beats = Beats::default();
+        let seqs: Vec<u32> = [200_000, 150_000, 300_000]
+            .map(|us| beats.begin(at(1), us))
+            .to_vec();
+        assert_eq!(beats.least_since(seqs[0]), Some(150_000));
+        assert_eq!(beats.least_since(seqs[2]), Some(300_000));
+        for _ in 0..BEATS {
+            beats.begin(at(2), 100_000);
+        }
+        assert_eq!(beats.least_since(seqs[2]), None, "forgotten");
+        assert_eq!(beats.least_since(0), None);
     }
 }

@@ -128,6 +128,7 @@ impl Client {
             heal_host: false,
             players: 0,
             next_member,
+            elects: false,
             budget_bytes_per_second: 0,
             rewind_ticks_max: 0,
         });
@@ -199,7 +200,10 @@ impl Client {
             silence_us: settings.silence_us,
             spectator_delay_ticks: settings.spectator_delay_ticks,
             spectators: settings.spectators,
-            migration: MigrationConfig::ELECTED,
+            migration: MigrationConfig {
+                allows: true,
+                elects: settings.elects,
+            },
             hosting: self.config.hosting.clone(),
             secret: self.config.secret,
         }

@@ -107,9 +107,18 @@ impl Client {
 
     /// Whether this node has promised not to take anything more from the present host.
     pub(super) fn has_renounced(&self) -> bool {
-        self.prepared
-            .as_ref()
-            .is_some_and(|prepared| !prepared.keeps_frames)
+        let prepared = self.prepared.as_ref();
+        self.renounces || prepared.is_some_and(|prepared| !prepared.keeps_frames)
+    }
+
+    /// Whether nothing more may be taken from the present host, prepared for another or not.
+    pub(in crate::node) const fn renounce(&mut self, renounces: bool) {
+        self.renounces = renounces;
+    }
+
+    /// Whether the host has said that members elect the next one.
+    pub(in crate::node) fn elects(&self) -> bool {
+        self.settings.is_some_and(|settings| settings.elects)
     }
 
     /// Writes the Return that is due.

@@ -608,6 +608,7 @@ impl Host {
                 Start::Manual => 0,
             },
             next_member: self.next_member,
+            elects: self.config.migration.elects,
             budget_bytes_per_second: tells.map_or(0, |it| it.budget_bytes_per_second),
             rewind_ticks_max: tells.map_or(0, |it| it.rewind_ticks_max),
         }

@@ -22,9 +22,12 @@ const GREETING_SPAN_US: u64 = 3_000_000;
 const RETRY_US: u64 = 250_000;
 /// Doublings of it.
 const RETRY_DOUBLINGS_MAX: u32 = 5;
-/// Microseconds for which the secret before the present one is still in use: the other member
-/// hears of the new one a little earlier or later.
+/// Microseconds for which the secret before the present one is still accepted after the other
+/// member was heard under the new one.
 const OLD_KEY_US: u64 = 2_000_000;
+/// Microseconds for which the new secret waits for the other member to hear of it. Then it is tried
+/// with every second datagram: the other one may learn of it only by what comes under the old one.
+const NEW_KEY_US: u64 = 1_000_000;
 /// Datagrams whose time of sending is remembered for their echo.
 const SENT_MAX: usize = 128;
 /// Counters before the newest one that are told apart.
@@ -92,8 +95,8 @@ pub(in crate::node) struct MeshPeer {
     pub(in crate::node) next_at: Time,
     origin: Origin,
     keys: Secret,
-    /// The secret before, and until when it is in use.
-    old_keys: Option<(Secret, Time)>,
+    /// The secret before the present one.
+    old_keys: Option<OldSecret>,
     /// Number of the next datagram.
     counter: u32,
     /// Number of the first datagram over the present path.
@@ -115,6 +118,21 @@ struct Secret {
     newest_at: Time,
     /// Bit i: `newest - 1 - i` has come.
     seen: u64,
+}
+
+/// A secret that another one has followed.
+#[derive(Clone, Debug)]
+struct OldSecret {
+    secret: Secret,
+    since: Time,
+    /// Until when it is accepted, once the other member was heard under the new one.
+    until: Option<Time>,
+}
+
+impl OldSecret {
+    fn is_good(&self, now: Time) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
 }
 
 impl Secret {
@@ -190,14 +208,26 @@ impl MeshPeer {
         }
     }
 
-    /// Takes another secret. The one before stays in use for a while.
+    /// Takes another secret. The one before stays in use until the other member has it, too.
     pub(super) fn renew(&mut self, now: Time, key: PairKey) {
         if self.keys.key == key {
             return;
         }
         let keys = Secret::new(key, self.own, self.member);
-        let old = core::mem::replace(&mut self.keys, keys);
-        self.old_keys = Some((old, now.plus_micros(OLD_KEY_US)));
+        let secret = core::mem::replace(&mut self.keys, keys);
+        if let Some(old) = &mut self.old_keys
+            && secret.newest.is_none()
+            && old.until.is_none()
+        {
+            // Nothing has come under the one in between: the other member may never have had it.
+            old.since = now;
+            return;
+        }
+        self.old_keys = Some(OldSecret {
+            secret,
+            since: now,
+            until: None,
+        });
     }
 
     // ---- the path ----
@@ -318,8 +348,8 @@ impl MeshPeer {
     ) -> Result<(MeshDatagram<'a>, bool), DropReason> {
         let (datagram, keys, is_old) = match MeshDatagram::read(bytes, self.keys.from_peer) {
             Err(DropReason::NotAuthentic) => {
-                let old = self.old_keys.as_ref().filter(|(_, until)| now < *until);
-                let (old, _) = old.ok_or(DropReason::NotAuthentic)?;
+                let old = self.old_keys.as_ref().filter(|old| old.is_good(now));
+                let old = &old.ok_or(DropReason::NotAuthentic)?.secret;
                 (MeshDatagram::read(bytes, old.from_peer)?, old, true)
             }
             read => (read?, &self.keys, false),
@@ -344,8 +374,12 @@ impl MeshPeer {
     /// Takes in a datagram that [`MeshPeer::read`] has passed, over the path.
     pub(super) fn accept(&mut self, now: Time, datagram: &MeshDatagram<'_>, is_old: bool) {
         let ahead = match &mut self.old_keys {
-            Some((old, _)) if is_old => old.mark(now, datagram.counter),
-            _ => self.keys.mark(now, datagram.counter),
+            Some(old) if is_old => old.secret.mark(now, datagram.counter),
+            Some(old) => {
+                old.until.get_or_insert(now.plus_micros(OLD_KEY_US));
+                self.keys.mark(now, datagram.counter)
+            }
+            None => self.keys.mark(now, datagram.counter),
         };
         self.heard_at = Some(now);
         self.count_loss(ahead);
@@ -426,18 +460,16 @@ impl MeshPeer {
         Some(path)
     }
 
-    /// The secret to send under: the new one, as soon as the other member is known to have it, or
-    /// has had time to hear of it.
+    /// The secret to send under: the new one, as soon as the other member is known to have it.
     fn keys_to_send(&self, now: Time) -> &Secret {
-        match &self.old_keys {
-            Some((old, until))
-                if self.is_confirmed
-                    && self.keys.newest.is_none()
-                    && now.plus_micros(OLD_KEY_US / 2) < *until =>
-            {
-                old
-            }
-            _ => &self.keys,
+        let Some(old) = &self.old_keys else {
+            return &self.keys;
+        };
+        let waits = self.is_confirmed && now.micros_since(old.since) < NEW_KEY_US;
+        if old.until.is_none() && (waits || self.counter.is_multiple_of(2)) {
+            &old.secret
+        } else {
+            &self.keys
         }
     }
 

@@ -1,0 +1,59 @@
+//! What it costs that hosting may move: the bytes that members exchange beside their ticks while
+//! nothing happens. Virtual time, so the figures are exact.
+
+use phalanx::netcode::link::conditioner::Conditions;
+use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, MigrationConfig, Start};
+use phalanx_tests::cluster::Index;
+use phalanx_tests::succession::Succession;
+
+const PLAYERS: u8 = 8;
+const SECONDS: u64 = 20;
+
+fn session(rtt_us: u64, loss_ppm: u32, seed: u64) -> Succession {
+    let host = HostConfig {
+        plays: true,
+        gate: Gate::Paced,
+        start: Start::Players(PLAYERS),
+        migration: MigrationConfig::ELECTED,
+        ..HostConfig::new(Succession::game(), PLAYERS)
+    };
+    let join = JoinConfig::new(Succession::game(), "member");
+    let conditions = Conditions::from_rtt(rtt_us, loss_ppm);
+    let repeat = "cargo test -p phalanx-tests --test control_traffic";
+    let mut session = Succession::new(host, &join, PLAYERS, conditions, seed, repeat);
+    // Until round trips are known, and everybody votes.
+    session.run(10_000_000);
+    session
+}
+
+/// Bytes of the datagrams beside ticks that a node has sent, to each other member.
+fn sent(session: &Succession, index: Index) -> Vec<u64> {
+    let links = session.cluster.node(index).mesh_links();
+    links.map(|link| link.statistics.bytes_sent).collect()
+}
+
+#[test]
+fn idle_members_exchange_little_beside_their_ticks() {
+    for (rtt_us, loss_ppm) in [(50_000, 0), (100_000, 0), (50_000, 50_000)] {
+        let mut session = session(rtt_us, loss_ppm, 1);
+        let all: Vec<Index> = (0..usize::from(PLAYERS)).collect();
+        let voters = |session: &Succession| {
+            let terms = session.cluster.node(0).terms();
+            terms.map_or(0, |terms| terms.roster().voter_count())
+        };
+        assert_eq!(voters(&session), usize::from(PLAYERS));
+        let before: Vec<Vec<u64>> = all.iter().map(|&it| sent(&session, it)).collect();
+        session.run(SECONDS * 1_000_000);
+        for &index in &all {
+            let links = sent(&session, index);
+            let each = links.iter().zip(&before[index]);
+            let each: Vec<u64> = each.map(|(now, then)| (now - then) / SECONDS).collect();
+            let total: u64 = each.iter().sum();
+            println!("RTT {rtt_us} us, loss {loss_ppm} ppm: {index} sends {total} B/s: {each:?}");
+            assert!(total <= 1000, "{index} sends {total} B/s: {each:?}");
+        }
+        assert_eq!(session.host(), Some(0), "nobody had a reason to elect");
+        let term = session.cluster.node(0).session().term;
+        assert_eq!(term.0, 1);
+    }
+}
