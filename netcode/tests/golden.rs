@@ -9,7 +9,8 @@ use phalanx_netcode::input::{BatchDecoder, BatchEncoder, BatchPlan, InputHistory
 use phalanx_netcode::session::bulk::{BulkConfig, BulkReceiver, BulkSender};
 use phalanx_netcode::session::control::{Control, Purpose, Route, Settings, Stand};
 use phalanx_netcode::session::handshake::{
-    self, Acted, Back, Baseline, Bye, ByeReason, Hello, Refusal, Refuse, Return, SchemaPart, TermStart, Welcome,
+    self, Acted, Back, Baseline, Bye, ByeReason, Hello, Refusal, Refuse, Return, SchemaPart,
+    TermStart, Welcome,
 };
 use phalanx_netcode::session::mesh::{self, Echo, MeshDatagram, PairKey};
 use phalanx_netcode::session::messages::{Channel, Messages, MessagesConfig};

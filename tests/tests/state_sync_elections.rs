@@ -63,19 +63,15 @@ fn a_handover_changes_nothing() {
             "seed {seed}: {players} players, gap {} ms",
             moved.longest_gap_us() / 1000
         );
-        let replaced: Vec<_> = moved
-            .alive()
-            .iter()
-            .map(|&it| moved.replaced(it).clone())
-            .collect();
+        let replaced: Vec<_> = moved.alive().iter().map(|&it| moved.replaced(it)).collect();
+        let terms = moved.terms();
         assert_eq!(
             moved.losses(),
             before,
-            "{}: {replaced:?}, from {target:?}",
+            "{}: {replaced:?}; {terms:?}",
             moved.seed
         );
-        let calm_session = calm;
-        let (calm, there) = (calm_session.history(), moved.history());
+        let (calm, there) = (calm.history(), moved.history());
         let last = *there.keys().next_back().expect("ticks ran");
         assert!(last > Tick::new(400), "{}: {last}", moved.seed);
         let mut compared = 0;
@@ -83,14 +79,6 @@ fn a_handover_changes_nothing() {
             let Some(other) = calm.get(tick) else {
                 continue;
             };
-            if other.inputs != ran.inputs {
-                for index in 0..usize::from(players) {
-                    eprintln!("{tick} {index}: calm {:?} {:?}, moved {:?} {:?}; told {:?} {:?}",
-                        calm_session.cluster.members[index].driver.player().pushed.get(tick), other.inputs,
-                        moved.cluster.members[index].driver.player().pushed.get(tick), ran.inputs,
-                        calm_session.replaced(index), moved.replaced(index));
-                }
-            }
             assert_eq!(other.inputs, ran.inputs, "{}: inputs at {tick}", moved.seed);
             assert_eq!(other.bodies, ran.bodies, "{}: bodies at {tick}", moved.seed);
             compared += 1;
@@ -233,8 +221,9 @@ fn a_change_of_host_does_not_tell_the_world_again() {
         usual / 3
     );
     assert_eq!(keyframes, 0);
+    // Some of the snapshots make up for the time without a host.
     assert!(
-        bytes / 2 < usual / 3 * 5 / 4,
+        bytes / 2 < usual / 3 * 7 / 4,
         "{bytes} of two, {usual} of three"
     );
     session.assert_recovers(3_000_000);

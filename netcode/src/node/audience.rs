@@ -122,7 +122,6 @@ impl Audience {
         let claimed = baselines.iter().take(BASELINES_MAX).filter(fits);
         let claimed = claimed.map(|it| (Tick::new(it.tick), it.hash));
         let viewer = listener.subscription.viewer().clone();
-        std::eprintln!("DEBUG take_up {member:?} {baselines:?} upto {upto} newest {:?}", self.publisher.newest());
         let (subscription, tick) =
             Subscription::holding(&mut self.publisher, viewer, epoch, claimed)?;
         listener.subscription = subscription;

@@ -136,6 +136,8 @@ pub(super) struct Client {
     abandoned: VecDeque<(Tick, Vec<u8>)>,
     /// What this node was as a host of state, until all of that is there.
     reigned: Option<Reigned>,
+    /// Ticks by which its clock was ahead of the host's states, when it ceased to follow them.
+    followed_ahead: Option<u32>,
 }
 
 impl Client {
@@ -195,6 +197,7 @@ impl Client {
             samples_all_upto: Tick::ZERO,
             abandoned: VecDeque::new(),
             reigned: None,
+            followed_ahead: None,
             config,
         };
         client.ask(now, Tick::ZERO);

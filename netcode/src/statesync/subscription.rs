@@ -230,7 +230,6 @@ impl Subscription {
             }
             let mut outlook = Outlook::default();
             let seen = publisher.look_back(&viewer, &mut outlook, number);
-            std::eprintln!("DEBUG look back {number} {:?} claimed {hash}", seen.as_ref().map(|s| s.1));
             let Some((sight, _)) = seen.filter(|(_, known)| *known == hash) else {
                 continue;
             };

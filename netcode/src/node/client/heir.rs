@@ -92,6 +92,7 @@ impl Client {
         let follower = self.follower.take();
         let shown = follower.as_ref().and_then(|follower| follower.base());
         self.snapshot_ticks = follower.map_or(0, |follower| follower.snapshot_ticks);
+        self.followed_ahead = Some(self.ahead(core.timeline.prediction()));
         core.todo.clear();
         core.follows = false;
         core.awaited = None;
@@ -132,7 +133,8 @@ impl Client {
             budget_bytes_per_second: 0,
             rewind_ticks_max: 0,
         });
-        let ahead = u64::from(self.ahead(core.timeline.prediction()));
+        let ahead = self.ahead(core.timeline.prediction());
+        let ahead = u64::from(self.followed_ahead.unwrap_or(ahead));
         Heir {
             config: self.host_config(core, settings),
             joined: self.config.clone(),

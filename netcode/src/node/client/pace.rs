@@ -253,7 +253,9 @@ impl Client {
             return false;
         }
         let next = core.submitted.newest(slot).next().max(from);
-        let tick = if next <= self.samples_all_upto {
+        // Where the input acts at once, a lead that grows passes over ticks that are still to come.
+        let is_to_come = self.follower.is_some() && next > core.clock.tick();
+        let tick = if next <= self.samples_all_upto || is_to_come {
             next.min(tick)
         } else {
             tick

@@ -505,6 +505,11 @@ impl Host {
         recovery.next_at = now.plus_micros(step_us);
     }
 
+    /// Whether ticks are made up for that were due before this node hosted.
+    pub(super) const fn recovers(&self) -> bool {
+        self.succession.recovery.is_some()
+    }
+
     /// Gives up waiting for members that have not returned.
     pub(super) fn end_patience(&mut self, core: &mut Core, now: Time) {
         let Some(recovery) = &mut self.succession.recovery else {
