@@ -3,6 +3,7 @@
 //! A driver is the same over UDP, in memory and in a simulator; it owns no clock and no socket. It
 //! obeys the node's requests on a [`Simulation`] and keeps the ring of its captured states.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::Path as FilePath;
@@ -80,6 +81,9 @@ struct Image<P: Player> {
     image: <P::Simulation as Simulation>::Image,
 }
 
+/// Hashes that wait for their ticks to be recorded, at most.
+const HASHES_MAX: usize = 1024;
+
 enum Recording<P: Player> {
     Off,
     /// Begins with the session.
@@ -88,10 +92,18 @@ enum Recording<P: Player> {
         file: Box<ReplayFile>,
         /// A state that becomes a keyframe once its tick is final.
         keyframe: Option<Image<P>>,
-        /// How a term began whose first tick is not final yet.
-        term: Option<TermChange>,
+        /// How terms began whose first ticks are not recorded yet, ascending.
+        terms: VecDeque<TermChange>,
+        /// Hashes of ticks that are not recorded yet, ascending.
+        hashes: VecDeque<(Tick, u64)>,
+        /// The tick of the newest hash that is recorded.
+        hashed: Option<Tick>,
         /// The tick of the first keyframe.
         start: Tick,
+        /// The newest tick that is recorded.
+        newest: Tick,
+        /// Whether ticks are missing from here on, or what was recorded is void: no more is.
+        is_cut: bool,
     },
     /// Of a session in state-sync mode: what a host publishes, or a client is shown.
     States(Box<ReplayFile>),
@@ -643,8 +655,12 @@ impl<P: Player> Driver<P> {
                 Recording::On {
                     file: Box::new(file),
                     keyframe: None,
-                    term: None,
+                    terms: VecDeque::new(),
+                    hashes: VecDeque::new(),
+                    hashed: None,
                     start: header.start,
+                    newest: header.start,
+                    is_cut: false,
                 }
             }
             Err(error) => Recording::Failed(error),
@@ -706,13 +722,26 @@ impl<P: Player> Recording<P> {
         let Self::On {
             file,
             keyframe,
-            term,
+            terms,
+            hashes,
+            hashed,
+            newest,
+            is_cut,
             ..
         } = self
         else {
             return;
         };
-        if let Some(change) = term.take_if(|change| change.takeover <= frame.tick()) {
+        if *is_cut || frame.tick() <= *newest {
+            return;
+        }
+        // A state that came from elsewhere leaves out ticks. What is there until then is whole.
+        *is_cut = frame.tick() > newest.next();
+        if *is_cut {
+            return;
+        }
+        *newest = frame.tick();
+        while let Some(change) = terms.pop_front_if(|change| change.takeover <= *newest) {
             file.term_changed(change);
         }
         file.frame(frame);
@@ -721,6 +750,12 @@ impl<P: Player> Recording<P> {
         {
             file.keyframe(simulation.export(&saved.image));
         }
+        while let Some((tick, hash)) = hashes.pop_front_if(|(tick, _)| *tick <= *newest) {
+            if hashed.is_none_or(|hashed| tick > hashed) {
+                file.hash(tick, hash);
+                *hashed = Some(tick);
+            }
+        }
         // A state that was passed over, by a jump or a heal, must not keep later ones out.
         keyframe.take_if(|saved| saved.tick < Some(frame.tick()));
     }
@@ -728,12 +763,24 @@ impl<P: Player> Recording<P> {
     /// Notes how a term began. It is recorded with its first tick: until then another one may
     /// begin at the same.
     fn term_begins(&mut self, begun: &TermStart) {
-        let Self::On { term, start, .. } = self else {
+        let Self::On {
+            terms,
+            start,
+            newest,
+            is_cut,
+            ..
+        } = self
+        else {
             return;
         };
         let takeover = Tick::new(begun.base).next();
-        if takeover > *start {
-            *term = Some(TermChange {
+        *is_cut |= takeover <= *newest && takeover > *start;
+        if takeover > *start && !*is_cut {
+            while terms
+                .pop_back_if(|earlier| earlier.takeover >= takeover)
+                .is_some()
+            {}
+            terms.push_back(TermChange {
                 takeover,
                 term: Term(begun.term),
                 host: MemberId(begun.host),
@@ -746,9 +793,29 @@ impl<P: Player> Recording<P> {
         }
     }
 
+    /// Notes the hash of the state at `tick`. It is recorded once its tick is: until then the tick
+    /// may run again on other inputs, and another hash takes its place.
     fn hash(&mut self, tick: Tick, hash: u64) {
-        if let Self::On { file, .. } = self {
+        let Self::On {
+            file,
+            hashes,
+            hashed,
+            newest,
+            is_cut,
+            ..
+        } = self
+        else {
+            return;
+        };
+        while hashes.pop_back_if(|(later, _)| *later >= tick).is_some() {}
+        if *is_cut || hashes.len() >= HASHES_MAX {
+            return;
+        }
+        if tick > *newest {
+            hashes.push_back((tick, hash));
+        } else if hashed.is_none_or(|hashed| tick > hashed) {
             file.hash(tick, hash);
+            *hashed = Some(tick);
         }
     }
 }

@@ -726,10 +726,16 @@ impl Node {
         })
     }
 
-    /// The next input frame that is final and has run, each once, in order; for a recorder.
+    /// The next input frame that is final and has run, each once, in order; for a recorder. Where
+    /// members elect who hosts, only once another host would not order it anew: as soon as all
+    /// standbys hold it.
     pub fn poll_confirmed(&mut self) -> Option<&InputFrame> {
         let own = self.own_slot();
-        self.core.confirmed_frame(own)
+        let last = self.core.last_tick;
+        let is_done = last.is_some_and(|last| self.core.timeline.settled() >= last);
+        let terms = self.terms().filter(|terms| !terms.is_over() && !is_done);
+        let limit = terms.map_or(Tick::MAX, |terms| terms.safe_tick());
+        self.core.confirmed_frame(own, limit)
     }
 
     /// Writes the next datagram into `out` (which is emptied first) and says where it goes.

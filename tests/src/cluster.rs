@@ -1,18 +1,22 @@
 //! A cluster of real nodes in virtual time.
 
+mod clock;
+mod link;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use phalanx::netcode::driver::{Driver, Player};
 use phalanx::netcode::id::Path;
 use phalanx::netcode::input::InputFrame;
 use phalanx::netcode::link::conditioner::{Conditioner, Conditions};
-use phalanx::netcode::link::{Address, Link, LinkEvent, Opening};
 use phalanx::netcode::node::{Event, Node, SessionInfo};
 use phalanx::netcode::prng::Prng;
 use phalanx::netcode::session::config::{HostConfig, JoinConfig};
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
 
+use self::clock::Clock;
+use self::link::SimLink;
 use crate::toy::Toy;
 
 /// Index of a node in its cluster. The host is 0.
@@ -86,97 +90,6 @@ pub struct Member<P: Player = Bot> {
     clock: Clock,
 }
 
-/// A member's clock, as it differs from the cluster's.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    /// Microseconds by which it is ahead at `since`.
-    ahead_us: u64,
-    /// Millionths by which it is faster; negative if it is slower.
-    drift_ppm: i32,
-    since: Time,
-}
-
-impl Clock {
-    /// What it shows at the cluster's time `now`.
-    fn shows(self, now: Time) -> Time {
-        let run_us = i128::from(now.micros_since(self.since));
-        let gained_us = run_us * i128::from(self.drift_ppm) / 1_000_000;
-        let us = i128::from(now.micros()) + i128::from(self.ahead_us) + gained_us;
-        Time::from_micros(u64::try_from(us).expect("drift is small"))
-    }
-
-    /// The cluster's time at which it shows `time` or a little more.
-    fn when(self, time: Time) -> Time {
-        if self.drift_ppm == 0 || time == Time::FAR {
-            return Time::from_micros(time.micros().saturating_sub(self.ahead_us));
-        }
-        let start = self.since.plus_micros(self.ahead_us);
-        let run_us = i128::from(time.micros_since(start));
-        let us = run_us * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm));
-        let us = u64::try_from(us).expect("drift is small");
-        let mut at = self.since.plus_micros(us);
-        while self.shows(at) < time {
-            at = at.plus_micros(1);
-        }
-        at
-    }
-}
-
-#[derive(Debug, Default)]
-struct SimLink {
-    opened: VecDeque<Path>,
-    inbox: VecDeque<(Path, Vec<u8>)>,
-    current: Vec<u8>,
-    outbox: Vec<(Path, Vec<u8>)>,
-    spare: Vec<Vec<u8>>,
-    /// Whether paths to others can be opened.
-    opens: bool,
-}
-
-impl SimLink {
-    fn has_news(&self) -> bool {
-        !self.inbox.is_empty() || !self.opened.is_empty()
-    }
-}
-
-impl Link for SimLink {
-    fn receive(&mut self) -> Option<LinkEvent<'_>> {
-        if let Some(path) = self.opened.pop_front() {
-            return Some(LinkEvent::Opened { path, client_id: 0 });
-        }
-        let (path, bytes) = self.inbox.pop_front()?;
-        self.spare
-            .push(core::mem::replace(&mut self.current, bytes));
-        Some(LinkEvent::Datagram {
-            path,
-            bytes: &self.current,
-        })
-    }
-
-    fn send(&mut self, path: Path, bytes: &[u8]) {
-        let mut copy = self.spare.pop().unwrap_or_default();
-        copy.clear();
-        copy.extend_from_slice(bytes);
-        self.outbox.push((path, copy));
-    }
-
-    fn close(&mut self, _path: Path) {}
-
-    fn address(&self, path: Path) -> Option<Address> {
-        Address::new(&path.0.to_le_bytes())
-    }
-
-    /// Every member reaches every other one: its address is the number of the path to it.
-    fn open(&mut self, opening: &Opening) -> Option<Path> {
-        let bytes = opening.address.as_bytes().try_into().ok()?;
-        let path = Path(u32::from_le_bytes(bytes));
-        self.opens.then(|| {
-            self.opened.push_back(path);
-            path
-        })
-    }
-}
-
 /// A cluster that plays the lockstep toy.
 pub type Cluster = ClusterOf<Bot>;
 
@@ -208,7 +121,16 @@ pub struct ClusterOf<P: Player> {
     pub tapped: usize,
     /// What the host has sent over paths that belong to no member, oldest first, 256 at most.
     pub astray: VecDeque<(Path, Vec<u8>)>,
+    /// Which node crashes, and how many more datagrams it sends before.
+    pub crashes_after: Option<(Index, u64)>,
+    /// Looks at the nodes whenever some of them have run.
+    pub watch: Option<fn(&Self)>,
+    /// Looks at what a node sends, and when on its clock: paths and datagrams.
+    pub overhear: Option<Overhear>,
 }
+
+/// See [`ClusterOf::overhear`]: the node, the time on its clock, and what it sends.
+pub type Overhear = fn(&Node, Time, &[(Path, Vec<u8>)]);
 
 impl<P: Seeded> ClusterOf<P> {
     /// A cluster with a host; all depends on `seed`.
@@ -245,6 +167,9 @@ impl<P: Seeded> ClusterOf<P> {
             tap: VecDeque::new(),
             tapped: 0,
             astray: VecDeque::new(),
+            crashes_after: None,
+            watch: None,
+            overhear: None,
         }
     }
 
@@ -339,7 +264,9 @@ impl<P: Seeded> ClusterOf<P> {
     pub fn set_conditions(&mut self, index: Index, conditions: Conditions) {
         let seed = self.seed ^ index as u64;
         self.conditions
-            .insert(index, Conditioner::new(conditions, seed));
+            .entry(index)
+            .or_insert_with(|| Conditioner::new(conditions, seed))
+            .set_conditions(conditions);
     }
 
     /// Gives what `from` sends to `to` other conditions than the rest.
@@ -347,6 +274,15 @@ impl<P: Seeded> ClusterOf<P> {
         let seed = self.seed ^ (from as u64) << 32 ^ (to as u64) << 16;
         self.routes
             .insert((from, to), Conditioner::new(conditions, seed));
+    }
+
+    /// Gives everybody the same conditions from now on. What is under way arrives as it would.
+    pub fn set_all_conditions(&mut self, conditions: Conditions) {
+        self.network.set_conditions(conditions);
+        let routes = self.routes.values_mut();
+        for one in routes.chain(self.conditions.values_mut()) {
+            one.set_conditions(conditions);
+        }
     }
 
     /// The conditions of those who have no other.
@@ -486,13 +422,29 @@ impl<P: Seeded> ClusterOf<P> {
             while let Some(event) = member.driver.poll_event() {
                 member.events.push(event);
             }
+            if let Some(overhear) = self.overhear {
+                let member = &self.members[index];
+                overhear(member.driver.node(), now, &member.link.outbox);
+            }
             self.carry(index);
+        }
+        if let Some(watch) = self.watch {
+            watch(self);
         }
     }
 
     fn carry(&mut self, from: Index) {
         let mut outbox = core::mem::take(&mut self.members[from].link.outbox);
-        for (path, bytes) in &mut outbox {
+        let mut sends = u64::MAX;
+        if let Some((index, left)) = &mut self.crashes_after
+            && *index == from
+        {
+            sends = *left;
+            *left = left.saturating_sub(outbox.len() as u64);
+        }
+        let sends = usize::try_from(sends).unwrap_or(usize::MAX);
+        let crashes = sends < outbox.len();
+        for (path, bytes) in outbox.iter_mut().take(sends) {
             let to = index_of(*path);
             if to >= self.members.len() {
                 self.astray.push_back((*path, bytes.clone()));
@@ -525,6 +477,9 @@ impl<P: Seeded> ClusterOf<P> {
         let link = &mut self.members[from].link;
         link.spare.extend(outbox.drain(..).map(|(_, bytes)| bytes));
         link.outbox = outbox;
+        if crashes {
+            self.crash(from);
+        }
     }
 
     /// Forgets the traffic so far.

@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod counting;
+pub mod pianist;
 pub mod reign;
 pub mod succession;
 pub mod toy;

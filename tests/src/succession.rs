@@ -1,22 +1,70 @@
-//! A session whose hosting moves, watched: who hosts, what each node has settled, and whose inputs
-//! acted.
+//! A session whose hosting moves, watched: who hosts, what each node has settled, whose inputs
+//! acted, and what was promised to be safe.
+//!
+//! The checkers look at all nodes while the session runs:
+//!
+//! * at most one host per term of a session, and one that may act at an instant;
+//! * a frozen host sends nothing but words of members among each other;
+//! * terms and ticks of a node never go back, but for ticks that it says it has lost;
+//! * what a host has called safe is never lost, unless data loss was announced;
+//! * reliable messages arrive once and in order;
+//! * a handover that is off leaves the host in its term.
+//!
+//! [`Succession::assert_recovers`] looks at the end: all follow one host, hold the same history, and
+//! every input in it is what its player submitted, or the player was told.
+
+mod chat;
+mod commands;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
 
-use phalanx::netcode::id::MemberId;
+use phalanx::netcode::driver::Player;
+use phalanx::netcode::id::{MemberId, Path, SessionId, Term};
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::node::Event;
-use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig};
+use phalanx::netcode::node::{DisconnectReason, Event, Node};
+use phalanx::netcode::replay::{self, Reader};
+use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, MigrationConfig, Start};
+use phalanx::netcode::session::messages::Channel;
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
+use phalanx::netcode::wire::header::kind;
 
-use crate::cluster::{Cluster, Index};
-use crate::toy::{self, Footprint};
+use self::chat::{Chat, Life};
+use crate::cluster::{Bot, ClusterOf, Index, Seeded};
+use crate::pianist::Pianist;
+use crate::toy::{self, Footprint, Toy};
 
 /// Microseconds between two looks at the nodes.
 const LOOK_US: u64 = 5_000;
 
-/// What was seen of a node.
+/// Looks between two messages of each member.
+const LOOKS_PER_MESSAGE: u64 = 8;
+
+/// How long a member that was let in nowhere waits before it asks again, in microseconds.
+const ASK_AGAIN_US: u64 = 200_000;
+
+/// A player of the toy that remembers what it submitted.
+pub trait Remembers: Seeded + Player<Simulation = Toy> {
+    /// Its inputs by tick.
+    fn submitted(&self) -> &BTreeMap<Tick, u64>;
+}
+
+impl Remembers for Bot {
+    fn submitted(&self) -> &BTreeMap<Tick, u64> {
+        &self.submitted
+    }
+}
+
+impl Remembers for Pianist {
+    fn submitted(&self) -> &BTreeMap<Tick, u64> {
+        &self.submitted
+    }
+}
+
+/// What was seen of a process.
 #[derive(Debug, Default)]
 struct Seen {
     /// State after each settled tick, as far as the node still stands by it.
@@ -24,71 +72,201 @@ struct Seen {
     checked: u32,
     /// Own inputs that were replaced.
     replaced: BTreeSet<u32>,
+    /// Ticks that it has settled and lost.
+    lost: BTreeSet<u32>,
     events: usize,
+    /// Since when it has settled nothing more, and how long that took at most.
     moved: Option<(Time, u32)>,
     gap_us: u64,
+    /// The term and the newest tick that it has shown.
+    shown: (Term, u32),
+    /// Links that it has had.
+    links: u64,
+    life: u32,
+    /// The first tick on which its inputs act.
+    active_from: Option<u32>,
+    is_in: bool,
+    /// Cut off and paused for now.
+    is_away: bool,
+    leaves: bool,
+    /// When it asks to be let in again.
+    asks_at: Option<Time>,
+    /// Where it records.
+    file: Option<PathBuf>,
 }
 
 /// A session of players of whom the first hosts, watched.
 #[derive(Debug)]
-pub struct Succession {
+pub struct Succession<P: Remembers = Bot> {
     /// The nodes.
-    pub cluster: Cluster,
+    pub cluster: ClusterOf<P>,
     /// What repeats the run.
     pub seed: String,
+    /// Whether members talk to whoever hosts, and it to them.
+    pub chats: bool,
+    /// Whether to print what nodes tell.
+    pub traces: bool,
     seen: Vec<Seen>,
+    joins: Vec<JoinConfig>,
+    /// The host of each term of each session, as anybody said.
+    hosts: BTreeMap<(SessionId, Term), MemberId>,
+    /// The state after each tick that a host called safe.
+    safe: BTreeMap<u32, Footprint>,
+    /// Whether it was announced that data may be lost, or a part of the session went its own way.
+    is_unclean: bool,
+    chat: Chat,
+    looks: u64,
     waits: bool,
 }
 
-impl Succession {
-    /// Opens a session of `players` and runs it until all have settled 240 ticks.
+impl<P: Remembers> Succession<P> {
+    /// Opens a session of a host and of members that join by `joins`, and runs it until all have
+    /// settled `ticks` ticks.
     ///
     /// # Panics
     /// If that takes more than 20 s.
     #[must_use]
     pub fn new(
         host: HostConfig,
-        join: &JoinConfig,
-        players: u8,
+        joins: Vec<JoinConfig>,
+        conditions: Conditions,
+        seed: u64,
+        ticks: u32,
+        repeat: &str,
+    ) -> Self {
+        let mut session = Self::open(host, joins, conditions, seed, repeat);
+        session.run_until(20_000_000, |it| {
+            !it.is_in_motion() && it.settled().number() > ticks
+        });
+        session
+    }
+
+    /// As [`Succession::new`], but nothing has run yet.
+    #[must_use]
+    pub fn open(
+        host: HostConfig,
+        joins: Vec<JoinConfig>,
         conditions: Conditions,
         seed: u64,
         repeat: &str,
     ) -> Self {
         let waits = host.gate != Gate::Paced;
-        let mut cluster = Cluster::new(host, conditions, seed);
-        for number in 1..players {
-            cluster.join(JoinConfig {
-                name: format!("member {number}"),
-                ..join.clone()
-            });
-        }
-        let mut seen = Vec::new();
-        seen.resize_with(usize::from(players), Seen::default);
+        let as_host = JoinConfig::new(host.game.clone(), "the first host, again");
+        let mut cluster = ClusterOf::new(host, conditions, seed);
+        cluster.watch = Some(assert_one_acts);
+        cluster.overhear = Some(assert_frozen_is_silent);
         let mut session = Self {
             cluster,
             seed: format!("seed {seed}, again with: {repeat}"),
-            seen,
+            chats: false,
+            traces: false,
+            seen: vec![Seen {
+                is_in: true,
+                active_from: Some(1),
+                ..Seen::default()
+            }],
+            joins: vec![as_host],
+            hosts: BTreeMap::new(),
+            safe: BTreeMap::new(),
+            is_unclean: false,
+            chat: Chat::default(),
+            looks: 0,
             waits,
         };
-        session.run_until(20_000_000, |it| it.settled().number() > 240);
+        for join in joins {
+            session.join(join, 0, 0);
+        }
         session
     }
 
-    /// The game that is played.
+    /// The settings of a session of `players` players that begins once all are there, and whose
+    /// members elect who hosts.
     #[must_use]
-    pub fn game() -> phalanx::netcode::session::config::GameInfo {
-        toy::game()
+    pub fn elected(players: u8, gate: Gate) -> HostConfig {
+        HostConfig {
+            plays: true,
+            gate,
+            start: Start::Players(players),
+            migration: MigrationConfig::ELECTED,
+            ..HostConfig::new(toy::game(), players)
+        }
     }
 
-    /// The nodes that have not crashed.
+    /// The settings of so many players besides the host.
     #[must_use]
-    pub fn alive(&self) -> Vec<Index> {
-        let all = 0..self.cluster.members.len();
-        all.filter(|&index| !self.cluster.members[index].crashed)
+    pub fn guests(count: u8) -> Vec<JoinConfig> {
+        let names = (1..=count).map(|number| format!("member {number}"));
+        names
+            .map(|name| JoinConfig::new(toy::game(), &name))
             .collect()
     }
 
-    /// What all nodes that are alive have settled.
+    // ---- members ----
+
+    /// Adds a process that asks whoever hosts to join; its clock may be ahead and drift.
+    pub fn join(&mut self, config: JoinConfig, ahead_us: u64, drift_ppm: i32) -> Index {
+        self.joins.push(config.clone());
+        self.seen.push(Seen::default());
+        self.cluster.join_drifting(config, ahead_us, drift_ppm)
+    }
+
+    /// Starts the process of `index` again, which remembers nothing, and asks whoever hosts.
+    pub fn restart(&mut self, index: Index) {
+        let host = self.acting_host(index).unwrap_or(index);
+        if host == index {
+            // Nobody to ask: it comes back when there is.
+            self.cluster.crash(index);
+            self.seen[index].asks_at = Some(self.cluster.now().plus_micros(ASK_AGAIN_US));
+            self.seen[index].is_in = false;
+            return;
+        }
+        self.hear(index);
+        let config = self.joins[index].clone();
+        self.cluster.restart(index, host, config);
+        let old = &mut self.seen[index];
+        *old = Seen {
+            events: old.events,
+            links: old.links + 1,
+            life: old.life + 1,
+            ..Seen::default()
+        };
+    }
+
+    /// Lets `index` leave. It is gone once it has handed over what it had to.
+    pub fn leave(&mut self, index: Index) {
+        self.seen[index].leaves = true;
+        self.cluster.driver(index).node_mut().leave();
+    }
+
+    /// Cuts `index` off and holds it, until [`Succession::return_from_away`].
+    pub fn send_away(&mut self, index: Index) {
+        self.cluster.members[index].paused = true;
+        self.cluster.isolate(index);
+        self.seen[index].is_away = true;
+    }
+
+    /// The processes that take part: neither crashed, nor gone, nor still asking to be let in.
+    #[must_use]
+    pub fn alive(&self) -> Vec<Index> {
+        let takes_part = |&index: &Index| {
+            let seen = &self.seen[index];
+            let crashed = self.cluster.members[index].crashed;
+            !crashed && !seen.is_away && seen.is_in && !seen.leaves
+        };
+        (0..self.cluster.members.len()).filter(takes_part).collect()
+    }
+
+    /// Whether processes still ask to be let in, or have not left yet.
+    #[must_use]
+    pub fn is_in_motion(&self) -> bool {
+        let mut all = self.seen.iter().zip(&self.cluster.members);
+        all.any(|(seen, member)| {
+            let asks = !seen.is_in && !member.crashed || seen.asks_at.is_some();
+            asks || seen.leaves && !member.crashed
+        })
+    }
+
+    /// What all nodes that take part have settled.
     #[must_use]
     pub fn settled(&self) -> Tick {
         self.cluster.settled(&self.alive())
@@ -97,9 +275,30 @@ impl Succession {
     /// The node of a member.
     #[must_use]
     pub fn index_of(&self, member: MemberId) -> Option<Index> {
-        let mut all = 0..self.cluster.members.len();
+        let mut all = self.alive().into_iter();
         all.find(|&index| self.cluster.node(index).session().member == member)
     }
+
+    /// The member of a node.
+    #[must_use]
+    pub fn member(&self, index: Index) -> MemberId {
+        self.cluster.node(index).session().member
+    }
+
+    /// A node that hosts, the one of the newest term, if any does besides `but`.
+    fn acting_host(&self, but: Index) -> Option<Index> {
+        let hosts = self.alive().into_iter();
+        let hosts = hosts.filter(|&index| index != but && self.cluster.node(index).is_host());
+        hosts.max_by_key(|&index| self.cluster.node(index).session().term)
+    }
+
+    /// Records `index` into `file`, which [`Succession::assert_recordings`] verifies.
+    pub fn record(&mut self, index: Index, file: PathBuf) {
+        self.cluster.driver(index).record(&file);
+        self.seen[index].file = Some(file);
+    }
+
+    // ---- time ----
 
     /// Runs until `done`.
     ///
@@ -108,12 +307,7 @@ impl Succession {
     pub fn run_until(&mut self, us: u64, done: impl Fn(&Self) -> bool) {
         let end = self.cluster.now().plus_micros(us);
         while !done(self) {
-            assert!(
-                self.cluster.now() < end,
-                "{}: it does not come true in {us} us:\n{}",
-                self.seed,
-                self.standing()
-            );
+            assert!(self.cluster.now() < end, "it does not come true in {us} us");
             self.cluster.run_us(LOOK_US);
             self.look();
         }
@@ -126,7 +320,8 @@ impl Succession {
     pub fn run(&mut self, us: u64) {
         let end = self.cluster.now().plus_micros(us);
         while self.cluster.now() < end {
-            self.cluster.run_us(LOOK_US);
+            let left = end.micros_since(self.cluster.now());
+            self.cluster.run_us(left.min(LOOK_US));
             self.look();
         }
     }
@@ -137,9 +332,12 @@ impl Succession {
         let of = |index: Index| {
             let node = self.cluster.node(index);
             let terms = node.terms();
+            let seen = &self.seen[index];
             format!(
-                "{index}: member {} follows {} in term {}, host {}; machine: term {:?} host {:?} hosts {:?} fence {:?} voters {:?}; \
-                 tick {} settled {} position {:?}; drops {:?}; {:?}",
+                "{index}: {}member {} follows {} in term {}, host {}; machine: term {:?} host {:?} hosts {:?} \
+                 acts {:?} fence {:?} voters {:?} standbys {:?}; tick {} settled {} position {:?}; \
+                 drops {:?}; {:?}",
+                if seen.is_in { "" } else { "(asks) " },
                 node.session().member.0,
                 node.host_member().0,
                 node.session().term.0,
@@ -147,8 +345,10 @@ impl Succession {
                 terms.map(|it| it.term().0),
                 terms.and_then(|it| it.host()),
                 terms.map(|it| it.is_host()),
+                terms.map(|it| it.may_act(self.cluster.now_of(index))),
                 terms.map(|it| it.fence().0),
-                terms.map(|it| it.roster().voter_count()),
+                terms.map(|it| it.roster().voters().map(|it| it.0).collect::<Vec<_>>()),
+                terms.map(|it| it.roster().standbys.clone()),
                 node.tick(),
                 node.settled_tick(),
                 node.position(),
@@ -157,23 +357,47 @@ impl Succession {
                     .events
                     .iter()
                     .rev()
+                    .filter(|event| !matches!(event, Event::Message { .. }))
                     .take(6)
                     .collect::<Vec<_>>(),
             )
         };
-        let lines: Vec<String> = self.alive().into_iter().map(of).collect();
-        lines.join("\n")
+        let here = |index: &Index| !self.cluster.members[*index].crashed;
+        let lines = (0..self.cluster.members.len()).filter(here).map(of);
+        lines.collect::<Vec<String>>().join("\n")
     }
 
     fn look(&mut self) {
         let now = self.cluster.now();
+        let mut messages = Vec::new();
+        for index in 0..self.cluster.members.len() {
+            self.ask_again(index);
+            if !self.cluster.members[index].crashed && !self.seen[index].is_away {
+                messages.extend(self.hear(index));
+            }
+        }
+        for (to, bytes) in messages {
+            let seen = &self.seen;
+            let links = |from: Life, to: Life| seen[from.0].links + seen[to.0].links;
+            let to = (to, self.seen[to].life);
+            if let Err(error) = self.chat.hear(to, &bytes, links) {
+                panic!("{error}");
+            }
+        }
         for index in self.alive() {
-            self.hear(index);
             if self.cluster.members[index].paused {
                 continue;
             }
-            let settled = self.cluster.node(index).settled_tick().number();
+            let node = self.cluster.node(index);
+            let settled = node.settled_tick().number();
+            let shown = (node.session().term, settled);
             let seen = &mut self.seen[index];
+            assert!(
+                shown >= seen.shown,
+                "{index} shows {shown:?} after {:?}",
+                seen.shown
+            );
+            seen.shown = shown;
             let moved = *seen.moved.get_or_insert((now, settled));
             if settled > moved.1 {
                 seen.gap_us = seen.gap_us.max(now.micros_since(moved.0));
@@ -186,58 +410,180 @@ impl Succession {
                 }
             }
             seen.checked = seen.checked.max(settled);
+            self.note_safe(index);
         }
-        self.assert_one_host();
+        self.looks += 1;
+        if self.chats && self.looks.is_multiple_of(LOOKS_PER_MESSAGE) {
+            self.talk();
+        }
     }
 
+    /// A process that was let in nowhere asks again in time; one that has left ends.
+    fn ask_again(&mut self, index: Index) {
+        let now = self.cluster.now();
+        let seen = &mut self.seen[index];
+        if seen.asks_at.take_if(|at| *at <= now).is_some() {
+            self.restart(index);
+        }
+        let is_over = self.cluster.node(index).is_over();
+        if self.seen[index].leaves && is_over && !self.cluster.members[index].crashed {
+            self.cluster.crash(index);
+        }
+    }
+
+    /// Takes in what `index` tells; returns the messages that it has got.
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "what else happens is no matter of hosting"
+        clippy::print_stdout,
+        reason = "what else happens is no matter of hosting; traces are for people"
     )]
-    fn hear(&mut self, index: Index) {
+    fn hear(&mut self, index: Index) -> Vec<(Index, Vec<u8>)> {
         let from = self.seen[index].events;
+        let now = self.cluster.now();
+        let node = self.cluster.node(index);
+        let session = node.session().session;
+        let mut messages = Vec::new();
         for event in &self.cluster.members[index].events[from..] {
+            let seen = &mut self.seen[index];
+            if self.traces && !matches!(event, Event::Message { .. }) {
+                println!("{} ms, {index}: {event:?}", now.micros() / 1000 - 10_000);
+            }
             match event {
+                Event::Welcomed { .. } => {
+                    seen.links += 1;
+                    seen.is_in = true;
+                    seen.asks_at = None;
+                }
+                Event::Activated { tick } => {
+                    seen.active_from.get_or_insert(tick.number());
+                }
                 Event::TicksLost { first, last } => {
-                    let seen = &mut self.seen[index];
                     for tick in first.number()..=last.number() {
                         seen.settled.remove(&tick);
+                        seen.lost.insert(tick);
                     }
-                    seen.checked = seen.checked.min(first.previous().number());
+                    let before = first.previous().number();
+                    seen.checked = seen.checked.min(before);
+                    // It may be told of the term later than of the loss, but not by much.
+                    seen.shown = (node.session().term, seen.shown.1.min(before));
                 }
                 Event::InputReplaced { tick } => {
-                    self.seen[index].replaced.insert(tick.number());
+                    let is_new = seen.replaced.insert(tick.number());
+                    assert!(
+                        is_new || seen.lost.contains(&tick.number()),
+                        "{index} is told twice that its input of {tick} was replaced"
+                    );
                 }
-                Event::Desync(report) => panic!("{}: node {index}: {report:?}", self.seed),
+                Event::HostChanged { member, term } => {
+                    seen.links += 1;
+                    let known = *self.hosts.entry((session, *term)).or_insert(*member);
+                    assert!(
+                        known == *member,
+                        "{member:?} and {known:?} host term {}",
+                        term.0
+                    );
+                }
+                Event::HandoverAborted { .. } => {
+                    let is_of_old = node.terms().is_some_and(|terms| {
+                        terms.term() == terms.fence() && terms.roster().host == self.member(index)
+                    });
+                    assert!(
+                        !is_of_old || node.is_host(),
+                        "{index} hosts no more after a handover that is off"
+                    );
+                }
+                Event::DataLossPossible { .. } | Event::Forked { .. } => self.is_unclean = true,
+                Event::Message {
+                    channel: Channel::Reliable,
+                    bytes,
+                    ..
+                } => messages.push((index, bytes.clone())),
+                Event::Desync(report) => panic!("node {index}: {report:?}"),
+                Event::Healed { tick } => panic!("node {index} healed at {tick}"),
+                Event::Refused { .. } | Event::JoinFailed { .. } => {
+                    assert!(!seen.is_in, "node {index} is out: {event:?}");
+                    seen.asks_at = Some(now.plus_micros(ASK_AGAIN_US));
+                }
                 Event::Disconnected { reason } => {
-                    panic!(
-                        "{}: node {index} is out: {reason}\n{}",
-                        self.seed,
-                        self.standing()
-                    )
+                    // Whoever has not met the others yet cannot follow when hosting moves.
+                    let is_new = node.terms().is_none() && *reason == DisconnectReason::Silence;
+                    let has_left = seen.leaves && *reason == DisconnectReason::Left;
+                    assert!(is_new || has_left, "node {index} is out: {reason}");
+                    if is_new {
+                        seen.asks_at = Some(now.plus_micros(ASK_AGAIN_US));
+                    }
                 }
                 _ => {}
             }
         }
         self.seen[index].events = self.cluster.members[index].events.len();
+        messages
     }
 
-    /// At most one node acts as host at this instant.
-    fn assert_one_host(&self) {
-        let acts = |index: &Index| {
-            let node = self.cluster.node(*index);
-            let now = self.cluster.now_of(*index);
-            let may = node.terms().is_some_and(|terms| terms.may_act(now));
-            !self.cluster.members[*index].paused && node.is_host() && may
+    /// Remembers what a host calls safe.
+    fn note_safe(&mut self, index: Index) {
+        let node = self.cluster.node(index);
+        let now = self.cluster.now_of(index);
+        let Some(terms) = node.terms().filter(|terms| terms.may_act(now)) else {
+            return;
         };
-        let acting: Vec<Index> = self.alive().into_iter().filter(acts).collect();
-        assert!(
-            acting.len() <= 1,
-            "{}: {acting:?} act at once\n{}",
-            self.seed,
-            self.standing()
-        );
+        let safe = terms.safe_tick().number();
+        let newest = self.safe.last_key_value().map_or(0, |(tick, _)| *tick);
+        let first = newest.saturating_sub(8).min(safe);
+        for (tick, footprint) in self.seen[index].settled.range(first..=safe) {
+            let known = self.safe.entry(*tick).or_insert_with(|| footprint.clone());
+            assert!(
+                self.is_unclean || known == footprint,
+                "tick {tick} was safe, and is another on {index}: {known:?} {footprint:?}"
+            );
+        }
     }
+
+    // ---- messages ----
+
+    fn talk(&mut self) {
+        let now_us = self.cluster.now().micros();
+        for index in self.alive() {
+            if self.cluster.members[index].paused {
+                continue;
+            }
+            let node = self.cluster.node(index);
+            // Somebody new knows who hosts only once it knows the members.
+            if node.terms().is_none() {
+                continue;
+            }
+            let to: Vec<MemberId> = if node.is_host() {
+                node.links().map(|link| link.member).collect()
+            } else {
+                vec![node.host_member()]
+            };
+            for member in to {
+                let Some(other) = self.index_of(member).filter(|&other| other != index) else {
+                    continue;
+                };
+                let (from, to) = (self.life(index), self.life(other));
+                let bytes = self.chat.next(from, to);
+                let node = self.cluster.driver(index).node_mut();
+                let sent = node.send_message(member, Channel::Reliable, &bytes);
+                if sent.is_ok() {
+                    let links = self.seen[index].links + self.seen[other].links;
+                    self.chat.sent(from, to, links, now_us);
+                }
+            }
+        }
+    }
+
+    fn life(&self, index: Index) -> Life {
+        (index, self.seen[index].life)
+    }
+
+    /// How many messages have arrived.
+    #[must_use]
+    pub fn messages(&self) -> usize {
+        self.chat.heard()
+    }
+
+    // ---- what must hold ----
 
     /// The node that hosts, if all follow one.
     #[must_use]
@@ -264,7 +610,7 @@ impl Succession {
         }
     }
 
-    /// The longest time for which a node that is alive has settled nothing, in microseconds.
+    /// The longest time for which a node that takes part has settled nothing, in microseconds.
     #[must_use]
     pub fn longest_gap_us(&self) -> u64 {
         let gaps = self
@@ -275,64 +621,215 @@ impl Succession {
     }
 
     /// All follow one host within `us` microseconds, ticks go on, and what was settled is the same
-    /// everywhere.
+    /// everywhere. Returns after how many microseconds all had settled a tick under that host.
     ///
     /// # Panics
     /// If not.
-    pub fn assert_recovers(&mut self, us: u64) {
-        self.run_until(us, |it| it.host().is_some());
-        let before = self.alive().into_iter();
-        let before = before.map(|index| self.cluster.node(index).settled_tick());
-        let goal = before.max().unwrap_or_default().plus(120);
-        self.run_until(us, |it| it.settled() > goal);
-        let mut states: BTreeMap<u32, (Footprint, Index)> = BTreeMap::new();
+    pub fn assert_recovers(&mut self, us: u64) -> u64 {
+        let start = self.cluster.now();
+        let mut left_us = us;
+        // Whoever hosts may still change its mind.
+        let recovered_us = loop {
+            self.run_until(left_us, |it| it.host().is_some() && !it.is_in_motion());
+            let host = self.host();
+            let before = self.alive().into_iter();
+            let before = before.map(|index| self.cluster.node(index).settled_tick());
+            let newest = before.max().unwrap_or_default();
+            left_us = us.saturating_sub(self.cluster.now().micros_since(start));
+            self.run_until(left_us.max(1_000_000), |it| {
+                it.settled() > newest || it.host() != host
+            });
+            let spent_us = self.cluster.now().micros_since(start);
+            left_us = us.saturating_sub(spent_us);
+            if self.host() == host {
+                break spent_us;
+            }
+        };
+        let goal = self.settled().plus(120);
+        self.run_until(6_000_000, |it| it.settled() > goal && it.host().is_some());
+        let states = self.history();
         for index in self.alive() {
-            for (tick, footprint) in &self.seen[index].settled {
-                let entry = states.entry(*tick);
-                let (known, other) = entry.or_insert_with(|| (footprint.clone(), index));
-                assert_eq!(
-                    known, footprint,
-                    "{}: {other} and {index} differ at tick {tick}",
-                    self.seed
+            self.assert_inputs(index, 1, &states);
+        }
+        if !self.is_unclean {
+            for (tick, footprint) in &self.safe {
+                let known = states.get(tick);
+                assert!(
+                    known.is_none_or(|known| known == footprint),
+                    "tick {tick} was safe, and is another now: {footprint:?}, {known:?}"
                 );
             }
         }
-        for index in self.alive() {
-            self.assert_inputs(index, &states);
+        self.assert_heard();
+        recovered_us
+    }
+
+    /// Of the links that are there, every message has arrived that is two seconds old.
+    fn assert_heard(&self) {
+        let now_us = self.cluster.now().micros();
+        let alive = self.alive();
+        let links = |from: Life, to: Life| {
+            let is_here = |life: Life| alive.contains(&life.0) && self.seen[life.0].life == life.1;
+            let links = self.seen[from.0].links + self.seen[to.0].links;
+            (is_here(from) && is_here(to)).then_some(links)
+        };
+        if let Some(unheard) = self.chat.unheard(now_us.saturating_sub(1_500_000), links) {
+            panic!("{unheard}");
         }
     }
 
-    /// Every input of `index` acted as it was submitted, or the node was told.
-    fn assert_inputs(&self, index: Index, states: &BTreeMap<u32, (Footprint, Index)>) {
+    /// What was settled, by tick: the same on every node that takes part.
+    ///
+    /// # Panics
+    /// If not.
+    #[must_use]
+    pub fn history(&self) -> BTreeMap<u32, Footprint> {
+        let mut states: BTreeMap<u32, (&Footprint, Index)> = BTreeMap::new();
+        for index in self.alive() {
+            for (tick, footprint) in &self.seen[index].settled {
+                let (known, other) = *states.entry(*tick).or_insert((footprint, index));
+                assert_eq!(
+                    known, footprint,
+                    "{other} and {index} differ at tick {tick}"
+                );
+            }
+        }
+        let states = states.into_iter();
+        states
+            .map(|(tick, (footprint, _))| (tick, footprint.clone()))
+            .collect()
+    }
+
+    /// Every input of `index` from tick `first` on acted as it was submitted, or the node was told.
+    /// Returns how many were replaced.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn assert_inputs(
+        &self,
+        index: Index,
+        first: u32,
+        history: &BTreeMap<u32, Footprint>,
+    ) -> usize {
         let node = self.cluster.node(index);
-        let slot = node.session().slot.expect("a player");
+        let Some(slot) = node.session().slot else {
+            return 0;
+        };
+        let seen = &self.seen[index];
         let bot = self.cluster.members[index].driver.player();
-        for (tick, (footprint, _)) in states {
-            let Some(submitted) = bot.submitted.get(&Tick::new(*tick)) else {
+        let first = seen.active_from.map_or(u32::MAX, |from| from.max(first));
+        let settled = node.settled_tick().number();
+        let mut replaced = 0;
+        for (tick, footprint) in history.range(first..) {
+            let submitted = bot.submitted().get(&Tick::new(*tick));
+            let Some(submitted) = submitted.filter(|_| *tick <= settled) else {
                 continue;
             };
             let is_present = footprint.present & slot.bit() != 0;
             let acted = footprint.inputs[slot.index()];
             // Where all wait for all, whoever was away is absent until it is let in again.
             let is_away = self.waits && !is_present;
-            let is_told = self.seen[index].replaced.contains(tick) || is_away;
+            let is_told = seen.replaced.contains(tick);
             assert!(
-                is_present && acted == *submitted || is_told,
-                "{}: {index} submitted {submitted:x} for {tick}, {acted:x} acted",
-                self.seed
+                is_present && acted == *submitted || is_told || is_away,
+                "{index} submitted {submitted:x} for {tick}, {acted:x} acted, present {is_present}"
             );
+            replaced += usize::from(is_told);
         }
+        replaced
     }
 
-    /// Inputs of nodes that are alive which were replaced, and ticks that were taken back.
+    /// What nodes that take part have recorded verifies, across all changes of host. Returns how
+    /// many changes were recorded.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn assert_recordings(&mut self) -> usize {
+        let mut changes = 0;
+        for index in self.alive() {
+            let Some(file) = self.seen[index].file.take() else {
+                continue;
+            };
+            let seed = self.cluster.node(index).session().seed;
+            let driver = self.cluster.driver(index);
+            let summary = driver.finish_recording().expect("it recorded");
+            summary.expect("the file is complete");
+            let reader = BufReader::new(File::open(&file).expect("it was recorded"));
+            let mut reader = Reader::open(reader).expect("a replay");
+            changes += reader.term_changes().expect("term changes").len();
+            let toy = Toy::new(seed, reader.header().slots());
+            let mut player = replay::Player::new(toy, reader).expect("it fits the toy");
+            let report = player.verify(|_, _| ());
+            let report = report.unwrap_or_else(|error| panic!("recording of {index}: {error}"));
+            assert!(report.last > report.first, "{report:?}");
+            std::fs::remove_file(&file).expect("it is there");
+        }
+        changes
+    }
+
+    /// Inputs of nodes that take part which were replaced, and ticks that were taken back.
     #[must_use]
     pub fn losses(&self) -> (usize, usize) {
         let alive = self.alive();
         let replaced = alive.iter().map(|&index| self.seen[index].replaced.len());
-        let lost = alive
-            .iter()
-            .flat_map(|&index| &self.cluster.members[index].events);
-        let lost = lost.filter(|event| matches!(event, Event::TicksLost { .. }));
-        (replaced.sum(), lost.count())
+        let lost = alive.iter().map(|&index| self.seen[index].lost.len());
+        (replaced.sum(), lost.sum())
     }
+
+    /// Terms that had a host, of all sessions.
+    #[must_use]
+    pub fn terms(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Whether it was announced that data may be lost, or a part of the session went its own way.
+    #[must_use]
+    pub const fn is_unclean(&self) -> bool {
+        self.is_unclean
+    }
+}
+
+impl<P: Remembers> Drop for Succession<P> {
+    #[expect(clippy::print_stdout, reason = "the line that repeats a failed run")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}\n{}", self.seed, self.standing());
+        }
+    }
+}
+
+/// At most one node of a session acts as host at this instant.
+fn assert_one_acts<P: Remembers>(cluster: &ClusterOf<P>) {
+    let mut acting: Option<(Index, SessionId)> = None;
+    for (index, member) in cluster.members.iter().enumerate() {
+        let node = member.driver.node();
+        if member.paused || member.crashed || !node.is_host() {
+            continue;
+        }
+        let now = cluster.now_of(index);
+        if !node.terms().is_some_and(|terms| terms.may_act(now)) {
+            continue;
+        }
+        let session = node.session().session;
+        if let Some((other, same)) = acting {
+            assert!(same != session, "{other} and {index} act at once");
+        }
+        acting = Some((index, session));
+    }
+}
+
+/// A host without a lease speaks as a member to members, and not to those who follow it.
+fn assert_frozen_is_silent(node: &Node, now: Time, sent: &[(Path, Vec<u8>)]) {
+    let is_frozen = node.is_host()
+        && node
+            .terms()
+            .is_some_and(|terms| terms.is_host() && !terms.may_act(now));
+    let is_of_members = |(_, bytes): &(Path, Vec<u8>)| bytes.first() == Some(&kind::MESH);
+    assert!(
+        !is_frozen || sent.iter().all(is_of_members),
+        "a frozen host says {:?}",
+        sent.iter()
+            .map(|(path, bytes)| (path.0, bytes.first()))
+            .collect::<Vec<_>>()
+    );
 }

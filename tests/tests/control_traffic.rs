@@ -2,32 +2,28 @@
 //! nothing happens. Virtual time, so the figures are exact.
 
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, MigrationConfig, Start};
-use phalanx_tests::cluster::Index;
+use phalanx::netcode::session::config::Gate;
+use phalanx_tests::cluster::{Bot, Index};
 use phalanx_tests::succession::Succession;
+
+type Session = Succession<Bot>;
 
 const PLAYERS: u8 = 8;
 const SECONDS: u64 = 20;
 
-fn session(rtt_us: u64, loss_ppm: u32, seed: u64) -> Succession {
-    let host = HostConfig {
-        plays: true,
-        gate: Gate::Paced,
-        start: Start::Players(PLAYERS),
-        migration: MigrationConfig::ELECTED,
-        ..HostConfig::new(Succession::game(), PLAYERS)
-    };
-    let join = JoinConfig::new(Succession::game(), "member");
+fn session(rtt_us: u64, loss_ppm: u32, seed: u64) -> Session {
+    let host = Session::elected(PLAYERS, Gate::Paced);
+    let guests = Session::guests(PLAYERS - 1);
     let conditions = Conditions::from_rtt(rtt_us, loss_ppm);
     let repeat = "cargo test -p phalanx-tests --test control_traffic";
-    let mut session = Succession::new(host, &join, PLAYERS, conditions, seed, repeat);
+    let mut session = Session::new(host, guests, conditions, seed, 240, repeat);
     // Until round trips are known, and everybody votes.
     session.run(10_000_000);
     session
 }
 
 /// Bytes of the datagrams beside ticks that a node has sent, to each other member.
-fn sent(session: &Succession, index: Index) -> Vec<u64> {
+fn sent(session: &Session, index: Index) -> Vec<u64> {
     let links = session.cluster.node(index).mesh_links();
     links.map(|link| link.statistics.bytes_sent).collect()
 }
@@ -37,7 +33,7 @@ fn idle_members_exchange_little_beside_their_ticks() {
     for (rtt_us, loss_ppm) in [(50_000, 0), (100_000, 0), (50_000, 50_000)] {
         let mut session = session(rtt_us, loss_ppm, 1);
         let all: Vec<Index> = (0..usize::from(PLAYERS)).collect();
-        let voters = |session: &Succession| {
+        let voters = |session: &Session| {
             let terms = session.cluster.node(0).terms();
             terms.map_or(0, |terms| terms.roster().voter_count())
         };

@@ -4,9 +4,8 @@
 //! `SEEDS=n` runs more seeds, `SEED=n` one.
 
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::prng::Prng;
-use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, MigrationConfig, Start};
-use phalanx_tests::cluster::Index;
+use phalanx::netcode::session::config::Gate;
+use phalanx_tests::cluster::Bot;
 use phalanx_tests::succession::Succession;
 
 const PACED: Gate = Gate::Paced;
@@ -14,17 +13,13 @@ const WAIT: Gate = Gate::Wait {
     limit_us: 4_000_000,
 };
 
-fn open(players: u8, gate: Gate, conditions: Conditions, seed: u64, test: &str) -> Succession {
-    let host = HostConfig {
-        plays: true,
-        gate,
-        start: Start::Players(players),
-        migration: MigrationConfig::ELECTED,
-        ..HostConfig::new(Succession::game(), players)
-    };
-    let join = JoinConfig::new(Succession::game(), "member");
+type Session = Succession<Bot>;
+
+fn open(players: u8, gate: Gate, conditions: Conditions, seed: u64, test: &str) -> Session {
+    let host = Session::elected(players, gate);
     let repeat = format!("SEED={seed} cargo test -p phalanx-tests --test elections {test}");
-    Succession::new(host, &join, players, conditions, seed, &repeat)
+    let guests = Session::guests(players - 1);
+    Session::new(host, guests, conditions, seed, 240, &repeat)
 }
 
 fn seeds(usual: u64) -> Vec<u64> {
@@ -138,121 +133,4 @@ fn the_gap_after_a_crash_is_short() {
         );
         assert!(worst <= limit_ms, "RTT {rtt_us} us: {gaps:?}");
     }
-}
-
-/// What befalls the session next.
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    Crash(Index),
-    Pause(Index, u64),
-    Isolate(Index, u64),
-    /// What the node sends does not arrive.
-    Mute(Index, u64),
-    /// What is sent to the node does not arrive.
-    Deafen(Index, u64),
-    Handover,
-    /// A handover, and the crash of this node so much later.
-    HandoverAndCrash(Index, u64),
-}
-
-fn fault(prng: &mut Prng, session: &Succession) -> Fault {
-    let alive = session.alive();
-    let any = alive[usize::try_from(prng.below(alive.len() as u64)).expect("an index")];
-    let host = session.host().unwrap_or(any);
-    let whom = if prng.below(3) == 0 { any } else { host };
-    let us = 50_000 + prng.below(2_400_000);
-    let voters = session.cluster.node(any).terms();
-    let voters = voters.map_or(0, |terms| terms.roster().voter_count());
-    // Who is left must be able to elect.
-    let spare = 2 * (alive.len() - 1) > voters;
-    match prng.below(10) {
-        0..=2 if spare => Fault::Crash(whom),
-        0..=4 => Fault::Pause(whom, us),
-        5 => Fault::Isolate(whom, us),
-        6 => Fault::Mute(whom, us),
-        7 => Fault::Deafen(whom, us),
-        8 if spare => Fault::HandoverAndCrash(any, prng.below(300_000)),
-        _ => Fault::Handover,
-    }
-}
-
-fn hand_over(session: &mut Succession) {
-    if let Some(host) = session.host() {
-        let now = session.cluster.now_of(host);
-        let node = session.cluster.driver(host).node_mut();
-        // Nobody may be ready for it; then nothing happens.
-        let _result = node.request_handover(now, None);
-    }
-}
-
-fn strike(session: &mut Succession, fault: Fault) {
-    let others = |session: &Succession, index| {
-        let alive = session.alive().into_iter();
-        alive.filter(|&other| other != index).collect::<Vec<_>>()
-    };
-    match fault {
-        Fault::Crash(index) => session.cluster.crash(index),
-        Fault::Pause(index, us) => {
-            session.cluster.members[index].paused = true;
-            session.run(us);
-            session.cluster.members[index].paused = false;
-        }
-        Fault::Isolate(index, us) => {
-            session.cluster.isolate(index);
-            session.run(us);
-            session.cluster.mend(index);
-        }
-        Fault::Mute(index, us) => {
-            let cuts = others(session, index)
-                .into_iter()
-                .map(|other| (index, other));
-            session.cluster.cut.extend(cuts);
-            session.run(us);
-            session.cluster.mend(index);
-        }
-        Fault::Deafen(index, us) => {
-            let cuts = others(session, index)
-                .into_iter()
-                .map(|other| (other, index));
-            session.cluster.cut.extend(cuts);
-            session.run(us);
-            session.cluster.mend(index);
-        }
-        Fault::Handover => hand_over(session),
-        Fault::HandoverAndCrash(index, us) => {
-            hand_over(session);
-            session.run(us);
-            session.cluster.crash(index);
-        }
-    }
-}
-
-#[test]
-fn sessions_survive_what_befalls_their_hosts() {
-    let mut recoveries = 0;
-    for seed in seeds(24) {
-        let mut prng = Prng::with_stream(seed, 7);
-        let players = [3, 4, 5][usize::try_from(prng.below(3)).expect("an index")];
-        let gate = if prng.below(3) == 0 { WAIT } else { PACED };
-        let loss = [0, 0, 20_000, 100_000][usize::try_from(prng.below(4)).expect("an index")];
-        let mut conditions = Conditions::from_rtt(10_000 + prng.below(150_000), loss);
-        conditions.jitter_us = [0, 5_000][usize::try_from(prng.below(2)).expect("an index")];
-        let test = "sessions_survive_what_befalls_their_hosts";
-        let mut session = open(players, gate, conditions, seed, test);
-        let faults = 1 + prng.below(4);
-        let mut story = Vec::new();
-        for _ in 0..faults {
-            session.run(prng.below(2_000_000));
-            let fault = fault(&mut prng, &session);
-            story.push(fault);
-            session.seed = format!(
-                "SEED={seed} cargo test -p phalanx-tests --test elections {test} \
-                 ({players} players, {gate:?}, {conditions:?}): {story:?}"
-            );
-            strike(&mut session, fault);
-        }
-        session.assert_recovers(20_000_000);
-        recoveries += 1;
-    }
-    println!("{recoveries} sessions have recovered");
 }

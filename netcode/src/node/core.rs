@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::input::{InputFrame, InputHistory};
-use crate::limits::{CATCH_UP_US_MAX, EVENTS_MAX};
+use crate::limits::{CATCH_UP_US_MAX, EVENTS_MAX, INPUT_HISTORY_TICKS_MAX};
 use crate::lockstep::{Inputs, Timeline, Work};
 use crate::node::api::{Event, SessionInfo};
 use crate::node::desync::HashRing;
@@ -160,6 +160,12 @@ impl Core {
     pub(super) fn jump(&mut self, tick: Tick) {
         self.timeline.jump(tick);
         self.reported = self.reported.max(tick);
+        self.hashes.forget_after(tick);
+    }
+
+    /// Goes on from an own state at `tick`: what ran since is void.
+    pub(super) fn go_back(&mut self, tick: Tick) {
+        self.timeline.jump(tick);
         self.hashes.forget_after(tick);
     }
 
@@ -331,10 +337,17 @@ impl Core {
         }
     }
 
-    /// The next final frame that ran and was not handed out yet.
-    pub(super) fn confirmed_frame(&mut self, own: Option<Slot>) -> Option<&InputFrame> {
+    /// The next final frame that ran and was not handed out yet, up to `limit`; or beyond, before it
+    /// is forgotten here.
+    pub(super) fn confirmed_frame(
+        &mut self,
+        own: Option<Slot>,
+        limit: Tick,
+    ) -> Option<&InputFrame> {
         let tick = self.reported.next();
-        if tick > self.timeline.settled() || self.follows {
+        let settled = self.timeline.settled();
+        let waits = tick > limit && settled.since(tick) < INPUT_HISTORY_TICKS_MAX / 2;
+        if tick > settled || self.follows || waits {
             return None;
         }
         self.reported = tick;

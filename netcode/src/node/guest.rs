@@ -18,6 +18,8 @@ pub(super) struct Guest {
     pub(super) peer: Peer,
     pub(super) exchange: Exchange,
     pub(super) nonce: u64,
+    /// A Return with another nonce that has come over the path, and since when nothing else came.
+    pub(super) asks_anew: Option<(u64, Time)>,
     /// Which process of the member it is, once it has said so, where hosting may move.
     pub(super) incarnation: Option<u32>,
     pub(super) welcome: Vec<u8>,

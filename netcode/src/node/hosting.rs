@@ -18,6 +18,7 @@ use crate::node::core::Core;
 use crate::node::host::Host;
 use crate::node::takeover::{Prepare, StepDown, TakeOver, Warm};
 use crate::session::control::Stand;
+use crate::session::handshake::TermStart;
 use crate::session::statistics::DropReason;
 use crate::tick::Tick;
 use crate::time::Time;
@@ -62,17 +63,21 @@ const LEAVE_US: u64 = 3_000_000;
 struct Held<'a> {
     core: &'a Core,
     role: &'a Role,
-    /// The tick up to which it is about to run what another standby held.
+    /// The newest tick of what this node holds that is part of the history which the machine
+    /// follows. The role may still be in an earlier term, and hold ticks that are void since.
+    stands: Tick,
+    /// The tick up to which it is about to run what another standby held, in state-sync mode.
     pending: Option<Tick>,
 }
 
-impl<'a> Held<'a> {
-    fn of(core: &'a Core, role: &'a Role, pending: Option<&Pending>) -> Self {
-        Self {
-            core,
-            role,
-            pending: pending.map(|pending| pending.take_over.base),
-        }
+fn held<'a>(core: &'a Core, role: &'a Role, terms: &Terms, pending: Option<&Pending>) -> Held<'a> {
+    let lineage = terms.roster().lineage.ancestors();
+    let missed = lineage.iter().find(|one| one.term > core.info.term);
+    Held {
+        core,
+        role,
+        stands: missed.map_or(Tick::MAX, |one| one.base),
+        pending: pending.map(|pending| pending.take_over.base),
     }
 }
 
@@ -81,9 +86,14 @@ impl Authority for Held<'_> {
         match self.role {
             Role::Client(client) if self.core.follows => {
                 let position = client.standby_position();
-                self.pending.map_or(position, |tick| tick.max(position))
+                let position = self.pending.map_or(position, |tick| tick.max(position));
+                // The state at an earlier tick is here no more.
+                if position > self.stands {
+                    return Tick::ZERO;
+                }
+                position
             }
-            Role::Client(_) | Role::Host(_) => self.core.final_tick(),
+            Role::Client(_) | Role::Host(_) => self.core.final_tick().min(self.stands),
         }
     }
 
@@ -100,11 +110,12 @@ impl Authority for Held<'_> {
             Role::Host(host) if host.audience.is_some() => return after,
             Role::Client(client) if self.core.follows => {
                 let standby = client.standby.as_ref();
+                let standby = standby.filter(|_| self.newest() > after);
                 return standby.map_or(after, |it| it.records_after(after, room, out));
             }
             Role::Host(_) | Role::Client(_) => {}
         }
-        let (term, newest) = (self.core.info.term, self.core.final_tick());
+        let (term, newest) = (self.core.info.term, self.newest());
         let written =
             crate::lockstep::write_records(term, after, newest, &self.core.known, room, out);
         written.unwrap_or(after)
@@ -231,7 +242,12 @@ impl Node {
             // Acks that have come since may say that it does.
             hosting.tell_acks(host, now);
         }
-        host.freeze(!hosting.terms.may_act(now));
+        let was_frozen = host.is_frozen();
+        let is_frozen = !hosting.terms.may_act(now);
+        host.freeze(is_frozen);
+        if was_frozen && !is_frozen {
+            host.pardon(&mut self.core, now);
+        }
     }
 
     /// Before a client takes a datagram: whether it may still take ticks of its host. Its ack would
@@ -281,7 +297,12 @@ impl Node {
         if let Some(hosting) = &mut self.hosting {
             // A host that has run a tick may have reached the last one before a handover.
             if hosting.terms.poll_timeout() <= now || hosting.terms.handover_target().is_some() {
-                let held = Held::of(&self.core, &self.role, hosting.pending.as_ref());
+                let held = held(
+                    &self.core,
+                    &self.role,
+                    &hosting.terms,
+                    hosting.pending.as_ref(),
+                );
                 hosting.terms.handle_timeout(now, &held);
             }
         }
@@ -316,7 +337,12 @@ impl Node {
             let Some(hosting) = &mut self.hosting else {
                 continue;
             };
-            let held = Held::of(&self.core, &self.role, hosting.pending.as_ref());
+            let held = held(
+                &self.core,
+                &self.role,
+                &hosting.terms,
+                hosting.pending.as_ref(),
+            );
             hosting.terms.handle(now, received.from, &message, &held);
             // Each decision is carried out before the machine asks again what this node holds.
             self.obey_terms(now);
@@ -384,9 +410,18 @@ impl Node {
     fn obey_term(&mut self, now: Time, decision: Decision) {
         match decision {
             Decision::BecomeHost(takeover) => {
-                self.become_host(now, &takeover);
+                let hosts = self.become_host(now, &takeover);
                 if let Some(hosting) = &mut self.hosting {
-                    let held = Held::of(&self.core, &self.role, hosting.pending.as_ref());
+                    let mut held = held(
+                        &self.core,
+                        &self.role,
+                        &hosting.terms,
+                        hosting.pending.as_ref(),
+                    );
+                    if !hosts {
+                        // So that the machine gives the term up.
+                        held.stands = Tick::ZERO;
+                    }
                     hosting.terms.handle_timeout(now, &held);
                 }
             }
@@ -411,7 +446,9 @@ impl Node {
         }
     }
 
-    fn become_host(&mut self, now: Time, takeover: &Takeover) {
+    /// Hosts, if this node can.
+    fn become_host(&mut self, now: Time, takeover: &Takeover) -> bool {
+        self.catch_up_terms(takeover);
         if !takeover.records.is_empty() {
             // If they cannot be used, the machine sees it by what is held then.
             let _result = self.ingest_records(now, &takeover.records);
@@ -440,18 +477,22 @@ impl Node {
             since: now,
             data_loss_possible: takeover.data_loss_possible,
         };
-        if let (Some(hosting), true) = (&mut self.hosting, waits) {
-            hosting.pending = Some(pending);
-        } else {
-            self.begin_to_host(now, &pending);
+        match &mut self.hosting {
+            Some(hosting) if waits => {
+                hosting.pending = Some(pending);
+                true
+            }
+            Some(_) | None => self.begin_to_host(now, &pending),
         }
     }
 
-    fn begin_to_host(&mut self, now: Time, pending: &Pending) {
+    fn begin_to_host(&mut self, now: Time, pending: &Pending) -> bool {
         let term = pending.take_over.term;
-        if self.take_over(now, &pending.take_over).is_ok() && pending.data_loss_possible {
+        let hosts = self.take_over(now, &pending.take_over).is_ok();
+        if hosts && pending.data_loss_possible {
             self.core.report(Event::DataLossPossible { term });
         }
+        hosts
     }
 
     /// Hosts as soon as what another standby held has run here.
@@ -472,6 +513,38 @@ impl Node {
             // What did not run is void: no standby had told the host of it.
             pending.take_over.base = pending.take_over.base.min(position);
             self.begin_to_host(now, &pending);
+        }
+    }
+
+    /// Before this node hosts: of terms whose hosts it never got to follow it knows by the roster
+    /// where they began. What it holds beyond is void.
+    fn catch_up_terms(&mut self, takeover: &Takeover) {
+        let (Some(hosting), Role::Client(client)) = (&self.hosting, &mut self.role) else {
+            return;
+        };
+        let present = self.core.info.term;
+        let lineage = hosting.terms.roster().lineage.ancestors().iter();
+        let missed = lineage.filter(|one| one.term > present && one.term < takeover.term);
+        let missed: Vec<_> = missed.copied().collect();
+        let (Some(first), Some(last)) = (missed.first(), missed.last()) else {
+            return;
+        };
+        if self.core.follows || !client.go_back_to(&mut self.core, first.base) {
+            return;
+        }
+        for one in &missed {
+            // Who hosted the earlier ones is not told by the roster.
+            let host = if one == last {
+                takeover.before
+            } else {
+                MemberId(u16::MAX)
+            };
+            self.core.begin_term(TermStart {
+                term: one.term.0,
+                base: one.base.number(),
+                host: host.0,
+                is_planned: false,
+            });
         }
     }
 
@@ -665,42 +738,66 @@ impl Node {
 
     // ---- leaving ----
 
-    /// Begins to leave: a host whom somebody can succeed hands over first. Says whether the node
-    /// stays until that is done.
+    /// Begins to leave: a host whom somebody can succeed hands over first. Says whether that is all
+    /// for now.
     pub(super) fn hands_over_to_leave(&mut self) -> bool {
         let Some(hosting) = &mut self.hosting else {
             return false;
         };
         let now = hosting.now;
         if !hosting.terms.is_host() {
-            let held = Held::of(&self.core, &self.role, hosting.pending.as_ref());
-            hosting.terms.leave(now, &held);
-            self.send_term_messages();
+            self.say_goodbye(now);
+            return matches!(self.role, Role::Host(_));
+        }
+        let own = hosting.own;
+        let mut members = hosting.terms.roster().members.iter();
+        if !members.any(|member| member.id != own && member.can_host) {
             return false;
         }
-        if hosting.leaves.is_some() {
-            return true;
-        }
-        let begins = hosting.terms.request_handover(now, None);
-        let waits = matches!(begins, Ok(_) | Err(HandoverError::UnderWay));
-        if waits {
+        if hosting.leaves.is_none() {
             hosting.leaves = Some(now);
+            // If that cannot begin now, it is tried again.
+            let _target = hosting.terms.request_handover(now, None);
         }
-        waits
+        true
     }
 
-    /// Leaves once another member hosts, or nobody can.
+    /// Leaves once another member hosts, or nobody takes over in time.
     fn go_when_replaced(&mut self, now: Time) {
         let Some(hosting) = &mut self.hosting else {
             return;
         };
         let Some(since) = hosting.leaves else { return };
-        let follows =
-            matches!(self.role, Role::Client(_)) && hosting.terms.fence() == self.core.info.term;
-        let is_late = now.micros_since(since) > LEAVE_US;
-        if follows || is_late {
+        let is_client = matches!(self.role, Role::Client(_));
+        if is_client && hosting.terms.fence() == self.core.info.term {
             hosting.leaves = None;
             self.leave_now();
+        } else if now.micros_since(since) > LEAVE_US {
+            hosting.leaves = None;
+            self.say_goodbye(now);
+            if is_client {
+                self.leave_now();
+            }
+        } else {
+            let _target = hosting.terms.request_handover(now, None);
+        }
+    }
+
+    /// The machine is over; a host falls silent, so that others elect another one at once.
+    fn say_goodbye(&mut self, now: Time) {
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
+        let held = held(
+            &self.core,
+            &self.role,
+            &hosting.terms,
+            hosting.pending.as_ref(),
+        );
+        hosting.terms.leave(now, &held);
+        self.send_term_messages();
+        if let Role::Host(host) = &mut self.role {
+            host.vanish(&mut self.core);
         }
     }
 

@@ -116,7 +116,8 @@ impl Client {
     }
 
     /// What the host needs that this client becomes.
-    pub(in crate::node) fn bequeath(&mut self, core: &Core) -> Heir {
+    pub(in crate::node) fn bequeath(&mut self, core: &mut Core) -> Heir {
+        self.settle_inputs(core);
         let next_member = self.next_member();
         let settings = self.settings.unwrap_or(Settings {
             host: self.host.0,

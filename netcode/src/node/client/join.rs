@@ -113,6 +113,10 @@ impl Client {
                     core.known.rewind(slot, from);
                 }
             }
+            // Where all wait for all, it is absent until it is let in again, and knows it.
+            if let Some(slot) = core.info.slot.filter(|_| !self.waits) {
+                self.abandon_inputs(core, slot, from);
+            }
             // What it sent over another link, or in another slot, is not what the host refers to.
             if let Some(slot) = info.slot {
                 core.submitted.start(slot, Tick::ZERO);
@@ -124,6 +128,11 @@ impl Client {
             core.awaited = None;
             self.running = self.start_at_us.is_some();
         } else {
+            if let Some(slot) = core.info.slot.filter(|_| !self.waits)
+                && core.info.session == info.session
+            {
+                self.abandon_inputs(core, slot, Tick::MAX);
+            }
             self.begin_anew(core, now, &info, &welcome);
         }
         self.frames_upto = from;

@@ -250,7 +250,7 @@ impl Client {
     }
 
     /// Undoes what was ordered beyond `base`; false if the state before is here no more.
-    fn go_back_to(&mut self, core: &mut Core, base: Tick) -> bool {
+    pub(in crate::node) fn go_back_to(&mut self, core: &mut Core, base: Tick) -> bool {
         let (settled, simulated) = (core.timeline.settled(), core.timeline.simulated());
         if settled > base {
             if simulated.since(base) >= core.info.images {
@@ -258,7 +258,7 @@ impl Client {
             }
             core.todo.push_back(crate::node::core::Todo::Restore(base));
             core.statistics.rollbacks += 1;
-            core.jump(base);
+            core.go_back(base);
             core.report(Event::TicksLost {
                 first: base.next(),
                 last: settled,
@@ -309,7 +309,7 @@ impl Client {
     }
 
     /// The slot is absent for now: what was sampled for it and is not known to have acted will not.
-    fn abandon_inputs(&mut self, core: &Core, slot: Slot, base: Tick) {
+    pub(super) fn abandon_inputs(&mut self, core: &Core, slot: Slot, base: Tick) {
         let first = self.checked_own.min(base).next();
         for number in first.number()..=core.submitted.newest(slot).number() {
             let tick = Tick::new(number);
@@ -335,10 +335,31 @@ impl Client {
         }
     }
 
+    /// Tells the game of all inputs that will not act, before this node becomes the host: what it
+    /// samples then is its own.
+    pub(super) fn settle_inputs(&mut self, core: &mut Core) {
+        self.find_replaced(core);
+        for (tick, _) in core::mem::take(&mut self.abandoned) {
+            core.statistics.inputs_replaced += 1;
+            core.report(Event::InputReplaced { tick });
+        }
+    }
+
     /// Begins again with the new host, which has to give a state.
     fn follow_anew(&mut self, core: &mut Core, now: Time, back: &Back) {
         let from = Tick::new(back.welcome.from);
         let settled = core.timeline.settled();
+        let before = core.info.term;
+        // What stands of what ran here; without a word, what the host has run.
+        let base = back.terms.iter().map(|start| Tick::new(start.base)).min();
+        let base = base.unwrap_or(if back.welcome.term > before.0 {
+            from
+        } else {
+            Tick::MAX
+        });
+        if let Some(slot) = self.peer.slot {
+            self.abandon_inputs(core, slot, base);
+        }
         let (seen, statistics) = (core.roster.clone(), core.statistics);
         let strays = core::mem::take(&mut core.strays);
         let lasts = core.last_tick;
@@ -347,11 +368,17 @@ impl Client {
         let mut info = core.info.clone();
         info.term = Term(back.welcome.term);
         self.begin_anew(core, now, &info, &back.welcome);
+        if !back.terms.is_empty() {
+            core.forget_lineage(before);
+            for start in &back.terms {
+                core.begin_term(*start);
+            }
+        }
         (core.roster, core.statistics, core.last_tick) = (seen, statistics, lasts);
         core.strays.extend(strays);
-        if settled > from {
+        if settled > base {
             core.report(Event::TicksLost {
-                first: from.next(),
+                first: base.next(),
                 last: settled,
             });
         }

@@ -389,6 +389,7 @@ impl Host {
             peer,
             exchange: Exchange::new(slots, input_bytes, all, 0, from),
             nonce: hello.nonce,
+            asks_anew: None,
             incarnation: None,
             welcome,
             role,

@@ -117,6 +117,15 @@ impl Host {
         self.leaving = true;
     }
 
+    /// Ends this node's part without a word to those who follow it: they go on with another host.
+    pub(in crate::node) fn vanish(&mut self, core: &mut Core) {
+        for guest in self.guests.values() {
+            self.close_account(core, guest);
+        }
+        self.guests.clear();
+        self.leaving = true;
+    }
+
     pub(super) fn watch_links(&mut self, core: &mut Core, now: Time) {
         let silent: Vec<Path> = self
             .guests

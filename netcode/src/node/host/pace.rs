@@ -189,6 +189,12 @@ impl Host {
             self.tick_done(core, now);
         }
         if self.started && !self.is_frozen() {
+            let tick = core.clock.tick();
+            if self.hands_over_at().is_some_and(|at| tick >= at) {
+                // No later tick is due here, but what ran on guesses has to become final.
+                self.settle_absences(core, tick);
+                core.slots().for_each(|slot| self.adopt(core, slot));
+            }
             let confirmed = self.confirmed(core);
             core.settle(confirmed, own);
         }

@@ -30,6 +30,10 @@ use crate::time::Time;
 /// Round trip that is assumed where none was measured, in microseconds.
 const RTT_US: u64 = 200_000;
 
+/// So long a link has to be silent before a Return over its path ends it, in microseconds: two
+/// Returns and two ticks.
+const LATE_US: u64 = 40_000;
+
 /// Ticks without a host that are made up for, at most.
 const MADE_UP_TICKS_MAX: u64 = 64;
 
@@ -148,6 +152,7 @@ impl Host {
         if self.started {
             self.limit_lateness(core, now);
         }
+        self.pardon(core, now);
         let joined = self.succession.joined.as_ref();
         let catch_up = joined.map_or(CATCH_UP_TICKS, |config| config.catch_up_ticks.max(1));
         self.recover(core, now, take_over, catch_up);
@@ -219,12 +224,17 @@ impl Host {
             let at = core.timeline.simulated();
             let due = core.clock.due(at);
             core.clock.jump(at, due);
-            // Whoever is waited for has all of the time.
-            if core.stalled_since.is_some() {
-                core.stalled_since = Some(now);
-            }
+            self.pardon(core, now);
         }
         self.start_at = Some(core.clock.due(Tick::new(1)));
+    }
+
+    /// Whoever is waited for has all of the time from now on: that nothing was heard so far may be
+    /// this node's fault.
+    pub(in crate::node) fn pardon(&self, core: &mut Core, now: Time) {
+        if !self.is_paced() && core.stalled_since.is_some() {
+            core.stalled_since = Some(now);
+        }
     }
 
     /// Time beyond what is made up for is lost.
@@ -299,6 +309,11 @@ impl Host {
             }
             return Ok(());
         }
+        if let Some(guest) = self.guests.get_mut(&path)
+            && !asks_in_earnest(guest, now, ask.hello.nonce)
+        {
+            return Err(DropReason::Unexpected);
+        }
         let is_stale = self.nonces.contains(&ask.hello.nonce) || ask.term > core.info.term.0;
         if is_stale || self.leaving || self.guests.len() >= MEMBERS_MAX {
             return Err(DropReason::Unexpected);
@@ -372,11 +387,8 @@ impl Host {
             resumed,
             inputs_after,
             avoids,
-            terms: Some(if resumed {
-                terms.unwrap_or_default()
-            } else {
-                Vec::new()
-            }),
+            // Also whoever needs a state wants to know from where on all is void.
+            terms: Some(terms.unwrap_or_default()),
             listener: None,
         }
     }
@@ -545,7 +557,7 @@ impl Host {
     }
 
     /// Whether this host says nothing with authority.
-    pub(super) const fn is_frozen(&self) -> bool {
+    pub(in crate::node) const fn is_frozen(&self) -> bool {
         self.succession.is_frozen
     }
 
@@ -628,4 +640,15 @@ impl Host {
             guest.tell(&Control::Settings(self.settings(core)));
         }
     }
+}
+
+/// Whether a member that has a link asks for another one: not if that link goes on to be heard, since
+/// then its Return was sent before the link began and has come late.
+fn asks_in_earnest(guest: &mut crate::node::guest::Guest, now: Time, nonce: u64) -> bool {
+    let since = match guest.asks_anew {
+        Some((known, since)) if known == nonce => since.max(guest.peer.heard_at),
+        _ => now,
+    };
+    guest.asks_anew = Some((nonce, since));
+    now.micros_since(since) >= LATE_US
 }

@@ -1,5 +1,7 @@
 //! Exact snapshots to quantized ones.
 
+use core::ops::Range;
+
 use crate::id::NetId;
 use crate::state::snapshot::{KindRows, Snapshot};
 use crate::state::wire_form::{KindLayout, Shapes, WireLayout};
@@ -16,7 +18,12 @@ pub struct Quantizer {
     /// The rows of the present entity, and their kinds.
     rows: Vec<Row>,
     kinds: Vec<u16>,
+    /// The lanes of one row.
+    lanes: Vec<i32>,
 }
+
+/// Rows that are compared at once.
+const BLOCK: usize = 16;
 
 /// What [`Quantizer::quantize`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,12 +86,10 @@ impl Quantizer {
         out: &mut QuantizedSnapshot,
     ) -> QuantizeReport {
         self.start(layout, now, before.map(|(exact, _)| exact));
-        if let Some((_, quantized)) = before
-            && self.columns.iter().all(|column| column.is_same)
+        if let Some((exact, quantized)) = before
+            && let Some(report) = self.revise(layout, shapes, now, (exact, quantized), out)
         {
-            out.clone_from(quantized);
-            out.tick = now.tick;
-            return QuantizeReport::default();
+            return report;
         }
         out.clear(now.tick);
         let none = QuantizedSnapshot::default();
@@ -115,6 +120,72 @@ impl Quantizer {
         }
         report.removed += old_entities.count();
         report
+    }
+
+    /// All of [`Quantizer::quantize`] where entities have the same kinds as before, in rows that are
+    /// as long: a copy of the quantized form, and the rows that differ. Otherwise `None`; then `out`
+    /// has no meaning.
+    fn revise(
+        &mut self,
+        layout: &WireLayout,
+        shapes: &Shapes,
+        now: &Snapshot,
+        (before, quantized): (&Snapshot, &QuantizedSnapshot),
+        out: &mut QuantizedSnapshot,
+    ) -> Option<QuantizeReport> {
+        let alike = |column: &Column| {
+            let kind = usize::from(column.kind);
+            let (now, before) = (&now.kinds[kind], &before.kinds[kind]);
+            !column.has_opaque && now.ids == before.ids && now.ends == before.ends
+        };
+        let mut columns = self.columns.iter().filter(|column| !column.is_same);
+        if !columns.all(alike) {
+            return None;
+        }
+        out.clone_from(quantized);
+        out.tick = now.tick;
+        let mut report = QuantizeReport::default();
+        for column in self.columns.iter().filter(|column| !column.is_same) {
+            let kind = usize::from(column.kind);
+            let (rows, before) = (&now.kinds[kind], &before.kinds[kind]);
+            let layout: &KindLayout = layout.kind(column.kind)?;
+            let mut index = 0;
+            let mut start: Option<(ShapeId, usize)> = None;
+            for row in differing(rows, before) {
+                let id = rows.ids[row];
+                index += out.ids[index..]
+                    .iter()
+                    .position(|&other| other == id.bits())?;
+                let shape = out.heads[index].shape;
+                let first = match start {
+                    Some((known, first)) if known == shape => first,
+                    _ => {
+                        let shape = shapes.get(shape);
+                        let place = shape.kinds.binary_search(&column.kind).ok()?;
+                        shape.starts[place] as usize
+                    }
+                };
+                start = Some((shape, first));
+                self.lanes.clear();
+                layout
+                    .quantize(
+                        rows.row(row),
+                        &mut self.lanes,
+                        &mut out.opaque,
+                        &mut report.clamped,
+                    )
+                    .expect("the rows of a state are those of its schema");
+                let first = out.lanes_of(index).start + first;
+                let lanes = out.lanes.get_mut(first..first + self.lanes.len())?;
+                if *lanes != *self.lanes {
+                    lanes.copy_from_slice(&self.lanes);
+                    let changed = &mut out.heads[index].changed;
+                    report.changed += usize::from(*changed != now.tick);
+                    *changed = now.tick;
+                }
+            }
+        }
+        Some(report)
     }
 
     fn start(&mut self, layout: &WireLayout, now: &Snapshot, before: Option<&Snapshot>) {
@@ -212,6 +283,21 @@ impl Quantizer {
             _ => report.changed += 1,
         }
     }
+}
+
+/// The rows of `now` that differ from those of `before`, which have the same ends.
+fn differing(now: &KindRows, before: &KindRows) -> impl Iterator<Item = usize> {
+    let start = |row: usize| row.checked_sub(1).map_or(0, |last| now.ends[last] as usize);
+    let differs = move |rows: &Range<usize>| {
+        let bytes = start(rows.start)..start(rows.end);
+        now.bytes[bytes.clone()] != before.bytes[bytes]
+    };
+    let blocks = (0..now.len()).step_by(BLOCK);
+    blocks
+        .map(|first| first..(first + BLOCK).min(now.len()))
+        .filter(differs)
+        .flatten()
+        .filter(move |&row| differs(&(row..row + 1)))
 }
 
 impl Column {

@@ -1,0 +1,241 @@
+//! Sessions whose hosting moves, from a seed: whole nodes, bytes and all, in virtual time, under
+//! crashes, pauses, partitions, bad paths, restarts, joins and leaves, with checkers of what must
+//! hold at every moment and of what must hold once all is well again (`phalanx_tests::succession`).
+//!
+//! `SEEDS=n` runs more seeds, `FIRST=n` from another on, and
+//! `SEED=n cargo test -p phalanx-tests --test hosting_swarm one_seed -- --nocapture` one of them.
+
+#[path = "hosting_swarm/faults.rs"]
+mod faults;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use phalanx::netcode::link::conditioner::{Burst, Conditions};
+use phalanx::netcode::migration::HostPolicy;
+use phalanx::netcode::prng::Prng;
+use phalanx::netcode::session::config::{
+    Gate, HostConfig, InputDelay, JoinConfig, LatePolicy, MigrationConfig, Role, Start,
+};
+use phalanx_tests::cluster::Bot;
+use phalanx_tests::succession::Succession;
+use phalanx_tests::toy;
+
+use self::faults::Faults;
+
+type Session = Succession<Bot>;
+
+/// Seeds of a default run.
+const SEEDS: u64 = 40;
+
+/// Seeds that found something once.
+const REGRESSIONS: [u64; 0] = [];
+
+/// All must be in step again so long after the last fault, in microseconds.
+const RECOVERY_US: u64 = 20_000_000;
+
+/// What came of a run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outcome {
+    runs: u64,
+    migrations: usize,
+    messages: usize,
+    unclean: u64,
+    recordings: u64,
+    /// Microseconds until all had settled a tick under one host.
+    recovered_us: u64,
+}
+
+fn draw<T: Copy>(prng: &mut Prng, choices: &[T]) -> T {
+    let index = prng.below(choices.len() as u64);
+    choices[usize::try_from(index).expect("an index of a slice")]
+}
+
+/// Whether somebody asks to be let in.
+fn joining(session: &Session) -> bool {
+    session.is_in_motion()
+}
+
+/// The session of a seed before anything befalls it.
+fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
+    let players: u8 = draw(prng, &[2, 3, 3, 3, 4, 4, 5, 5, 8]);
+    let waits = prng.below(3) == 0;
+    let prediction_ticks = if waits { draw(prng, &[0, 0, 4]) } else { 0 };
+    let delay = draw(
+        prng,
+        &[
+            InputDelay::default(),
+            InputDelay::default(),
+            InputDelay::Adaptive { min: 0, max: 8 },
+            InputDelay::Fixed(6),
+        ],
+    );
+    let host = HostConfig {
+        plays: true,
+        gate: if waits {
+            Gate::Wait {
+                limit_us: 20_000_000,
+            }
+        } else {
+            Gate::Paced
+        },
+        prediction_ticks,
+        input_delay: delay,
+        late_policy: draw(prng, &[LatePolicy::Repeat, LatePolicy::Neutral]),
+        start: Start::Players(players),
+        migration: MigrationConfig::ELECTED,
+        spectators: 4,
+        silence_us: 2_000_000,
+        resume_us: draw(prng, &[4_000_000, 30_000_000]),
+        // More places than there are players, for those who come later.
+        ..HostConfig::new(toy::game(), players + 6)
+    };
+    let join = JoinConfig {
+        input_delay: delay,
+        prediction_ticks: if waits {
+            prediction_ticks
+        } else {
+            draw(prng, &[0, 0, 4])
+        },
+        join_us: 2_000_000,
+        silence_us: 2_000_000,
+        resume_us: 8_000_000,
+        ..JoinConfig::new(toy::game(), "somebody")
+    };
+    let loss = draw(prng, &[0, 0, 20_000, 50_000, 100_000]);
+    let mut conditions = Conditions::from_rtt(2_000 + prng.below(180_000), loss);
+    conditions.jitter_us = draw(prng, &[0, 5_000, 15_000]);
+    conditions.duplicate_per_million = draw(prng, &[0, 0, 50_000]);
+    conditions.reorder_per_million = draw(prng, &[0, 0, 50_000]);
+    if prng.below(4) == 0 {
+        conditions.burst = Some(Burst::from_mean(loss, 2 + prng.next_u32() % 6));
+    }
+    let again = format!(
+        "SEED={seed} cargo test -p phalanx-tests --test hosting_swarm one_seed -- --nocapture \
+         ({players} players, waits {waits}, predicts {prediction_ticks}, {conditions:?})"
+    );
+    let mut session = Session::open(host, Vec::new(), conditions, seed, &again);
+    for number in 1..players {
+        let config = JoinConfig {
+            name: format!("member {number}"),
+            ..join.clone()
+        };
+        let drift_ppm = draw(prng, &[0, 500, -500]);
+        session.join(config, prng.below(2) * prng.below(90_000_000), drift_ppm);
+    }
+    if players == 2 {
+        let arbiter = JoinConfig {
+            role: Role::Spectator,
+            hosting: HostPolicy::arbiter(),
+            ..JoinConfig::new(toy::game(), "arbiter")
+        };
+        session.join(arbiter, 0, 0);
+    }
+    session.chats = prng.below(2) == 0;
+    session.traces = number_of("SEED").is_some();
+    if prng.below(4) == 0 {
+        session.cluster.tapped = 600;
+    }
+    (session, join)
+}
+
+fn run(seed: u64) -> Outcome {
+    let mut prng = Prng::with_stream(seed, 7);
+    let (mut session, join) = open(&mut prng, seed);
+    let records = prng.below(8) == 0;
+    if records {
+        for index in 0..session.cluster.members.len() {
+            let name = format!("hosting_{seed}_{index}.phxr");
+            let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+            session.record(index, file);
+        }
+    }
+    session.run_until(20_000_000, |it| {
+        !it.is_in_motion() && it.settled().number() > 180
+    });
+    let mut faults = Faults::default();
+    for _ in 0..1 + prng.below(6) {
+        let us = draw(&mut prng, &[200_000, 1_000_000, 2_000_000]);
+        faults.run(&mut session, prng.below(us));
+        faults.strike(&mut prng, &mut session, &join);
+    }
+    faults.calm(&mut session);
+    let recovered_us = session.assert_recovers(RECOVERY_US);
+    if records {
+        session.assert_recordings();
+    }
+    Outcome {
+        runs: 1,
+        migrations: session.terms(),
+        messages: session.messages(),
+        unclean: u64::from(session.is_unclean()),
+        recordings: u64::from(records),
+        recovered_us,
+    }
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[expect(clippy::print_stdout, reason = "what came of a long run")]
+fn run_all(seeds: impl Iterator<Item = u64>) {
+    let mut sum = Outcome::default();
+    let mut failed = Vec::new();
+    let mut recoveries = Vec::new();
+    for seed in seeds {
+        match catch_unwind(AssertUnwindSafe(|| run(seed))) {
+            Ok(outcome) => {
+                sum.runs += 1;
+                sum.migrations += outcome.migrations;
+                sum.messages += outcome.messages;
+                sum.unclean += outcome.unclean;
+                sum.recordings += outcome.recordings;
+                recoveries.push(outcome.recovered_us / 1000);
+            }
+            Err(_panic) => {
+                failed.push(seed);
+                if failed.len() as u64 >= number_of("FAILURES").unwrap_or(5) {
+                    break;
+                }
+            }
+        }
+    }
+    recoveries.sort_unstable();
+    let part = |millis: usize| {
+        let at = recoveries.len().saturating_sub(1) * millis / 1000;
+        recoveries.get(at).copied().unwrap_or(0)
+    };
+    println!(
+        "{} sessions, {} migrations, {} messages, {} unclean, {} recorded; in step again after \
+         {} ms (median), {} (99 of 100), {} (999 of 1000), {} at most; failed: {failed:?}",
+        sum.runs,
+        sum.migrations,
+        sum.messages,
+        sum.unclean,
+        sum.recordings,
+        part(500),
+        part(990),
+        part(999),
+        part(1000),
+    );
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+}
+
+#[test]
+fn sessions_survive_what_befalls_them() {
+    let first = number_of("FIRST").unwrap_or(0);
+    run_all(first..first + number_of("SEEDS").unwrap_or(SEEDS));
+}
+
+#[test]
+fn seeds_that_found_something_once_pass() {
+    run_all(REGRESSIONS.into_iter());
+}
+
+#[test]
+fn one_seed() {
+    if let Some(seed) = number_of("SEED") {
+        run_all([seed].into_iter());
+    }
+}

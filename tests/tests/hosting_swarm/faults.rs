@@ -1,0 +1,326 @@
+//! What befalls a session: drawn from its seed, several things at a time, each for a while.
+
+use std::collections::BTreeSet;
+
+use phalanx::netcode::link::conditioner::{Burst, Conditions};
+use phalanx::netcode::prng::Prng;
+use phalanx::netcode::session::config::JoinConfig;
+use phalanx::netcode::time::Time;
+use phalanx_tests::cluster::Index;
+
+use super::{Session, draw, joining};
+
+/// Members of a session at most, those included that are gone.
+const MEMBERS_MAX: usize = 14;
+
+/// One thing that befalls a session.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    Crash(Index),
+    /// The process crashes, and another one in its place remembers nothing.
+    Restart(Index),
+    /// The process is stopped for a while, as by a debugger, and goes on.
+    Pause(Index),
+    Isolate(Index),
+    /// What the node sends does not arrive.
+    Mute(Index),
+    /// What is sent to the node does not arrive.
+    Deafen(Index),
+    /// Nodes of which only those on the same side hear each other.
+    Split(BTreeSet<Index>),
+    /// As `Split`, but one side hears the other one.
+    HalfSplit(BTreeSet<Index>),
+    /// Two sides that hear each other over nobody, and both hear this node.
+    Bridge(Index, BTreeSet<Index>),
+    /// All that the node sends comes later than a host is suspected.
+    Late(Index),
+    /// What the node sends is slow and gets lost.
+    Slow(Index),
+    /// All routes are bad.
+    Storm,
+    Handover,
+    /// A handover, and the crash of this node soon after.
+    HandoverAndCrash(Index),
+    /// Two requests at once: for a handover and to leave.
+    Leave(Index),
+    Join,
+    /// What was on its way some time ago arrives again.
+    Echoes,
+}
+
+/// What goes on.
+#[derive(Debug)]
+struct Trouble {
+    fault: Fault,
+    ends_at: Time,
+}
+
+/// All that goes on, and what has happened.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    troubles: Vec<Trouble>,
+    pub(super) story: Vec<String>,
+    /// Datagrams to be heard again.
+    echoes: Vec<(Index, Index, Vec<u8>)>,
+}
+
+impl Faults {
+    /// Lets time pass, and ends what is over.
+    pub(super) fn run(&mut self, session: &mut Session, us: u64) {
+        let end = session.cluster.now().plus_micros(us);
+        while session.cluster.now() < end {
+            let now = session.cluster.now();
+            let next = self.troubles.iter().map(|trouble| trouble.ends_at).min();
+            let next = next.map_or(end, |next| next.min(end));
+            session.run(next.micros_since(now));
+            let now = session.cluster.now();
+            let is_over = |trouble: &Trouble| trouble.ends_at <= now;
+            let (over, left) = self.troubles.drain(..).partition(is_over);
+            self.troubles = left;
+            for trouble in over {
+                self.end(session, &trouble.fault);
+            }
+        }
+    }
+
+    /// All is well from now on.
+    pub(super) fn calm(&mut self, session: &mut Session) {
+        for trouble in core::mem::take(&mut self.troubles) {
+            self.end(session, &trouble.fault);
+        }
+        session
+            .cluster
+            .set_all_conditions(Conditions::from_rtt(50_000, 0));
+    }
+
+    fn end(&mut self, session: &mut Session, fault: &Fault) {
+        match fault {
+            Fault::Pause(index) => session.cluster.members[*index].paused = false,
+            Fault::Late(index) | Fault::Slow(index) => {
+                let usual = session.cluster.default_conditions();
+                session.cluster.set_conditions(*index, usual);
+            }
+            Fault::Storm => {
+                let usual = session.cluster.default_conditions();
+                session.cluster.set_all_conditions(usual);
+            }
+            Fault::Echoes => {
+                for (from, to, bytes) in core::mem::take(&mut self.echoes) {
+                    if !session.cluster.members[to].crashed {
+                        session.cluster.inject(from, to, &bytes);
+                    }
+                }
+            }
+            Fault::Crash(_)
+            | Fault::Restart(_)
+            | Fault::Isolate(_)
+            | Fault::Mute(_)
+            | Fault::Deafen(_)
+            | Fault::Split(_)
+            | Fault::HalfSplit(_)
+            | Fault::Bridge(..)
+            | Fault::Handover
+            | Fault::HandoverAndCrash(_)
+            | Fault::Leave(_)
+            | Fault::Join => {}
+        }
+        self.cut(session);
+    }
+
+    /// Cuts what is to be cut now.
+    fn cut(&self, session: &mut Session) {
+        let count = session.cluster.members.len();
+        let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+        session.cluster.cut = pairs
+            .filter(|&(from, to)| self.troubles.iter().any(|it| cuts(&it.fault, from, to)))
+            .collect();
+    }
+
+    /// Draws what befalls the session next, and lets it.
+    pub(super) fn strike(&mut self, prng: &mut Prng, session: &mut Session, join: &JoinConfig) {
+        let Some(fault) = self.draw(prng, session) else {
+            return;
+        };
+        let us = 50_000 + prng.below(2_400_000);
+        let now = session.cluster.now();
+        let at_ms = now.micros() / 1000 - 10_000;
+        let lasts = |fault: &Fault| match fault {
+            Fault::Crash(_)
+            | Fault::Restart(_)
+            | Fault::Handover
+            | Fault::HandoverAndCrash(_)
+            | Fault::Leave(_)
+            | Fault::Join => false,
+            Fault::Pause(_)
+            | Fault::Isolate(_)
+            | Fault::Mute(_)
+            | Fault::Deafen(_)
+            | Fault::Split(_)
+            | Fault::HalfSplit(_)
+            | Fault::Bridge(..)
+            | Fault::Late(_)
+            | Fault::Slow(_)
+            | Fault::Storm
+            | Fault::Echoes => true,
+        };
+        let ends_at = now.plus_micros(us);
+        self.story.push(if lasts(&fault) {
+            format!("{at_ms} ms: {fault:?} for {} ms", us / 1000)
+        } else {
+            format!("{at_ms} ms: {fault:?}")
+        });
+        session.seed = format!(
+            "{}\n{:#?}",
+            session.seed.lines().next().unwrap_or_default(),
+            self.story
+        );
+        match &fault {
+            Fault::Crash(index) => session.cluster.crash(*index),
+            Fault::Restart(index) => session.restart(*index),
+            Fault::Pause(index) => session.cluster.members[*index].paused = true,
+            Fault::Late(index) => {
+                let late = Conditions {
+                    latency_us: 300_000 + prng.below(900_000),
+                    ..session.cluster.default_conditions()
+                };
+                session.cluster.set_conditions(*index, late);
+            }
+            Fault::Slow(index) => {
+                let slow = Conditions {
+                    latency_us: 100_000,
+                    jitter_us: 50_000,
+                    loss_per_million: 200_000,
+                    ..session.cluster.default_conditions()
+                };
+                session.cluster.set_conditions(*index, slow);
+            }
+            Fault::Storm => {
+                let usual = session.cluster.default_conditions();
+                let loss = 100_000 + prng.next_u32() % 200_000;
+                let storm = Conditions {
+                    jitter_us: 20_000,
+                    loss_per_million: loss,
+                    burst: Some(Burst::from_mean(loss, 8)),
+                    duplicate_per_million: 100_000,
+                    reorder_per_million: 100_000,
+                    ..usual
+                };
+                session.cluster.set_all_conditions(storm);
+            }
+            Fault::Handover => hand_over(session),
+            Fault::HandoverAndCrash(index) => {
+                hand_over(session);
+                self.run(session, prng.below(300_000));
+                session.cluster.crash(*index);
+            }
+            Fault::Leave(index) => {
+                session.leave(*index);
+                // It takes leave at its leisure: others count on it until it has gone.
+                self.run(session, 300_000);
+            }
+            Fault::Join => {
+                let count = session.cluster.members.len();
+                let config = JoinConfig {
+                    name: format!("member {count}"),
+                    ..join.clone()
+                };
+                let index = session.join(config, prng.below(1_000_000), draw(prng, &[0, 500]));
+                session.restart(index);
+            }
+            Fault::Echoes => {
+                self.echoes.extend(session.cluster.tap.iter().cloned());
+            }
+            Fault::Isolate(_)
+            | Fault::Mute(_)
+            | Fault::Deafen(_)
+            | Fault::Split(_)
+            | Fault::HalfSplit(_)
+            | Fault::Bridge(..) => {}
+        }
+        if lasts(&fault) {
+            self.troubles.push(Trouble { fault, ends_at });
+        }
+        self.cut(session);
+    }
+
+    fn draw(&self, prng: &mut Prng, session: &Session) -> Option<Fault> {
+        let alive = session.alive();
+        if alive.is_empty() {
+            return None;
+        }
+        let any = draw(prng, &alive);
+        let host = session.host().unwrap_or(any);
+        let whom = if prng.below(3) == 0 { any } else { host };
+        // Who is left must be able to elect, whatever roster they have.
+        let voters = |&index: &Index| {
+            let terms = session.cluster.node(index).terms();
+            terms.map_or(usize::MAX / 2, |terms| terms.roster().voter_count())
+        };
+        let voters = alive.iter().map(voters).max().unwrap_or(0);
+        let spare = 2 * (alive.len() - 1) > voters && !session.is_in_motion();
+        let room = session.cluster.members.len() < MEMBERS_MAX && !joining(session);
+        let is_held = |index: Index| {
+            let mut troubles = self.troubles.iter();
+            troubles.any(|it| matches!(it.fault, Fault::Pause(held) if held == index))
+        };
+        let mut side: BTreeSet<Index> = BTreeSet::new();
+        for &index in &alive {
+            if prng.below(2) == 0 {
+                side.insert(index);
+            }
+        }
+        Some(match prng.below(26) {
+            0..=2 if spare => Fault::Crash(whom),
+            3 if spare => Fault::Restart(whom),
+            4 if spare => Fault::HandoverAndCrash(any),
+            5 if spare => Fault::Leave(whom),
+            6 | 7 if room => Fault::Join,
+            8..=10 if !is_held(whom) => Fault::Pause(whom),
+            11 | 12 => Fault::Isolate(whom),
+            13 => Fault::Mute(whom),
+            14 => Fault::Deafen(whom),
+            15 => Fault::Split(side),
+            16 => Fault::HalfSplit(side),
+            17 => Fault::Bridge(any, side),
+            18 => Fault::Late(whom),
+            19 => Fault::Slow(any),
+            20 => Fault::Storm,
+            21 | 22 if session.cluster.tapped > 0 => Fault::Echoes,
+            _ => Fault::Handover,
+        })
+    }
+}
+
+/// Whether `fault` keeps datagrams from coming `from` there `to` there.
+fn cuts(fault: &Fault, from: Index, to: Index) -> bool {
+    match fault {
+        Fault::Isolate(index) => from == *index || to == *index,
+        Fault::Mute(index) => from == *index,
+        Fault::Deafen(index) => to == *index,
+        Fault::Split(side) => side.contains(&from) != side.contains(&to),
+        Fault::HalfSplit(side) => side.contains(&from) && !side.contains(&to),
+        Fault::Bridge(index, side) => {
+            from != *index && to != *index && side.contains(&from) != side.contains(&to)
+        }
+        Fault::Crash(_)
+        | Fault::Restart(_)
+        | Fault::Pause(_)
+        | Fault::Late(_)
+        | Fault::Slow(_)
+        | Fault::Storm
+        | Fault::Handover
+        | Fault::HandoverAndCrash(_)
+        | Fault::Leave(_)
+        | Fault::Join
+        | Fault::Echoes => false,
+    }
+}
+
+fn hand_over(session: &mut Session) {
+    if let Some(host) = session.host() {
+        let now = session.cluster.now_of(host);
+        let node = session.cluster.driver(host).node_mut();
+        // Nobody may be ready for it; then nothing happens.
+        let _result = node.request_handover(now, None);
+    }
+}
