@@ -253,8 +253,9 @@ impl Client {
             return false;
         }
         let next = core.submitted.newest(slot).next().max(from);
-        // Where the input acts at once, a lead that grows passes over ticks that are still to come.
-        let is_to_come = self.follower.is_some() && next > core.clock.tick();
+        // After a change of host the lead may grow by several ticks, all of which are still to come.
+        let may_grow = self.settings.is_some() && self.follower.is_some();
+        let is_to_come = may_grow && next > core.clock.tick();
         let tick = if next <= self.samples_all_upto || is_to_come {
             next.min(tick)
         } else {

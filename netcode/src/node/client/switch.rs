@@ -338,6 +338,10 @@ impl Client {
     /// Tells the game of all inputs that will not act, before this node becomes the host: what it
     /// samples then is its own.
     pub(super) fn settle_inputs(&mut self, core: &mut Core) {
+        if self.config.game.mode == Mode::StateSync {
+            // See `settle_accounts`.
+            return;
+        }
         self.find_replaced(core);
         for (tick, _) in core::mem::take(&mut self.abandoned) {
             core.statistics.inputs_replaced += 1;

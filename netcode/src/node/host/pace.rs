@@ -316,7 +316,7 @@ impl Host {
         before: Tick,
     ) {
         // What is late for a tick that was due before this node hosted says nothing of the path.
-        if self.is_paced() && self.recovers() {
+        if self.audience.is_some() && self.recovers() {
             return;
         }
         // Where all wait for all, an input must also reach the farthest other client in time.

@@ -258,7 +258,7 @@ impl Host {
             .collect();
         let rtt_us = known.map(|(_, warm)| warm.rtt_us.unwrap_or(RTT_US)).max();
         let rtt_us = rtt_us.unwrap_or(0);
-        let patience_us = if take_over.is_planned {
+        let patience_us = if take_over.is_planned && self.audience.is_some() {
             // All of them are there, and the old host hears of it last.
             rtt_us * 5 / 2 + 4 * core.rate.tick_us()
         } else {
