@@ -73,8 +73,10 @@ impl Eye {
             return;
         }
         self.moved_at = now;
+        let part = driver.node().part_of_tick(now);
         if let Some(simulation) = driver.simulation_mut() {
             simulation.fade_corrections(elapsed);
+            simulation.show_between_ticks(part);
         }
         let received: Vec<&Received> = driver.node().received().collect();
         if received.is_empty() {
@@ -92,7 +94,7 @@ impl Eye {
         }
         if now.micros_since(self.sampled_at) >= SAMPLE_US {
             self.sampled_at = now;
-            self.sample(driver);
+            self.sample(driver, part);
         }
         self.judge.judge(&self.truth);
     }
@@ -136,8 +138,9 @@ impl Eye {
         }
     }
 
-    /// Takes a sample of what is shown: others of their moment, and what is predicted of its own.
-    fn sample<P: Player<Simulation = EcsSimulation>>(&mut self, driver: &Driver<P>) {
+    /// Takes a sample of what is shown: others of their moment, and what is predicted of its own, a
+    /// `part` of the way to the newest tick.
+    fn sample<P: Player<Simulation = EcsSimulation>>(&mut self, driver: &Driver<P>, part: f32) {
         let (Some(shown), Some(at)) = (self.shown(driver), self.view.shown()) else {
             return;
         };
@@ -148,7 +151,8 @@ impl Eye {
             ..Sample::default()
         };
         let mut own = Sample {
-            tick: now_tick,
+            tick: now_tick.minus(1),
+            fraction: part,
             ..Sample::default()
         };
         for (id, position) in shown.iter::<Position>() {

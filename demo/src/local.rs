@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use phalanx::netcode::tick::Tick;
 
-use crate::options::{Mode, Options, Settings};
+use crate::options::{Options, Settings};
 use crate::play::Hands;
 use crate::session::{
     Board, Destination, End, Network, Outcome, Session, Status, open_link, temporary_replay,
@@ -79,9 +79,7 @@ pub fn play(options: Options, keep_host: bool, program: &str) -> Result<ExitCode
 /// When the host is killed, if others can go on.
 fn death(settings: &Settings) -> Option<Tick> {
     let last = settings.ticks?.number();
-    let can_go_on = settings.mode == Mode::Lockstep
-        && settings.migration
-        && settings.players >= KILL_PLAYERS_MIN;
+    let can_go_on = settings.migration && settings.players >= KILL_PLAYERS_MIN;
     (can_go_on && last >= KILL_TICKS_MIN).then(|| Tick::new(last / 2))
 }
 

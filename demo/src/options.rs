@@ -18,6 +18,10 @@ use crate::place::Place;
 /// How long a host that waits for everyone waits for one, in microseconds.
 const WAIT_LIMIT_US: u64 = 3_000_000;
 
+/// Seconds by which spectators may be behind in either mode: a host that tells 60 states per second
+/// keeps as many.
+const SPECTATOR_DELAY_S_MAX: u16 = 10;
+
 /// Options as they were given. What was not given is `None`.
 #[derive(Args, Deserialize, Clone, Debug, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -205,6 +209,8 @@ pub struct Settings {
     pub keep: Duration,
     /// Time between two tables of what clients are sent, if they are wanted.
     pub inspect: Option<Duration>,
+    /// How far spectators of a session that is hosted here are behind.
+    pub spectators_behind: Duration,
     /// Whether to do without join codes and encryption.
     pub insecure: bool,
     /// Whether hosting may move to another member, and to this one.
@@ -352,6 +358,7 @@ impl Options {
             timeout: Duration::from_secs(timeout_s),
             keep: Hosting::default().keeps_slots_for(),
             inspect: None,
+            spectators_behind: Duration::ZERO,
             insecure: self.insecure,
             migration: !self.no_migration,
             stands_by: false,
@@ -416,6 +423,10 @@ pub struct Hosting {
     /// Address to listen on; port 0 lets the system choose [default: 0.0.0.0:7777]
     #[arg(long, value_name = "ADDR")]
     pub bind: Option<Place>,
+    /// Stands by for this host, without a slot: hosts when that one leaves or is gone. A join code
+    /// of the host or a file that holds one; with --insecure, the host's address
+    #[arg(long, value_name = "ADDR|CODE|FILE")]
+    pub standby_of: Option<String>,
     /// Address that players reach this host at, for join codes [default: where it listens]
     #[arg(long, value_name = "ADDR")]
     pub public: Option<Place>,
@@ -438,6 +449,10 @@ pub struct Hosting {
     /// costs some of the host's time [without a number: 5]
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5")]
     pub inspect: Option<u16>,
+    /// Seconds by which spectators are behind the match, so that nobody learns of it from them
+    /// [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    pub spectator_delay: Option<u16>,
 }
 
 impl Hosting {
@@ -446,6 +461,7 @@ impl Hosting {
     pub fn or(self, other: Self) -> Self {
         Self {
             bind: self.bind.or(other.bind),
+            standby_of: self.standby_of.or(other.standby_of),
             public: self.public.or(other.public),
             token_dir: self.token_dir.or(other.token_dir),
             token_life: self.token_life.or(other.token_life),
@@ -453,6 +469,7 @@ impl Hosting {
             keep: self.keep.or(other.keep),
             metrics: self.metrics.or(other.metrics),
             inspect: self.inspect.or(other.inspect),
+            spectator_delay: self.spectator_delay.or(other.spectator_delay),
         }
     }
 }
@@ -462,6 +479,19 @@ impl Hosting {
     #[must_use]
     pub fn keeps_slots_for(&self) -> Duration {
         Duration::from_secs(u64::from(self.keep.unwrap_or(15)))
+    }
+
+    /// How far spectators are behind.
+    ///
+    /// # Errors
+    /// If a host does not remember that much.
+    pub fn spectators_are_behind(&self) -> Result<Duration> {
+        let seconds = self.spectator_delay.unwrap_or(0);
+        ensure!(
+            seconds <= SPECTATOR_DELAY_S_MAX,
+            "--spectator-delay must lie in 0 to {SPECTATOR_DELAY_S_MAX} seconds, it is {seconds}"
+        );
+        Ok(Duration::from_secs(seconds.into()))
     }
 
     /// Time between two tables of what clients are sent, if they are wanted.
@@ -482,8 +512,9 @@ impl Hosting {
 }
 
 /// Names of the keys of [`Hosting`].
-const HOSTING_KEYS: [&str; 8] = [
+const HOSTING_KEYS: [&str; 10] = [
     "bind",
+    "standby-of",
     "public",
     "token-dir",
     "token-life",
@@ -491,6 +522,7 @@ const HOSTING_KEYS: [&str; 8] = [
     "keep",
     "metrics",
     "inspect",
+    "spectator-delay",
 ];
 
 /// Reads a TOML file with the options' names as keys.
@@ -559,6 +591,16 @@ mod tests {
         assert!(error.to_string().contains("state-sync"), "{error}");
         let none = Hosting::default().inspects_every(Mode::Lockstep).unwrap();
         assert_eq!(none, None);
+    }
+
+    #[test]
+    fn spectators_may_be_behind_as_far_as_a_host_remembers() {
+        let (_, hosting) = parse_file("spectator-delay = 10").unwrap();
+        let behind = hosting.spectators_are_behind().unwrap();
+        assert_eq!(behind, Duration::from_secs(10));
+        let (_, hosting) = parse_file("spectator-delay = 11").unwrap();
+        let error = hosting.spectators_are_behind().unwrap_err();
+        assert!(error.to_string().contains("0 to 10 seconds"), "{error}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use phalanx::netcode::driver::Driver;
-use phalanx::netcode::id::Path;
+use phalanx::netcode::id::{Path, Term};
 use phalanx::netcode::link::udp::UdpStatistics;
 use phalanx::netcode::migration::HostPolicy;
 use phalanx::netcode::node::{DisconnectReason, Event, Node};
@@ -74,6 +74,8 @@ pub struct Session {
     /// How far a hero sees, should this node tell states.
     view_m: Option<f32>,
     baseline: Option<Baseline>,
+    /// The term of which was said that another member can take over.
+    told_term: Option<Term>,
     record: Option<PathBuf>,
     /// What a client in state-sync mode shows.
     eye: Option<Eye>,
@@ -135,13 +137,16 @@ impl Session {
             prediction_ticks: settings.predict,
             start: Start::Players(settings.players),
             last_tick: settings.ticks,
+            spectator_delay_ticks: info
+                .tick_rate
+                .ticks_in_us_ceil(micros(settings.spectators_behind)),
             state_sync: StateSyncConfig {
                 snapshot_ticks: settings.broadcast.snapshot_ticks,
                 budget_bytes_per_second: settings.broadcast.budget_bytes_per_second,
                 ..StateSyncConfig::default()
             },
             silence_us: silence_us(settings),
-            resume_us: u64::try_from(settings.keep.as_micros()).unwrap_or(u64::MAX),
+            resume_us: micros(settings.keep),
             migration: if settings.migration {
                 MigrationConfig::ELECTED
             } else {
@@ -245,6 +250,7 @@ impl Session {
             has_changed_role: false,
             view_m: settings.broadcast.view_m,
             baseline: None,
+            told_term: None,
             driver,
             link,
             epoch: Instant::now(),
@@ -315,6 +321,7 @@ impl Session {
                 let sampled = self.driver.player().sampled();
                 eye.follow(now, &mut self.driver, sampled);
             }
+            self.tell_if_replaceable();
             if self.is_to_die() {
                 self.log.end = Some(End::Killed);
                 let tick = self.driver.node().tick();
@@ -343,7 +350,7 @@ impl Session {
             if self.driver.node().is_over() {
                 break;
             }
-            if shown_at.elapsed() >= BOARD_PERIOD {
+            if shown_at.elapsed() >= BOARD_PERIOD || !self.log.news.is_empty() {
                 shown_at = Instant::now();
                 self.show(board);
             }
@@ -365,19 +372,33 @@ impl Session {
         }
     }
 
-    /// Whether it is time to vanish: somebody must hold all that was promised, and all have a vote.
-    fn is_to_die(&self) -> bool {
+    /// Whether this node hosts and another could go on without it: somebody holds all that was
+    /// promised, and every player that is here has a vote.
+    fn is_replaceable(&self) -> bool {
         let node = self.driver.node();
-        let is_due = self.dies_at.is_some_and(|tick| node.tick() >= tick);
-        let is_replaceable = || {
-            let terms = node.terms();
-            terms.is_some_and(|terms| {
-                terms.is_host()
-                    && terms.safe_tick() > Tick::ZERO
-                    && terms.roster().voter_count() >= node.roster().members().len()
-            })
-        };
-        is_due && self.log.end.is_none() && is_replaceable()
+        node.terms().is_some_and(|terms| {
+            let voters = terms.roster().voter_count();
+            let has_enough = voters > 2 && voters >= node.roster().players();
+            let has_standby = !terms.roster().standbys.is_empty();
+            terms.is_host() && has_standby && terms.safe_tick() > Tick::ZERO && has_enough
+        })
+    }
+
+    /// Says so, once per term.
+    fn tell_if_replaceable(&mut self) {
+        let term = self.driver.node().session().term;
+        if self.told_term != Some(term) && self.is_replaceable() {
+            self.told_term = Some(term);
+            self.log
+                .say("another member can take over, should this one be gone");
+        }
+    }
+
+    /// Whether it is time to vanish.
+    fn is_to_die(&self) -> bool {
+        let tick = self.driver.node().tick();
+        let is_due = self.dies_at.is_some_and(|at| tick >= at);
+        is_due && self.log.end.is_none() && self.is_replaceable()
     }
 
     /// Whether this client was to leave at the present tick.
@@ -667,7 +688,11 @@ fn game_of(settings: &Settings) -> Result<(Game, GameInfo)> {
 /// How long a silent link counts as alive: shorter than the link's own patience, if that is long.
 fn silence_us(settings: &Settings) -> u64 {
     let longest = Duration::from_secs(5);
-    u64::try_from(settings.timeout.min(longest).as_micros()).unwrap_or(u64::MAX)
+    micros(settings.timeout.min(longest))
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A secret from the operating system.

@@ -26,8 +26,18 @@ pub fn bind_of(hosting: &Hosting) -> Result<SocketAddr> {
     named.map_or(Ok(anywhere), |place| place.resolve("--bind"))
 }
 
+/// For whom a host gives join codes.
+#[derive(Clone, Copy, Debug)]
+pub struct Guests {
+    /// Players that join.
+    pub players: u8,
+    /// Whether a standby may.
+    pub standby: bool,
+}
+
 /// Says on stdout where `link` listens; then, unless it is insecure, gives a join code per player:
 /// a line `join CODE` each, or a file each in the folder for them, named in a line `token FILE`.
+/// That of a standby comes last, as `standby CODE` or `token FILE`.
 ///
 /// # Errors
 /// If codes cannot be made or written.
@@ -35,7 +45,7 @@ pub fn announce(
     link: &GameLink,
     hosting: &Hosting,
     settings: &Settings,
-    players: u8,
+    guests: Guests,
 ) -> Result<()> {
     let local = link.inner().local_addr();
     let mut stdout = io::stdout().lock();
@@ -52,23 +62,28 @@ pub fn announce(
             )?;
         }
         let life = Duration::from_secs(hosting.token_life.unwrap_or(TOKEN_LIFE_S));
-        let count = hosting.tokens.unwrap_or_else(|| u16::from(players));
+        let count = hosting.tokens.unwrap_or_else(|| u16::from(guests.players));
         if let Some(folder) = &hosting.token_dir {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         }
-        for number in 1..=count {
+        for number in 1..=count + u16::from(guests.standby) {
+            let (word, name) = if number <= count {
+                ("join", format!("player-{number}.token"))
+            } else {
+                ("standby", "standby.token".to_owned())
+            };
             let token = link
                 .inner()
                 .mint_token(u64::from(number), address, life)
                 .context("cannot make a join code")?;
             if let Some(folder) = &hosting.token_dir {
-                let file = folder.join(format!("player-{number}.token"));
+                let file = folder.join(name);
                 write_secret(&file, &token.to_text())
                     .with_context(|| format!("cannot write {}", file.display()))?;
                 writeln!(stdout, "token {}", file.display())?;
             } else {
-                writeln!(stdout, "join {}", token.to_text())?;
+                writeln!(stdout, "{word} {}", token.to_text())?;
             }
         }
     }

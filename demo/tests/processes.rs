@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "processes/helpers.rs"]
+mod helpers;
 #[path = "processes/running.rs"]
 mod running;
+#[path = "processes/spectators.rs"]
+mod spectators;
 #[path = "processes/states.rs"]
 mod states;
 
@@ -17,6 +21,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use helpers::*;
 use running::*;
 
 #[test]

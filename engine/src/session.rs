@@ -156,8 +156,10 @@ impl<L: Link> Session<L> {
     fn move_view(&mut self, now: Time) {
         let elapsed = now.micros_since(self.updated);
         self.updated = now;
+        let part = self.driver.node().part_of_tick(now);
         if let Some(simulation) = self.driver.simulation_mut() {
             simulation.fade_corrections(elapsed);
+            simulation.show_between_ticks(part);
         }
         let received: Vec<_> = self
             .driver
@@ -315,8 +317,9 @@ pub enum SessionError {
     },
     /// The game lets clients decide entities, and this one would run no tick.
     #[error(
-        "this game has rules for what clients decide: a player's client has to run ticks, so \
-         `prediction_ticks` must be 1 or more"
+        "this game lets players' clients decide entities (it has rules for their claims), and what a \
+         client decides is what its own ticks do; with `prediction_ticks` 0 it would run none: set 1 \
+         or more, or join as a spectator"
     )]
     DecidesWithoutTicks,
     /// The system has no random numbers.

@@ -1,8 +1,9 @@
 //! What a renderer shows: everyone's values at one glance.
 //!
 //! On a client of state-sync, other players' entities are shown as they were a moment ago, between
-//! two snapshots of the host, and the client's own as it predicts them now, with corrections faded
-//! in. On the host and in lockstep all values are those of the present. [`ShownWorld`] gives them
+//! two snapshots of the host, and the client's own as it predicts them now, on their way to the
+//! newest tick and with corrections faded in. On the host and in lockstep all values are those of
+//! the present. [`ShownWorld`] gives them
 //! the same way everywhere.
 
 mod correction;

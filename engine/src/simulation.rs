@@ -282,6 +282,13 @@ impl EcsSimulation {
         self.corrections.fade(elapsed_us);
     }
 
+    /// Says how far the time is on the way from the tick before the newest to that, 0 to 1: what a
+    /// client predicts is shown there, between the two. Without, it is shown as of whole ticks. A
+    /// [`Session`](crate::Session) does this by itself.
+    pub fn show_between_ticks(&mut self, part: f32) {
+        self.corrections.set_part(part);
+    }
+
     pub(crate) fn corrections(&self) -> &Corrections {
         &self.corrections
     }

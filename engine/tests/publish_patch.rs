@@ -515,7 +515,7 @@ fn a_standby_takes_over_all_of_the_hosts_state_and_gives_ids_of_its_term() {
             host.capture_exact(&mut exact);
             client.import(&exact).unwrap();
         }
-        let mut twin = prng.clone();
+        let mut twin = prng;
         for _ in 0..5 {
             change(host.world_mut(), &mut prng);
             change(client.world_mut(), &mut twin);

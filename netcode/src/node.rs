@@ -28,6 +28,7 @@ mod state_sync;
 mod takeover;
 mod warm;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::id::{MemberId, Path, Slot};
@@ -69,6 +70,8 @@ pub struct Node {
     mesh: Option<Box<Mesh>>,
     /// Who hosts, where members elect.
     hosting: Option<Box<Hosting>>,
+    /// The last datagrams of a host that has handed over.
+    parting: VecDeque<(Path, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -134,6 +137,7 @@ impl Node {
             promoted: None,
             mesh: None,
             hosting: None,
+            parting: VecDeque::new(),
         };
         node.found_terms(now);
         Ok(node)
@@ -153,6 +157,7 @@ impl Node {
             promoted: None,
             mesh: None,
             hosting: None,
+            parting: VecDeque::new(),
         })
     }
 
@@ -204,6 +209,21 @@ impl Node {
             Role::Host(host) => host.input_delay(),
             Role::Client(client) => client.input_delay(),
         }
+    }
+
+    /// How much of the newest tick's time has passed at `now`, 0 to 1; 1 while the next tick is
+    /// late. For those who draw between two ticks.
+    #[must_use]
+    pub fn part_of_tick(&self, now: Time) -> f32 {
+        let clock = &self.core.clock;
+        let tick_us = self.core.rate.tick_us().max(1);
+        if self.core.timeline.simulated() < clock.tick() {
+            return 1.0;
+        }
+        let left_us = clock.next_due().micros_since(now).min(tick_us);
+        #[expect(clippy::cast_precision_loss, reason = "a share of a tick, for the eye")]
+        let left = left_us as f32 / tick_us as f32;
+        1.0 - left
     }
 
     /// How much faster than real time this node's ticks come, in parts per million.
@@ -382,7 +402,10 @@ impl Node {
         self.check_lease(now);
         match &mut self.role {
             Role::Host(host) => host.advance(&mut self.core, now),
-            Role::Client(client) => client.advance(&mut self.core, now),
+            Role::Client(client) => {
+                client.hurry_return(now);
+                client.advance(&mut self.core, now);
+            }
         }
         self.drive_terms(now);
         Ok(())
@@ -741,6 +764,10 @@ impl Node {
     /// Writes the next datagram into `out` (which is emptied first) and says where it goes.
     pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Path> {
         out.clear();
+        if let Some((path, bytes)) = self.parting.pop_front() {
+            out.extend_from_slice(&bytes);
+            return Some(path);
+        }
         self.check_lease(now);
         let path = match &mut self.role {
             Role::Host(host) => host.poll_transmit(&mut self.core, now, out),

@@ -37,4 +37,4 @@ pub use standby::{
     WholeState,
 };
 pub use subscription::{Keyframe, Subscription, SubscriptionStatistics};
-pub use view::{Shown, Tables, View};
+pub use view::{Blend, Floats, Shown, Tables, View};

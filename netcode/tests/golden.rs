@@ -119,15 +119,18 @@ fn return_and_back() {
         term: 1,
         wants: 2,
         offers: None,
+        inputs_after: 0,
+        inputs: Vec::new(),
         avoids: 3,
         baselines: Vec::new(),
     };
     check(
         kind::RETURN,
         &ask,
-        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 00 03 00",
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 00 00 00 03 00",
     );
     ask.offers = Some(9);
+    (ask.inputs_after, ask.inputs) = (11, b"in".to_vec());
     ask.baselines = vec![Baseline {
         tick: 300,
         hash: 5,
@@ -136,7 +139,7 @@ fn return_and_back() {
     check(
         kind::RETURN,
         &ask,
-        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 01 09 03 \
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 01 09 0b 02 'in' 03 \
          01 fb 2c 01 05 01",
     );
     let mut back = Back {

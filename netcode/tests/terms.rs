@@ -21,6 +21,8 @@ mod network;
 mod plan;
 #[path = "terms/scenarios.rs"]
 mod scenarios;
+#[path = "terms/standing.rs"]
+mod standing;
 #[path = "terms/toy.rs"]
 mod toy;
 #[path = "terms/world.rs"]

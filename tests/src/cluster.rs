@@ -417,20 +417,26 @@ impl<P: Seeded> ClusterOf<P> {
             if !member.runs() || !due {
                 continue;
             }
-            let now = member.clock.shows(self.now);
-            member.driver.pump(now, &mut member.link);
-            while let Some(event) = member.driver.poll_event() {
-                member.events.push(event);
-            }
-            if let Some(overhear) = self.overhear {
-                let member = &self.members[index];
-                overhear(member.driver.node(), now, &member.link.outbox);
-            }
-            self.carry(index);
+            self.pump(index);
         }
         if let Some(watch) = self.watch {
             watch(self);
         }
+    }
+
+    /// Lets a member do what is due, as after a command to its node.
+    pub fn pump(&mut self, index: Index) {
+        let member = &mut self.members[index];
+        let now = member.clock.shows(self.now);
+        member.driver.pump(now, &mut member.link);
+        while let Some(event) = member.driver.poll_event() {
+            member.events.push(event);
+        }
+        if let Some(overhear) = self.overhear {
+            let member = &self.members[index];
+            overhear(member.driver.node(), now, &member.link.outbox);
+        }
+        self.carry(index);
     }
 
     fn carry(&mut self, from: Index) {

@@ -159,3 +159,38 @@ fn it_can_be_switched_on_and_off_in_a_running_session() {
     // A client has nobody to look at.
     assert!(!cluster.driver(1).node_mut().inspect(true));
 }
+
+#[test]
+fn a_whole_state_that_arrived_as_a_transfer_is_told_by_field_too() {
+    let seed = 8;
+    let mut cluster = played(700, 64_000, seed);
+    cluster.driver(0).node_mut().inspect(true);
+    cluster.run_us(2_000_000);
+    let late = cluster.join(JoinConfig {
+        role: Role::Spectator,
+        ..JoinConfig::new(yard::game(), "late")
+    });
+    cluster.driver(late).player_mut().plan = Plan {
+        bodies: 700,
+        ..Plan::default()
+    };
+    cluster.run_us(2_000_000);
+    let (_, bytes) = cluster.traffic[&(0, late)];
+    let account = inspection(&cluster, late);
+    assert_exact(&account, bytes, seed);
+    let rows = account.rows(&yard::game().schema);
+    let of = |name: &str| {
+        let row = rows.iter().find(|row| row.name() == name);
+        row.map_or(0.0, |row| row.bits)
+    };
+    // Some bits per body at least; and the transfer itself takes little.
+    assert!(of("keyframe: Body.x") > 2800.0, "seed {seed}: {rows:#?}");
+    let parts = rows.iter().filter(|row| row.name().contains("keyframe: "));
+    let content: f64 = parts.map(|row| row.bits).sum();
+    let around = of("(bulk)");
+    assert!(around > 0.0 && around < content, "seed {seed}: {rows:#?}");
+    assert_eq!(
+        content,
+        account.keyframe_breakdown(&yard::game().schema).bits
+    );
+}

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use phalanx_demo::options::{self, Hosting, Options, Settings};
 use phalanx_demo::play::Hands;
-use phalanx_demo::session::{Network, Session, Status, open_link};
+use phalanx_demo::session::{Destination, Network, Session, Status, open_link};
 use phalanx_demo::show;
 use phalanx_demo::summary::{self, Summary};
-use phalanx_demo::tokens;
+use phalanx_demo::tokens::{self, Guests};
 
 const PROGRAM: &str = "arena-host";
 
@@ -20,7 +20,8 @@ const PROGRAM: &str = "arena-host";
 const METRICS_PERIOD: Duration = Duration::from_secs(5);
 
 /// Hosts a session of Arena for players elsewhere. Prints where it listens, then one join code per
-/// player. SIGINT and SIGTERM end the session with a goodbye.
+/// player, and one for a standby. SIGINT and SIGTERM hand over to the standby; without one, they end
+/// the session with a goodbye.
 #[derive(Parser, Debug)]
 #[command(name = PROGRAM, version)]
 struct Cli {
@@ -49,13 +50,33 @@ fn run(cli: Cli) -> Result<ExitCode> {
         headless: true,
         keep: hosting.keeps_slots_for(),
         inspect: hosting.inspects_every(settings.mode)?,
+        spectators_behind: hosting.spectators_are_behind()?,
         ..settings
     };
     let bind = tokens::bind_of(&hosting)?;
     let players = usize::from(settings.players);
     let link = open_link(bind, &settings, players, Network::BothWays, 0)?;
-    tokens::announce(&link, &hosting, &settings, settings.players)?;
-    let session = Session::host(&settings, "host", Hands::None, link)?;
+    let guests = Guests {
+        players: settings.players,
+        standby: settings.migration,
+    };
+    tokens::announce(&link, &hosting, &settings, guests)?;
+    let session = match &hosting.standby_of {
+        None => Session::host(&settings, "host", Hands::None, link)?,
+        Some(to) => {
+            ensure!(
+                settings.migration,
+                "--standby-of and --no-migration contradict each other"
+            );
+            let to = destination(to, settings.insecure)?;
+            let settings = Settings {
+                stands_by: true,
+                ..settings.clone()
+            };
+            Session::join(&settings, "standby", Hands::None, link, &to)?
+        }
+    };
+    let session = session.handing_over();
 
     let mut metrics = hosting.metrics.map(Metrics::new);
     if let Some(metrics) = &mut metrics {
@@ -70,6 +91,15 @@ fn run(cli: Cli) -> Result<ExitCode> {
         metrics.finish();
     }
     Ok(Summary::new(settings, vec![outcome]).report(PROGRAM)?)
+}
+
+/// The host to stand by for.
+fn destination(to: &str, insecure: bool) -> Result<Destination> {
+    let file = Path::new(to);
+    if !insecure && file.is_file() {
+        return Destination::from_file(file);
+    }
+    Destination::from_text(to, insecure)
 }
 
 /// A file of figures in Prometheus' text format.

@@ -1,21 +1,18 @@
 //! Arena: plays a whole session on this machine, hosts one, or joins one.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use phalanx::netcode::limits::SLOTS_MAX;
-use phalanx::netcode::link::udp::JoinToken;
 use phalanx_demo::local;
 use phalanx_demo::options::{Hosting, Options, Settings};
-use phalanx_demo::place::Place;
 use phalanx_demo::play::{Hands, Keyboard};
 use phalanx_demo::session::{Destination, Network, Session, open_link};
 use phalanx_demo::show;
 use phalanx_demo::summary::{self, Summary};
-use phalanx_demo::tokens;
+use phalanx_demo::tokens::{self, Guests};
 
 const PROGRAM: &str = "arena";
 
@@ -97,8 +94,13 @@ fn main() -> ExitCode {
 
 /// Hosts a session for players elsewhere, and plays.
 fn host(command: HostCommand) -> Result<ExitCode> {
+    ensure!(
+        command.hosting.standby_of.is_none(),
+        "--standby-of is for arena-host: a player that joins stands by anyway"
+    );
     let settings = Settings {
         keep: command.hosting.keeps_slots_for(),
+        spectators_behind: command.hosting.spectators_are_behind()?,
         ..command.options.resolve()?
     };
     let link = open_link(
@@ -108,7 +110,11 @@ fn host(command: HostCommand) -> Result<ExitCode> {
         Network::BothWays,
         0,
     )?;
-    tokens::announce(&link, &command.hosting, &settings, settings.players - 1)?;
+    let guests = Guests {
+        players: settings.players - 1,
+        standby: false,
+    };
+    tokens::announce(&link, &command.hosting, &settings, guests)?;
     let session = Session::host(
         &settings,
         &command.name,
@@ -124,19 +130,17 @@ fn host(command: HostCommand) -> Result<ExitCode> {
 fn join(command: JoinCommand) -> Result<ExitCode> {
     let settings = command.options.resolve()?;
     let to = match (&command.to, &command.token) {
-        (Some(to), _) => destination(to, &settings)?,
+        (Some(to), _) => Destination::from_text(to, settings.insecure)?,
         (None, Some(file)) => {
             ensure!(
                 !settings.insecure,
                 "--insecure goes with an address, not with a join code"
             );
-            let token = JoinToken::read_file(file)
-                .with_context(|| format!("cannot use {}", file.display()))?;
-            Destination::Token(Box::new(token))
+            Destination::from_file(file)?
         }
         (None, None) => bail!("say where to: a join code, or --insecure and an address"),
     };
-    let bind = any_address_towards(to.address());
+    let bind = to.bind();
     // Members that go on with this one connect to it, should it host.
     let members = if settings.migration && !command.spectate {
         SLOTS_MAX
@@ -152,29 +156,6 @@ fn join(command: JoinCommand) -> Result<ExitCode> {
     let session = Session::join(&settings, &command.name, hands, link, &to)?;
     let outcome = show::run(session, &settings, |_status| {})?;
     Ok(Summary::new(settings, vec![outcome]).report(PROGRAM)?)
-}
-
-fn destination(to: &str, settings: &Settings) -> Result<Destination> {
-    match (to.parse::<Place>(), settings.insecure) {
-        (Ok(place), true) => return Ok(Destination::Address(place.resolve("--insecure")?)),
-        (Ok(place), false) => {
-            bail!(
-                "{place} is an address: joining it needs --insecure, or a join code from the host"
-            )
-        }
-        (Err(error), true) => bail!("--insecure needs an address: {error}"),
-        (Err(_error), false) => {}
-    }
-    let token = JoinToken::from_text(to).context("cannot join")?;
-    Ok(Destination::Token(Box::new(token)))
-}
-
-fn any_address_towards(host: SocketAddr) -> SocketAddr {
-    if host.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
-    }
 }
 
 fn hands(settings: &Settings, bot: bool) -> Hands {

@@ -1,15 +1,17 @@
 //! The link of a node, and where it leads.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use phalanx::netcode::hash::digest;
-use phalanx::netcode::id::Path;
+use phalanx::netcode::id::Path as LinkPath;
 use phalanx::netcode::link::conditioned::ConditionedLink;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::link::udp::{JoinToken, UdpConfig, UdpLink};
 
 use crate::options::Settings;
+use crate::place::Place;
 
 /// Room in the link for spectators and for players who come back.
 const EXTRA_CLIENTS: usize = 40;
@@ -70,7 +72,7 @@ pub enum Network {
 ///
 /// # Errors
 /// If the destination cannot be one.
-pub(super) fn connect(link: &mut GameLink, to: &Destination) -> Result<Path> {
+pub(super) fn connect(link: &mut GameLink, to: &Destination) -> Result<LinkPath> {
     let udp = link.inner_mut();
     Ok(match to {
         Destination::Address(address) => udp.connect(*address)?,
@@ -88,6 +90,43 @@ pub enum Destination {
 }
 
 impl Destination {
+    /// What someone wrote: a join code, or without encryption an address.
+    ///
+    /// # Errors
+    /// If it is neither, or the other one of both.
+    pub fn from_text(to: &str, insecure: bool) -> Result<Self> {
+        match (to.parse::<Place>(), insecure) {
+            (Ok(place), true) => return Ok(Self::Address(place.resolve("--insecure")?)),
+            (Ok(place), false) => bail!(
+                "{place} is an address: joining it needs --insecure, or a join code from the host"
+            ),
+            (Err(error), true) => bail!("--insecure needs an address: {error}"),
+            (Err(_error), false) => {}
+        }
+        let token = JoinToken::from_text(to).context("cannot join")?;
+        Ok(Self::Token(Box::new(token)))
+    }
+
+    /// The join code in a file.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn from_file(file: &Path) -> Result<Self> {
+        let token =
+            JoinToken::read_file(file).with_context(|| format!("cannot use {}", file.display()))?;
+        Ok(Self::Token(Box::new(token)))
+    }
+
+    /// Where a socket listens that reaches it: any address of this machine, and any port.
+    #[must_use]
+    pub fn bind(&self) -> SocketAddr {
+        if self.address().is_ipv4() {
+            (Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (Ipv6Addr::UNSPECIFIED, 0).into()
+        }
+    }
+
     /// The host's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

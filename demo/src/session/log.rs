@@ -21,8 +21,8 @@ pub(super) struct Log {
     pub(super) end: Option<End>,
     /// Names of the players, by slot.
     pub(super) names: Vec<String>,
-    /// Names of all members.
-    members: BTreeMap<MemberId, String>,
+    /// Names of all members, and whether they are connected.
+    members: BTreeMap<MemberId, (String, bool)>,
     pub(super) desyncs: Vec<DesyncReport>,
     pub(super) players: usize,
     pub(super) rtt_us: Option<u64>,
@@ -46,16 +46,23 @@ pub(super) struct Moment {
 }
 
 impl Log {
-    pub(super) fn remember(&mut self, member: &Member) {
+    /// Takes notice of a member, and says whether anything about it is new.
+    fn remember(&mut self, member: &Member) -> bool {
         if let Some(slot) = member.slot {
             if self.names.len() <= slot.index() {
                 self.names.resize(slot.index() + 1, String::new());
             }
             self.names[slot.index()].clone_from(&member.name);
         }
-        if self.members.get(&member.id) != Some(&member.name) {
-            self.members.insert(member.id, member.name.clone());
+        let known = self.members.get(&member.id);
+        let is_known = known.is_some_and(|(name, connected)| {
+            *name == member.name && *connected == member.connected
+        });
+        if !is_known {
+            let now = (member.name.clone(), member.connected);
+            self.members.insert(member.id, now);
         }
+        !is_known
     }
 
     /// Takes notice of everyone that `node` knows.
@@ -68,7 +75,7 @@ impl Log {
     /// A member, for people.
     pub(super) fn who(&self, member: MemberId) -> String {
         match self.members.get(&member) {
-            Some(name) => quoted(name),
+            Some((name, _)) => quoted(name),
             None => format!("member {}", member.0),
         }
     }
@@ -101,8 +108,9 @@ impl Log {
                 let sentence = why_closed(reason, moment.address);
                 self.end.get_or_insert(End::Failed(sentence));
             }
+            // A new host introduces everyone again.
+            Event::Member(member) if !self.remember(&member) => {}
             Event::Member(member) => {
-                self.remember(&member);
                 let doing = if member.connected {
                     "is here"
                 } else {
@@ -112,6 +120,8 @@ impl Log {
             }
             // At the end everyone leaves.
             Event::Left { member, reason } if self.end.is_none() => {
+                let known = (member.name.clone(), false);
+                self.members.insert(member.id, known);
                 self.say(format!("{}: {reason}", quoted(&member.name)));
             }
             Event::Started => self.say("the match begins"),

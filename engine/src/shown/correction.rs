@@ -1,4 +1,7 @@
-//! Smoothing of what a client predicts for itself.
+//! What a client shows of that which it predicts for itself.
+//!
+//! Ticks are whole, and what is drawn is not: between two ticks a value is shown on its way from
+//! that at the end of the tick before to the newest.
 //!
 //! When the host's word about a tick differs from what the client predicted, the present that
 //! follows from it differs too, and an entity would jump. The difference is kept next to the state
@@ -8,7 +11,8 @@ use std::collections::BTreeMap;
 
 use bevy_ecs::entity::Entity;
 use bevy_ecs::world::World;
-use phalanx_netcode::state::{ExactType, FieldSchema, Interpolation, KindRows, Schema, Visibility};
+use phalanx_netcode::state::{KindRows, Schema, Visibility};
+use phalanx_netcode::statesync::{Blend, Floats};
 use phalanx_netcode::tick::Tick;
 
 use super::Smoothing;
@@ -18,41 +22,39 @@ use crate::net_id::NetId;
 type Place = (NetId, u16);
 
 /// The differences between what is shown and what is predicted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Corrections {
     /// By the schema's order: numbers that can be shown a little off.
-    kinds: Vec<Vec<Part>>,
+    kinds: Vec<Blend>,
     smoothing: Smoothing,
     /// The newest tick that was predicted, and the values at its end.
     newest: Tick,
     rows: BTreeMap<Place, Vec<u8>>,
+    /// The values at the end of the tick before, but for what jumped since.
+    before: BTreeMap<Place, Vec<u8>>,
+    /// How far the time is on the way from the tick before, 0, to the newest, 1.
+    part: f32,
     /// What is added to the numbers of a row.
     errors: BTreeMap<Place, Vec<f32>>,
     row: KindRows,
 }
 
-/// Floats of a row that belong together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part {
-    /// First byte.
-    at: usize,
-    floats: usize,
-    /// Whether they are a rotation, whose length is 1.
-    is_rotation: bool,
-}
-
 impl Corrections {
     pub(crate) fn new(schema: &Schema) -> Self {
-        let kinds = schema.kinds().iter().map(|kind| {
-            let mut parts = Vec::new();
-            if kind.visibility == Visibility::Client {
-                let _end = collect(&kind.fields, 0, &mut parts);
-            }
-            parts
+        let kinds = schema.kinds().iter();
+        let kinds = kinds.map(|kind| match kind.visibility {
+            Visibility::Client => Blend::new(kind),
+            Visibility::HostOnly | Visibility::Derived | Visibility::Local => Blend::default(),
         });
         Self {
             kinds: kinds.collect(),
-            ..Self::default()
+            smoothing: Smoothing::default(),
+            newest: Tick::ZERO,
+            rows: BTreeMap::new(),
+            before: BTreeMap::new(),
+            part: 1.0,
+            errors: BTreeMap::new(),
+            row: KindRows::default(),
         }
     }
 
@@ -64,6 +66,7 @@ impl Corrections {
     pub(crate) fn clear(&mut self) {
         self.newest = Tick::ZERO;
         self.rows.clear();
+        self.before.clear();
         self.errors.clear();
     }
 
@@ -78,34 +81,86 @@ impl Corrections {
         write: impl Fn(u16, &World, &[(NetId, Entity)], &mut KindRows),
     ) {
         if tick < self.newest {
-            // On the way to the present; only where that arrives counts.
+            // On the way to the present only where that arrives counts, and where it comes from.
+            if tick.next() == self.newest {
+                self.keep_before(world, own, write);
+            }
             return;
         }
         let is_again = tick == self.newest;
         self.newest = tick;
-        let mut before = core::mem::take(&mut self.rows);
-        for (kind, parts) in (0..).zip(&self.kinds) {
-            if parts.is_empty() {
+        let mut old = core::mem::take(&mut self.rows);
+        for (kind, blend) in (0..).zip(&self.kinds) {
+            if blend.is_empty() {
                 continue;
             }
             self.row.clear();
             write(kind, world, own, &mut self.row);
             for (id, row) in self.row.rows() {
                 let place = (NetId::from(id), kind);
-                let mut kept = before.remove(&place).unwrap_or_default();
+                let mut kept = old.remove(&place).unwrap_or_default();
+                let snap_beyond = self.smoothing.snap_beyond;
                 if is_again && kept.len() == row.len() && kept != row {
                     let errors = self.errors.entry(place).or_default();
-                    add_difference(parts, &kept, row, errors, self.smoothing.snap_beyond);
+                    add_difference(blend, &kept, row, errors, snap_beyond);
+                    let before = self.before.get(&place);
+                    if before.is_some_and(|before| is_beyond(blend, before, row, snap_beyond)) {
+                        self.before.remove(&place);
+                    }
+                }
+                if !is_again {
+                    // The two rows of a place take turns.
+                    let mut spare = self.before.remove(&place).unwrap_or_default();
+                    let is_way =
+                        kept.len() == row.len() && !is_beyond(blend, &kept, row, snap_beyond);
+                    core::mem::swap(&mut spare, &mut kept);
+                    if is_way {
+                        self.before.insert(place, spare);
+                    }
                 }
                 kept.clear();
                 kept.extend_from_slice(row);
                 self.rows.insert(place, kept);
             }
         }
-        if !before.is_empty() || !is_again {
+        if !old.is_empty() || !is_again {
             let rows = &self.rows;
             self.errors.retain(|place, _| rows.contains_key(place));
+            self.before.retain(|place, _| rows.contains_key(place));
         }
+    }
+
+    /// Takes notice of the values at the end of the tick before the newest, when it ran again.
+    fn keep_before(
+        &mut self,
+        world: &World,
+        own: &[(NetId, Entity)],
+        write: impl Fn(u16, &World, &[(NetId, Entity)], &mut KindRows),
+    ) {
+        for (kind, blend) in (0..).zip(&self.kinds) {
+            if blend.is_empty() {
+                continue;
+            }
+            self.row.clear();
+            write(kind, world, own, &mut self.row);
+            for (id, row) in self.row.rows() {
+                // What jumped has none, and what is new neither.
+                if let Some(kept) = self.before.get_mut(&(NetId::from(id), kind)) {
+                    kept.clear();
+                    kept.extend_from_slice(row);
+                }
+            }
+        }
+    }
+
+    /// How far the time is on the way from the tick before to the newest one, 0 to 1.
+    pub(crate) const fn set_part(&mut self, part: f32) {
+        self.part = part.clamp(0.0, 1.0);
+    }
+
+    /// Whether values are shown between two ticks.
+    fn is_between(&self) -> bool {
+        self.part < 1.0 && !self.before.is_empty()
     }
 
     /// Whether ticks have been predicted.
@@ -115,7 +170,7 @@ impl Corrections {
 
     /// Whether all is shown as it is predicted.
     pub(crate) fn are_none(&self) -> bool {
-        self.errors.is_empty()
+        self.errors.is_empty() && !self.is_between()
     }
 
     /// Time passes, and differences fade.
@@ -134,16 +189,22 @@ impl Corrections {
 
     /// Brings the bytes of a predicted row to what is shown.
     pub(crate) fn apply(&self, id: NetId, kind: u16, row: &mut [u8]) {
-        let (Some(errors), Some(parts)) = (
-            self.errors.get(&(id, kind)),
-            self.kinds.get(usize::from(kind)),
-        ) else {
+        let Some(blend) = self.kinds.get(usize::from(kind)) else {
+            return;
+        };
+        if self.part < 1.0
+            && let Some(before) = self.before.get(&(id, kind))
+            && before.len() == row.len()
+        {
+            blend.mix(row, before, 1.0 - self.part);
+        }
+        let Some(errors) = self.errors.get(&(id, kind)) else {
             return;
         };
         let mut errors = errors.iter();
-        for part in parts {
+        for part in blend.floats() {
             let mut shown = [0.0; 4];
-            let shown = &mut shown[..part.floats];
+            let shown = &mut shown[..part.count];
             for (place, number) in shown.iter_mut().enumerate() {
                 let error = errors.next().copied().unwrap_or(0.0);
                 *number = float(row, part.at + place * 4) + error;
@@ -169,92 +230,59 @@ const NEGLIGIBLE: f32 = 1e-5;
 
 /// Adds `before - after` to `errors`, so that what is shown stays where it was.
 fn add_difference(
-    parts: &[Part],
+    blend: &Blend,
     before: &[u8],
     after: &[u8],
     errors: &mut Vec<f32>,
     snap_beyond: f32,
 ) {
-    errors.resize(parts.iter().map(|part| part.floats).sum(), 0.0);
+    errors.resize(blend.floats().map(|part| part.count).sum(), 0.0);
     let mut rest = &mut errors[..];
-    for part in parts {
-        let (errors, later) = rest.split_at_mut(part.floats);
+    for part in blend.floats() {
+        let (errors, later) = rest.split_at_mut(part.count);
         rest = later;
-        // Both signs of a rotation's parts mean the same; the nearer one counts.
-        let dot: f32 = (0..part.floats)
-            .map(|place| float(before, part.at + place * 4) * float(after, part.at + place * 4))
-            .sum();
-        let sign = if part.is_rotation && dot < 0.0 {
-            -1.0
-        } else {
-            1.0
-        };
-        for (place, error) in errors.iter_mut().enumerate() {
-            let at = part.at + place * 4;
-            *error += sign * float(before, at) - float(after, at);
+        let change = difference(part, before, after);
+        for (error, change) in errors.iter_mut().zip(change) {
+            *error += change;
         }
-        let is_far = |error: &f32| !error.is_finite() || error.abs() > snap_beyond;
-        if errors.iter().any(is_far) {
+        if errors.iter().any(|error| is_far(*error, snap_beyond)) {
             errors.fill(0.0);
         }
     }
 }
 
+/// Whether something in a row moved further than things do.
+fn is_beyond(blend: &Blend, before: &[u8], after: &[u8], snap_beyond: f32) -> bool {
+    let mut changes = blend
+        .floats()
+        .flat_map(|part| difference(part, before, after));
+    changes.any(|change| is_far(change, snap_beyond))
+}
+
+fn is_far(change: f32, snap_beyond: f32) -> bool {
+    !change.is_finite() || change.abs() > snap_beyond
+}
+
+/// `before - after`, and zeros up to four.
+fn difference(part: Floats, before: &[u8], after: &[u8]) -> [f32; 4] {
+    let number = |row, place| float(row, part.at + place * 4);
+    // Both signs of a rotation's parts mean the same; the nearer one counts.
+    let products = (0..part.count).map(|place| number(before, place) * number(after, place));
+    let sign = if part.is_rotation && products.sum::<f32>() < 0.0 {
+        -1.0
+    } else {
+        1.0
+    };
+    core::array::from_fn(|place| {
+        if place < part.count {
+            sign * number(before, place) - number(after, place)
+        } else {
+            0.0
+        }
+    })
+}
+
 fn float(row: &[u8], at: usize) -> f32 {
     let bytes = row.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
     f32::from_le_bytes(bytes.unwrap_or_default())
-}
-
-/// Collects the floats of `fields`, which start at byte `at`, and returns where they end; `None`
-/// behind a field whose length varies.
-fn collect(fields: &[FieldSchema], mut at: usize, parts: &mut Vec<Part>) -> Option<usize> {
-    for field in fields {
-        if field.interpolation != Interpolation::Step {
-            collect_type(&field.exact, at, parts);
-        }
-        at += field.exact.fixed_len()?;
-    }
-    Some(at)
-}
-
-fn collect_type(exact: &ExactType, at: usize, parts: &mut Vec<Part>) {
-    let mut part = |floats, is_rotation| {
-        parts.push(Part {
-            at,
-            floats,
-            is_rotation,
-        });
-    };
-    match exact {
-        ExactType::F32 => part(1, false),
-        ExactType::Vec2 => part(2, false),
-        ExactType::Vec3 => part(3, false),
-        ExactType::Vec4 => part(4, false),
-        ExactType::Quat => part(4, true),
-        ExactType::Struct(fields) => {
-            let _end = collect(fields, at, parts);
-        }
-        ExactType::Array(element, count) => {
-            if let Some(len) = element.fixed_len() {
-                for number in 0..usize::from(*count) {
-                    collect_type(element, at + number * len, parts);
-                }
-            }
-        }
-        ExactType::Bool
-        | ExactType::U8
-        | ExactType::U16
-        | ExactType::U32
-        | ExactType::U64
-        | ExactType::I8
-        | ExactType::I16
-        | ExactType::I32
-        | ExactType::I64
-        | ExactType::F64
-        | ExactType::NetId
-        | ExactType::Option(_)
-        | ExactType::List(_)
-        | ExactType::Text
-        | ExactType::Enum(_) => {}
-    }
 }

@@ -257,3 +257,65 @@ fn a_predicted_shot_is_heard_once() {
     assert_eq!(heard, [(2, Bang(Slot(0))), (4, Bang(Slot(0)))]);
     assert_eq!(pair.host.drain_events::<Bang>().count(), 2);
 }
+
+#[test]
+fn what_is_predicted_is_shown_between_ticks() {
+    let mut pair = Pair::new(&[3]);
+    for _ in 0..2 {
+        pair.step_client(StepKind::First);
+    }
+    let place = |pair: &Pair| pair.shown().get::<Place>(HERO).unwrap().0;
+    assert_eq!(
+        pair.shown_x(HERO),
+        2.0,
+        "whole ticks, if nobody says otherwise"
+    );
+    for part in [0.0, 0.25, 1.0] {
+        pair.client.show_between_ticks(part);
+        assert_eq!(pair.shown_x(HERO), 1.0 + part);
+        assert_eq!(place(&pair), 2.0, "a step is shown at once");
+    }
+    // What has just come is where it came.
+    pair.step_client(StepKind::First);
+    pair.client.show_between_ticks(0.5);
+    let shot = pair.shown().ids().find(|&id| id != HERO).unwrap();
+    assert_eq!(pair.shown_x(shot), 0.0);
+    pair.step_client(StepKind::First);
+    assert_eq!(pair.shown_x(shot), 0.5);
+    let hash = pair.client.state_hash();
+    assert_eq!(pair.shown_x(HERO), 3.5);
+    assert_eq!(pair.client.state_hash(), hash, "it is presentation");
+}
+
+#[test]
+fn a_correction_between_ticks_does_not_jump_either() {
+    let mut pair = Pair::new(&[]);
+    for _ in 0..5 {
+        pair.step_client(StepKind::First);
+    }
+    pair.client.show_between_ticks(0.5);
+    assert_eq!(pair.shown_x(HERO), 4.5);
+    pair.step_host();
+    let entity = pair.host.world().resource::<NetIndex>().get(HERO).unwrap();
+    let mut position = pair.host.world_mut().get_mut::<Position>(entity).unwrap();
+    position.0.x += 4.0;
+    pair.tell();
+    assert!((pair.shown_x(HERO) - 4.5).abs() < 1e-4);
+    pair.client.fade_corrections(5_000_000);
+    assert_eq!(pair.shown_x(HERO), 8.5);
+}
+
+#[test]
+fn nothing_glides_where_it_was_moved_on_purpose() {
+    let mut pair = Pair::new(&[]);
+    pair.client.set_smoothing(Smoothing {
+        snap_beyond: 0.5,
+        ..Smoothing::default()
+    });
+    for _ in 0..2 {
+        pair.step_client(StepKind::First);
+    }
+    // A whole metre per tick is a jump here.
+    pair.client.show_between_ticks(0.25);
+    assert_eq!(pair.shown_x(HERO), 2.0);
+}

@@ -168,12 +168,16 @@ impl TermMessage {
                 target,
                 last,
                 hash,
+                upto,
+                records,
             } => {
                 out.push(kind::COMMIT);
                 put_term(out, *term);
                 put_member(out, *target);
                 put_tick(out, *last);
                 out.extend_from_slice(&hash.to_le_bytes());
+                put_tick(out, *upto);
+                put_counted(out, records);
             }
             Self::Abort { term } => {
                 out.push(kind::ABORT);
@@ -291,6 +295,8 @@ impl TermMessage {
                 target: member(&mut reader)?,
                 last: tick(&mut reader)?,
                 hash: reader.u64()?,
+                upto: tick(&mut reader)?,
+                records: reader.counted(TERM_RECORDS_BYTES_MAX)?.to_vec(),
             },
             kind::ABORT => Self::Abort {
                 term: term(&mut reader)?,

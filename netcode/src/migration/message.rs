@@ -135,6 +135,10 @@ pub enum TermMessage {
         last: Tick,
         /// The state hash at that tick; 0 if none is known.
         hash: u64,
+        /// How far the records bring the target.
+        upto: Tick,
+        /// To the target: what it may lack of the last ticks, as in a vote.
+        records: Vec<u8>,
     },
     /// The handover will not be.
     Abort {

@@ -1,6 +1,7 @@
 //! The term machine of one node.
 //!
-//! What all roles share is here: facts about members, promises, adopting rosters, sending.
+//! What all roles share is here: facts about members, messages, sending; promises are in
+//! `promises.rs`, and how rosters are taken over in `rosters.rs`.
 //! `follower.rs` watches the host, `election.rs` stands and votes, `host.rs` keeps the lease and
 //! the roster, `standbys.rs` chooses who succeeds, `handover.rs` moves hosting as planned.
 
@@ -9,6 +10,8 @@ mod follower;
 mod handover;
 mod host;
 mod known;
+mod promises;
+mod rosters;
 mod standbys;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::id::{MemberId, Term};
 use crate::limits::{EVENTS_MAX, SUSPECT_US_MAX, TERM_SENDS_MAX};
 use crate::migration::api::{Authority, Decision, TermEvent, TermsStatistics};
-use crate::migration::certificate::{Certificate, ElectionKind};
+use crate::migration::certificate::Certificate;
 use crate::migration::message::TermMessage;
 use crate::migration::roster::TermRoster;
 use crate::session::hosting::HostPolicy;
@@ -436,7 +439,19 @@ impl Terms {
                 target,
                 last,
                 hash,
-            } => self.committed(now, from, *term, *target, (*last, *hash), authority),
+                upto,
+                records,
+            } => {
+                // Records that fall short of the last tick are of no use: others bring the rest.
+                if *target == self.me.member
+                    && upto == last
+                    && let Some(incoming) = &mut self.incoming
+                    && incoming.term == *term
+                {
+                    incoming.records.clone_from(records);
+                }
+                self.committed(now, from, *term, *target, (*last, *hash), authority);
+            }
             TermMessage::Abort { term } => self.aborted(now, from, *term),
             TermMessage::Goodbye {
                 term,
@@ -528,168 +543,6 @@ impl Terms {
         };
         let attempt = self.attempt.as_ref();
         role.min(attempt.map_or(Time::FAR, |one| one.deadline.min(one.next_request)))
-    }
-
-    // ---- promises ----
-
-    /// Whether something of `term` is too old; then the sender is told.
-    fn refuses(&mut self, now: Time, from: MemberId, term: Term) -> bool {
-        let fence = self.promised.max(self.roster.term);
-        if term >= fence {
-            return false;
-        }
-        self.statistics.ignored += 1;
-        if self.roster.term > term {
-            self.send_news(now, from);
-        }
-        if self.promised > term {
-            self.send(
-                from,
-                TermMessage::Stale {
-                    promised: self.promised,
-                },
-            );
-        }
-        true
-    }
-
-    /// Whether a vote for `candidate` breaks no word now.
-    fn may_vote_for(&self, now: Time, candidate: MemberId) -> bool {
-        if self.policy.ablation.no_stickiness {
-            return true;
-        }
-        let held = |to: MemberId, until: Time| to != candidate && until > now;
-        let by_echo = self.sticky.is_some_and(|one| held(one.to, one.until));
-        let by_grant = self.grant.is_some_and(|one| held(one.target, one.until));
-        !by_echo && !by_grant
-    }
-
-    /// Gives the word not to vote for another than `to` for so long.
-    fn stick(&mut self, now: Time, to: MemberId, suspect_us: u64) {
-        let until = now.plus_micros(suspect_us.saturating_sub(STICKY_MARGIN_US));
-        let before = self.sticky.filter(|one| one.to == to);
-        let until = before.map_or(until, |one| one.until.max(until));
-        self.sticky = Some(Sticky { to, until });
-    }
-
-    fn learn_promise(&mut self, from: MemberId, promised: Term) {
-        self.highest = self.highest.max(promised);
-        if let Some(known) = self.known.get_mut(&from) {
-            known.promised = known.promised.max(promised);
-        }
-    }
-
-    // ---- rosters ----
-
-    /// Takes over a roster that is newer than its own; true if it was.
-    fn adopt(
-        &mut self,
-        now: Time,
-        roster: &TermRoster,
-        certificate: Option<&Certificate>,
-        authority: &impl Authority,
-    ) -> bool {
-        if roster.number() <= self.roster.number() {
-            return false;
-        }
-        if roster.term == self.roster.term {
-            // Only the host makes versions, and it knows its own.
-            if self.is_host() || roster.host != self.roster.host {
-                return false;
-            }
-            self.learn_members(roster, now);
-            self.roster = roster.clone();
-            return true;
-        }
-        // A vote for oneself binds nobody once one has given up.
-        let promised = self
-            .attempt
-            .as_ref()
-            .map_or(self.promised, |one| one.before.0);
-        if roster.term < promised || !self.decisions.is_empty() {
-            return false;
-        }
-        self.follow(now, roster, certificate, authority);
-        true
-    }
-
-    fn follow(
-        &mut self,
-        now: Time,
-        roster: &TermRoster,
-        certificate: Option<&Certificate>,
-        authority: &impl Authority,
-    ) {
-        let newest = authority.newest();
-        let is_first = self.roster.term == Term(0);
-        let keep = if is_first {
-            Some(newest)
-        } else {
-            self.roster.lineage.common(newest, &roster.lineage)
-        };
-        let kept = keep.unwrap_or(Tick::ZERO);
-        if kept < newest {
-            self.event(TermEvent::LostTicks {
-                first: kept.next(),
-                last: newest,
-            });
-        }
-        if self.is_host() {
-            self.handover_lost();
-            self.decisions.push_back(Decision::StepDown {
-                term: self.roster.term,
-                last: keep,
-            });
-        }
-        let before = self.roster.host;
-        self.learn_members(roster, now);
-        self.roster = roster.clone();
-        self.certificate = certificate.cloned().unwrap_or_default();
-        (self.promised, self.vote) = (roster.term, None);
-        self.highest = self.highest.max(roster.term);
-        (self.attempt, self.election, self.incoming) = (None, None, None);
-        (self.farewell, self.grant) = (None, None);
-        self.safe = self.safe.min(self.roster.lineage.base());
-        self.role = Role::Follower(Follower::new(now));
-        self.suspect_us = self.suspect_us.max(self.own_suspect_us());
-        self.paced_by = 0;
-        self.statistics.terms += 1;
-        self.decisions.push_back(Decision::Follow {
-            term: roster.term,
-            host: roster.host,
-            kind: roster.kind,
-            base: roster.lineage.base(),
-            start: roster.start,
-            keep,
-        });
-        if !is_first {
-            self.host_changed(before);
-        }
-    }
-
-    fn host_changed(&mut self, before: MemberId) {
-        self.event(TermEvent::HostChanged {
-            term: self.roster.term,
-            host: self.roster.host,
-            before,
-            kind: self.roster.kind,
-            data_loss_possible: self.roster.kind == ElectionKind::Unclean,
-        });
-    }
-
-    /// Keeps facts about those in `roster` only; a new process of a member is a stranger.
-    fn learn_members(&mut self, roster: &TermRoster, now: Time) {
-        let mut known = core::mem::take(&mut self.known);
-        for member in &roster.members {
-            let before = known.remove(&member.id);
-            let same = before.filter(|one| one.incarnation == member.incarnation);
-            let mut facts = same.unwrap_or_else(|| Known::new(member.incarnation, now));
-            if roster.term > self.roster.term {
-                // It was the host before who was suspected.
-                facts.suspects_at = None;
-            }
-            self.known.insert(member.id, facts);
-        }
     }
 
     // ---- sending ----

@@ -25,7 +25,7 @@ use crate::node::doctor::Doctor;
 use crate::node::guest::Guest;
 use crate::node::host::introduce::Introductions;
 use crate::node::host::succession::Succession;
-use crate::node::seat::{Holder, Seat};
+use crate::node::seat::{Early, Holder, Seat};
 use crate::node::standby::AuthorityStream;
 use crate::session::bucket::Bucket;
 use crate::session::bulk::BulkSender;
@@ -139,6 +139,7 @@ impl Host {
                 inputs_from: Tick::ZERO,
                 lost_at: None,
                 replaced: 0,
+                early: Early::default(),
             });
         }
         (host, core)

@@ -59,6 +59,9 @@ const PENDING_US: u64 = 200_000;
 /// How long a host that leaves looks for a successor, in microseconds.
 const LEAVE_US: u64 = 3_000_000;
 
+/// Datagrams that a host which has handed over sends at most, beside two per guest.
+const LAST_DATAGRAMS: usize = 16;
+
 /// What a node holds, for its term machine.
 struct Held<'a> {
     core: &'a Core,
@@ -434,6 +437,7 @@ impl Node {
                     match last.filter(|_| retires) {
                         Some(last) => {
                             host.hand_over_at(&self.core, last);
+                            self.retire_at_once(now);
                         }
                         None => host.freeze(true),
                     }
@@ -443,6 +447,45 @@ impl Node {
             // The lease is asked for whenever it matters, and the role follows in
             // `fall_in_line`.
             Decision::Freeze | Decision::Thaw | Decision::Follow { .. } => {}
+        }
+    }
+
+    /// A host that has handed over asks the next one to go on with it before that one hosts, so that
+    /// its inputs are there when they are needed. What the next host may lack of its last frames
+    /// went with the word that it hosts; others get it from there.
+    fn retire_at_once(&mut self, now: Time) {
+        let Some(hosting) = &self.hosting else {
+            return;
+        };
+        let target = hosting.terms.handover_target();
+        let term = Term(hosting.terms.term().0 + 1);
+        let warm = target.and_then(|(target, _)| Some((target, self.warm(target)?)));
+        let (Role::Host(host), Some((target, warm))) = (&mut self.role, warm) else {
+            return;
+        };
+        if host.audience.is_some() {
+            return;
+        }
+        for guest in host.guests.values_mut() {
+            guest.due = true;
+        }
+        for _ in 0..2 * host.guests.len() + LAST_DATAGRAMS {
+            let mut out = Vec::new();
+            let Some(path) = host.poll_transmit(&mut self.core, now, &mut out) else {
+                break;
+            };
+            self.parting.push_back((path, out));
+        }
+        self.step_down(
+            now,
+            StepDown {
+                host: target,
+                warm,
+                term,
+            },
+        );
+        if let Role::Client(client) = &mut self.role {
+            client.advance(&mut self.core, now);
         }
     }
 

@@ -2,9 +2,10 @@
 
 use crate::id::Slot;
 use crate::id::{MemberId, Path};
-use crate::input::{InputHistory, SlotInput};
+use crate::input::InputHistory;
 use crate::limits::INPUT_BYTES_MAX;
 use crate::session::config::{Gate, LatePolicy};
+use crate::session::handshake::{RETURN_INPUT_BYTES_MAX, RETURN_INPUTS_MAX};
 use crate::tick::Tick;
 use crate::time::Time;
 
@@ -33,6 +34,49 @@ pub(super) struct Holder {
     pub(super) lost_at: Option<Time>,
     /// Consecutive ticks with a replaced input.
     pub(super) replaced: u32,
+    /// Inputs that the member sent before it had a link.
+    pub(super) early: Early,
+}
+
+/// Inputs that came with a Return, for ticks whose inputs the link has not brought yet. They are
+/// kept apart from what links bring, since both ends count what that was.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Early {
+    after: Tick,
+    inputs: Vec<u8>,
+    input_bytes: usize,
+}
+
+impl Early {
+    /// These inputs, one behind the other; `None` if they are more than a Return may bring, or not
+    /// whole.
+    pub(super) fn new(after: Tick, inputs: &[u8], input_bytes: usize) -> Option<Self> {
+        let count = inputs.len().checked_div(input_bytes).unwrap_or(0);
+        let fits = count <= RETURN_INPUTS_MAX
+            && inputs.len() <= RETURN_INPUT_BYTES_MAX
+            && count * input_bytes == inputs.len();
+        fits.then(|| Self {
+            after,
+            inputs: inputs.to_vec(),
+            input_bytes,
+        })
+    }
+
+    /// The newest tick whose input it has; some tick before all that it has if there is none.
+    pub(super) fn newest(&self) -> Tick {
+        let count = self.inputs.len().checked_div(self.input_bytes).unwrap_or(0);
+        self.after.plus(u32::try_from(count).unwrap_or(0))
+    }
+
+    pub(super) fn get(&self, tick: Tick) -> Option<&[u8]> {
+        let index = usize::try_from(tick.since(self.after))
+            .ok()?
+            .checked_sub(1)?;
+        let at = index.checked_mul(self.input_bytes)?;
+        self.inputs
+            .get(at..at.checked_add(self.input_bytes)?)
+            .filter(|input| !input.is_empty())
+    }
 }
 
 /// Where the input of a tick came from.
@@ -51,6 +95,7 @@ impl Holder {
     /// slot is absent from the next tick on.
     pub(super) fn lose(&mut self, now: Time, gate: Gate) {
         self.path = None;
+        self.early = Early::default();
         self.lost_at = Some(now);
         self.inputs_from = Tick::MAX;
         if gate != Gate::Paced {
@@ -77,12 +122,13 @@ impl Seat {
             known.push(slot, tick, None);
             return Source::Absent;
         }
-        if tick >= holder.inputs_from
-            && let SlotInput::Present(input) = received.get(slot, tick)
-        {
-            holder.replaced = 0;
-            known.push(slot, tick, Some(input));
-            return Source::Member;
+        if tick >= holder.inputs_from {
+            let early = || holder.early.get(tick);
+            if let Some(input) = received.get(slot, tick).bytes().or_else(early) {
+                holder.replaced = 0;
+                known.push(slot, tick, Some(input));
+                return Source::Member;
+            }
         }
         holder.replaced = holder.replaced.saturating_add(1);
         let mut input = [0; INPUT_BYTES_MAX];

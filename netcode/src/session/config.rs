@@ -275,7 +275,10 @@ pub struct JoinConfig {
     pub role: Role,
     /// Ticks between sampling an input and the tick on which it acts.
     pub input_delay: InputDelay,
-    /// Ticks that this node may run ahead of the confirmed tick on guessed inputs; 0 for none.
+    /// Ticks that this node may run ahead of the confirmed tick on guessed inputs; 0 for none. In
+    /// state-sync mode a client with 0 runs no tick at all: it only shows what the host says, and
+    /// entities that the host lets it decide stay as they are, for a claim is what a tick that ran
+    /// here left.
     pub prediction_ticks: u32,
     /// Ticks that may run in one tick's time to catch up.
     pub catch_up_ticks: u32,

@@ -101,6 +101,11 @@ pub struct Return {
     pub wants: u32,
     /// The tick after which it has inputs to offer, if it takes part.
     pub offers: Option<u32>,
+    /// The tick after which `inputs` begin.
+    pub inputs_after: u32,
+    /// Some of these inputs, one behind the other, so that the next host need not wait for them:
+    /// at most [`RETURN_INPUTS_MAX`] of at most [`RETURN_INPUT_BYTES_MAX`] bytes in all.
+    pub inputs: Vec<u8>,
     /// Mask of the tags that datagrams of an earlier link over this path may have which are still
     /// under way to it.
     pub avoids: u64,
@@ -156,6 +161,12 @@ pub struct Back {
     /// In state-sync mode, what acted in the member's slot lately.
     pub acted: Option<Acted>,
 }
+
+/// Inputs in one [`Return`], at most.
+pub const RETURN_INPUTS_MAX: usize = 64;
+
+/// Bytes of the inputs in one [`Return`], at most.
+pub const RETURN_INPUT_BYTES_MAX: usize = 512;
 
 /// Terms that one [`Back`] tells of, at most.
 pub const TERMS_MAX: usize = 16;

@@ -12,6 +12,9 @@ pub struct Ledger {
     pub bytes: u64,
     /// Where the bits of these bytes went: all of them, to the last one.
     pub tally: Tally,
+    /// The same of keyframes that arrived. They travel by other means: their bytes are not in
+    /// `bytes`.
+    pub keyframes: Tally,
 }
 
 impl Ledger {

@@ -19,6 +19,7 @@ use super::ring::Ring;
 use super::rows::RowHashes;
 use shared::Rotation;
 pub(super) use shared::SharedParts;
+pub(super) use store::KeyframeBytes;
 use store::Store;
 
 /// Entities that are worked out for single clients in a snapshot, from which on they take turns in

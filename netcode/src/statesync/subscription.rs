@@ -28,6 +28,7 @@ mod sent;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::delta::Tally;
 use crate::id::NetId;
 use crate::tick::{Seq, Tick};
 
@@ -35,7 +36,7 @@ use super::budget::Budget;
 use super::head::{BODIES_MAX, Content, EPOCHS, HEAD_BYTES_MAX, Head};
 use super::interest::{Outlook, Sight, Viewer};
 use super::ledger::Ledger;
-use super::publisher::{Publisher, stamp};
+use super::publisher::{KeyframeBytes, Publisher, stamp};
 use super::records::Records;
 pub(super) use parts::GAP_MAX;
 use parts::Queue;
@@ -96,6 +97,8 @@ struct Pending {
     sight: Sight,
     /// The view, in case the snapshot leaves the ring before the client has it.
     ids: Vec<(NetId, u64)>,
+    /// Where its bits go, if someone looks.
+    tally: Option<Arc<Tally>>,
 }
 
 /// A complete snapshot to transfer.
@@ -577,7 +580,7 @@ impl Subscription {
     pub fn keyframe(&mut self, publisher: &mut Publisher) -> Option<Keyframe> {
         let number = publisher.newest_number()?;
         let sight = publisher.sight(&self.viewer, &mut self.outlook);
-        let bytes = publisher.keyframe_bytes(&sight, self.epoch)?;
+        let KeyframeBytes { bytes, tally } = publisher.keyframe_bytes(&sight, self.epoch)?;
         let snapshot = publisher.snapshot(number)?;
         let ids = sight
             .entries(snapshot)
@@ -585,7 +588,12 @@ impl Subscription {
             .collect();
         let tick = publisher.tick(number)?;
         self.snapshot_ticks = publisher.config().snapshot_ticks;
-        self.pending = Some(Pending { number, sight, ids });
+        self.pending = Some(Pending {
+            number,
+            sight,
+            ids,
+            tally,
+        });
         self.wants_keyframe = false;
         self.statistics.keyframes += 1;
         Some(Keyframe { tick, bytes })
@@ -596,6 +604,10 @@ impl Subscription {
         let Some(pending) = self.pending.take() else {
             return;
         };
+        if let Some(tally) = pending.tally.filter(|_| publisher.tally().is_some()) {
+            let ledger = self.ledger.get_or_insert_default();
+            ledger.keyframes.add(&tally);
+        }
         self.moments.clear();
         self.sent.clear();
         self.planned = None;

@@ -15,7 +15,7 @@ mod blend;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use blend::Blend;
+pub use blend::{Blend, Floats};
 
 use crate::id::NetId;
 use crate::state::{EntityRef, KindPart, QuantizedSnapshot, Schema, Shapes, WireLayout, parts_of};

@@ -12,6 +12,9 @@ pub(crate) const FAULTS_UNTIL_US: u64 = 8_000_000;
 /// Time in which all must be in step after the last fault.
 pub(crate) const RECOVERY_US: u64 = 9_000_000;
 
+/// The longest time after which silence is suspicious.
+const SUSPECT_US_MAX: u64 = 1_000_000;
+
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -211,7 +214,15 @@ fn finish(mut world: World) -> Outcome {
         let next = world.now + 20_000;
         world.run_until(next);
         if world.is_in_step() {
-            recovered_us = Some(world.now - healed_at);
+            let us = world.now - healed_at;
+            recovered_us = Some(us);
+            // Silence is suspicious after a second at most, whatever paths were like before.
+            let quality = world.network.quality;
+            let bound_us = 2 * SUSPECT_US_MAX + 6 * (quality.rtt_us + 2 * quality.jitter_us);
+            if had_quorum && !world.checks.unclean && us > bound_us {
+                let text = format!("I9: all are in step after {us} us only");
+                world.checks.fail(text);
+            }
             break;
         }
     }

@@ -229,3 +229,41 @@ fn r8_a_frozen_host_that_is_not_silent_goes_on_in_its_term() {
     }
     assert!((0..8).any(|number| deaf_for_a_moment(number, without) > 1));
 }
+
+/// I13: however long nobody can be elected, machines neither grow nor talk more and more, and
+/// afterwards they are in step as soon as ever.
+#[test]
+fn i13_an_endless_partition_is_borne() {
+    let mut world = world(5, None, Ablation::default());
+    let all: Vec<u16> = (0..5).collect();
+    for &id in &all {
+        let others: Vec<u16> = all.iter().copied().filter(|&other| other != id).collect();
+        block(&mut world, &[id], &others);
+    }
+    let sent = |world: &World| -> Vec<u64> {
+        let nodes = world.nodes.iter();
+        nodes.map(|node| node.terms.statistics().sent).collect()
+    };
+    let begun = world.now;
+    world.run_until(begun + 2_000_000);
+    let (before, held) = (sent(&world), world.nodes[0].toy.newest());
+    world.run_until(begun + 302_000_000);
+    for (id, (now, then)) in sent(&world).iter().zip(&before).enumerate() {
+        // At most one message per beat to each other node.
+        assert!(now - then < 300 * 60 * 4 + 1000, "{id} sent {}", now - then);
+        assert_eq!(world.nodes[id].terms.statistics().overflowed, 0);
+    }
+    assert_eq!(
+        world.nodes[0].toy.newest(),
+        held,
+        "a frozen host runs nothing"
+    );
+    world.network.heal();
+    let healed = world.now;
+    while !world.is_in_step() && world.now < healed + 3_000_000 {
+        let next = world.now + 20_000;
+        world.run_until(next);
+    }
+    assert!(world.is_in_step(), "{}", world.summary());
+    assert_eq!(world.checks.violation, None);
+}

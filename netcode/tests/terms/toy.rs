@@ -86,14 +86,20 @@ impl Toy {
         is_new
     }
 
-    /// Takes records that a vote carried.
+    /// Takes records that a vote or a commit carried; those that are here already are passed over.
     pub(crate) fn take(&mut self, bytes: &[u8]) {
         let mut reader = Reader::new(bytes);
+        let Ok(mut tick) = reader.varint_u32().map(Tick::new) else {
+            return;
+        };
         while !reader.is_empty() {
             let Ok(record) = read(&mut reader) else {
                 return;
             };
-            self.step(record.0, record.1);
+            tick = tick.next();
+            if tick == self.newest().next() {
+                self.step(record.0, record.1);
+            }
         }
     }
 }
@@ -121,6 +127,7 @@ impl Authority for Toy {
 
     fn records_after(&self, after: Tick, room: usize, out: &mut Vec<u8>) -> Tick {
         let mut upto = after;
+        put_varint(out, u64::from(after.number()));
         while let Some(record) = self.at(upto.next()) {
             let before = out.len();
             put_varint(out, u64::from(record.term));

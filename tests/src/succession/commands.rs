@@ -88,6 +88,8 @@ impl<P: Remembers> Succession<P> {
         let node = self.cluster.driver(candidate).node_mut();
         node.take_over(now, &take_over)
             .unwrap_or_else(|error| panic!("{error}"));
+        // Ticks that ran on guesses may be final now: they run again before anybody looks.
+        self.cluster.pump(candidate);
         base
     }
 

@@ -115,6 +115,8 @@ fn all(prng: &mut Prng, members: u16) -> Vec<TermMessage> {
             target: MemberId(u16::MAX),
             last: tick,
             hash: prng.next_u64(),
+            upto: tick,
+            records: vec![7; usize::try_from(prng.below(40)).unwrap()],
         },
         TermMessage::Abort { term },
         TermMessage::Goodbye {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::{MemberId, Term};
+use crate::limits::TERM_RECORDS_BYTES_MAX;
 use crate::migration::api::{Authority, Decision, HandoverError, HandoverFailure, TermEvent};
 use crate::migration::certificate::ElectionKind;
 use crate::migration::message::TermMessage;
@@ -53,6 +54,8 @@ pub(super) struct Incoming {
     pub(super) ballots: BTreeMap<MemberId, Ballot>,
     /// When to give up, once the host has stopped.
     deadline: Option<Time>,
+    /// The last ticks of the host, up to its very last, as it sent them with its commit.
+    pub(super) records: Vec<u8>,
 }
 
 impl Terms {
@@ -241,7 +244,7 @@ impl Terms {
         }
         self.next_beat = now;
         for _ in 0..2 {
-            self.tell_commit();
+            self.tell_commit(authority);
         }
         self.next_beat = now.plus_micros(self.beat_us());
     }
@@ -257,7 +260,7 @@ impl Terms {
     }
 
     /// The host that has stopped: to all, until the target's term begins.
-    fn tell_commit(&mut self) {
+    fn tell_commit(&mut self, authority: &impl Authority) {
         let Some(grant) = self.grant else {
             return;
         };
@@ -269,10 +272,35 @@ impl Terms {
             target: grant.target,
             last,
             hash,
+            upto: Tick::ZERO,
+            records: Vec::new(),
         };
         for id in self.others() {
-            self.send(id, commit.clone());
+            if id != grant.target {
+                self.send(id, commit.clone());
+            }
         }
+        // What the target may lack goes with it: once it is told, nobody sends that again.
+        let known = self.known.get(&grant.target);
+        let known = known.filter(|one| one.term == self.roster.term);
+        let held = known.map_or(Tick::ZERO, |one| one.held).min(last);
+        let mut records = Vec::new();
+        let mut upto = authority.records_after(held, TERM_RECORDS_BYTES_MAX, &mut records);
+        if records.len() > TERM_RECORDS_BYTES_MAX || upto != last {
+            records.clear();
+            upto = held;
+        }
+        self.send(
+            grant.target,
+            TermMessage::Commit {
+                term: grant.term,
+                target: grant.target,
+                last,
+                hash,
+                upto,
+                records,
+            },
+        );
     }
 
     /// What goes out with heartbeats while a handover is under way.
@@ -294,7 +322,7 @@ impl Terms {
                     self.send(id, prepare.clone());
                 }
             }
-            Role::Follower(_) if self.is_retired() => self.tell_commit(),
+            Role::Follower(_) if self.is_retired() => self.tell_commit(authority),
             Role::Follower(_) if self.incoming.is_some() => self.ask_grants(now, authority),
             Role::Follower(_) | Role::Over => {}
         }
@@ -349,6 +377,7 @@ impl Terms {
             term,
             ballots: BTreeMap::new(),
             deadline: None,
+            records: Vec::new(),
         });
         self.next_beat = now;
     }
@@ -517,7 +546,11 @@ impl Terms {
             }
             return;
         }
-        if !self.decisions.is_empty() || self.election.is_some() || self.holds(authority) < last {
+        let lacks = self.holds(authority) < last;
+        if !self.decisions.is_empty()
+            || self.election.is_some()
+            || (lacks && incoming.records.is_empty())
+        {
             return;
         }
         if !self.has_grants(now) {
@@ -533,6 +566,8 @@ impl Terms {
         let Some(incoming) = self.incoming.take() else {
             return;
         };
+        let records = (self.roster.host, last, incoming.records);
+        let best = Some(records).filter(|_| lacks);
         let mut ballots = incoming.ballots;
         let position = self.roster.lineage.position(last);
         for id in [self.me.member, self.roster.host] {
@@ -558,7 +593,7 @@ impl Terms {
             ElectionKind::Handover,
             &ballots,
             fallback,
-            None,
+            best,
             authority,
         );
     }

@@ -32,6 +32,9 @@ pub struct Inspection {
     pub bodies: u64,
     /// Where the bits of [`Body::State`] went: all of them.
     pub state: Tally,
+    /// Where the bits of those whole states went that arrived as transfers: part of
+    /// [`Body::Bulk`], which also has heads of chunks, what was sent again, and what did not arrive.
+    pub keyframes: Tally,
 }
 
 impl Inspection {
@@ -46,6 +49,7 @@ impl Inspection {
             sent: self.sent.since(&older.sent),
             bodies: self.bodies - older.bodies,
             state: self.state.since(&older.state),
+            keyframes: self.keyframes.since(&older.keyframes),
             ..self.clone()
         }
     }
@@ -56,16 +60,29 @@ impl Inspection {
         Breakdown::new(&self.state, schema, self.bodies)
     }
 
-    /// All bits of the client's datagrams: those of the state by field, those of other bodies under
-    /// the body's name.
+    /// The bits of whole states that arrived as transfers, with the names of kinds and fields.
+    #[must_use]
+    pub fn keyframe_breakdown(&self, schema: &Schema) -> Breakdown {
+        Breakdown::new(&self.keyframes, schema, 1)
+    }
+
+    /// All bits of the client's datagrams: those of the state by field; those of whole states by
+    /// field, of kinds called `keyframe: KIND`; those of other bodies under the body's name. What
+    /// transfers took beyond what they brought is under theirs.
     #[must_use]
     pub fn rows(&self, schema: &Schema) -> Vec<BreakdownRow> {
         let mut rows = self.breakdown(schema).rows;
+        let mut keyframes = self.keyframe_breakdown(schema);
         for body in Body::ALL {
             let bytes = self.sent.of(body);
             if body != Body::State && bytes > 0 {
                 #[expect(clippy::cast_precision_loss, reason = "a statistic")]
-                let bits = bytes as f64 * 8.0;
+                let mut bits = bytes as f64 * 8.0;
+                // Between two accounts a transfer may have arrived that was sent before the first.
+                if body == Body::Bulk && keyframes.bits <= bits {
+                    bits -= keyframes.bits;
+                    rows.extend(keyframes.rows.drain(..).map(of_keyframe));
+                }
                 rows.push(BreakdownRow {
                     kind: String::new(),
                     field: body.name().to_owned(),
@@ -74,6 +91,19 @@ impl Inspection {
             }
         }
         rows
+    }
+}
+
+fn of_keyframe(row: BreakdownRow) -> BreakdownRow {
+    let (kind, field) = match (row.kind.is_empty(), row.field.is_empty()) {
+        (true, true) => (row.kind, "keyframe: ids, flags, shapes".to_owned()),
+        (true, false) => (row.kind, format!("keyframe: {}", row.field)),
+        (false, _) => (format!("keyframe: {}", row.kind), row.field),
+    };
+    BreakdownRow {
+        kind,
+        field,
+        bits: row.bits,
     }
 }
 
@@ -140,6 +170,7 @@ impl Audience {
             sent: guest.peer.statistics.sent.since(&since.sent),
             bodies: ledger.map_or(0, |ledger| ledger.bodies),
             state: ledger.map_or_else(Tally::default, |ledger| ledger.tally.clone()),
+            keyframes: ledger.map_or_else(Tally::default, |ledger| ledger.keyframes.clone()),
         })
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::join::UNCONFIRMED_TICKS_MAX;
+use super::switch::SAMPLED_TICKS;
 use super::{Client, Phase, lead_limits};
 use crate::id::{MemberId, Path, Slot};
 use crate::limits::PREDICTION_TICKS_MAX;
@@ -275,7 +276,7 @@ impl Client {
             let rtt_us = step_down.warm.rtt_us.unwrap_or(100_000);
             client.delay.guess(core.rate.ticks_in_us_ceil(rtt_us) + 2);
             let upto = core.clock.tick().next().plus(client.delay.ticks());
-            client.samples_all_upto = upto;
+            client.samples_all_upto = upto.plus(SAMPLED_TICKS);
         }
         core.awaited = None;
         core.stalled_since = None;

@@ -252,7 +252,11 @@ impl Client {
         if self.settings.is_some() && !self.waits && tick > limit {
             return false;
         }
-        let next = core.submitted.newest(slot).next().max(from);
+        let mut next = core.submitted.newest(slot).next().max(from);
+        if !self.waits {
+            // Nobody is asked for what is settled.
+            next = next.max(core.known.newest(slot).next());
+        }
         // After a change of host the lead may grow by several ticks, all of which are still to come.
         let may_grow = self.settings.is_some() && self.follower.is_some();
         let is_to_come = may_grow && next > core.clock.tick();

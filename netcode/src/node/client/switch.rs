@@ -17,7 +17,10 @@ use crate::node::hosting;
 use crate::node::takeover::{Prepare, Warm};
 use crate::session::config::Mode;
 use crate::session::control::{Control, Settings};
-use crate::session::handshake::{self, Back, ByeReason, Hello, Return, TERMS_MAX, Welcome};
+use crate::session::handshake::{
+    self, Back, ByeReason, Hello, RETURN_INPUT_BYTES_MAX, RETURN_INPUTS_MAX, Return, TERMS_MAX,
+    Welcome,
+};
 use crate::session::statistics::DropReason;
 use crate::tick::Tick;
 use crate::time::Time;
@@ -29,6 +32,9 @@ const RETURN_US: u64 = 20_000;
 /// Microseconds after a switch in which frames may come late because the new host makes up for
 /// lost time. They say nothing of the path.
 pub(super) const RECOVERY_US: u64 = 2_000_000;
+
+/// Ticks after a switch of which none is left without an input of its own.
+pub(super) const SAMPLED_TICKS: u32 = 64;
 
 /// Bytes of a Return that is kept for later, at most.
 const RETURN_BYTES_MAX: usize = 1024;
@@ -91,10 +97,16 @@ impl Client {
         {
             let lead = core.rate.ticks_in_us_ceil(rtt_us) + 2;
             if self.delay.raise(lead) {
-                let upto = core.clock.tick().next().plus(self.delay.ticks());
-                self.samples_all_upto = self.samples_all_upto.max(upto);
+                self.sample_all(core);
             }
         }
+    }
+
+    /// From now on, until some time after the switch, a lead that grows leaves no tick without an
+    /// input of its own.
+    fn sample_all(&mut self, core: &Core) {
+        let upto = core.clock.tick().next().plus(self.delay.ticks());
+        self.samples_all_upto = self.samples_all_upto.max(upto.plus(SAMPLED_TICKS));
     }
 
     /// Follows the present host on.
@@ -135,6 +147,7 @@ impl Client {
         let offers = self.offers(core);
         let is_due = self.prepared.as_ref().is_some_and(|it| it.next_at <= now);
         let baselines = if is_due { self.baselines() } else { Vec::new() };
+        let (inputs_after, inputs) = self.newest_inputs(core);
         let resume = self.resume.map_or(0, |token| token.0);
         let prepared = self.prepared.as_mut()?;
         let path = prepared.warm?.path;
@@ -155,6 +168,8 @@ impl Client {
             term: core.info.term.0,
             wants: prepared.term.0,
             offers: offers.map(Tick::number),
+            inputs_after: inputs_after.number(),
+            inputs,
             avoids,
             baselines,
         };
@@ -184,6 +199,38 @@ impl Client {
         let slot = self.peer.slot?;
         self.active_from?;
         Some(core.submitted.oldest(slot))
+    }
+
+    /// The inputs for ticks that are not final yet, as many as fit, and the tick before the first.
+    fn newest_inputs(&self, core: &Core) -> (Tick, Vec<u8>) {
+        let mut inputs = Vec::new();
+        let (Some(slot), Some(_)) = (self.peer.slot, self.active_from) else {
+            return (Tick::ZERO, inputs);
+        };
+        // Where states come, what acted is not known here.
+        let known = match &self.follower {
+            Some(follower) => follower.base().unwrap_or_default().minus(4),
+            None => core.final_tick(),
+        };
+        let after = core.submitted.oldest(slot).max(known);
+        let input_bytes = usize::from(core.info.input_bytes).max(1);
+        let count = RETURN_INPUTS_MAX.min(RETURN_INPUT_BYTES_MAX / input_bytes);
+        let mut tick = after;
+        for _ in 0..count {
+            tick = tick.next();
+            let Some(input) = core.submitted.get(slot, tick).bytes() else {
+                break;
+            };
+            inputs.extend_from_slice(input);
+        }
+        (after, inputs)
+    }
+
+    /// There is another input: the next host gets it at once.
+    pub(in crate::node) fn hurry_return(&mut self, now: Time) {
+        if let Some(prepared) = &mut self.prepared {
+            prepared.next_at = prepared.next_at.min(now);
+        }
     }
 
     /// Keeps what a member asks of this node as its next host.
@@ -298,6 +345,7 @@ impl Client {
         self.frames_upto = self.frames_upto.min(base);
         self.checked_own = self.checked_own.min(base);
         self.recovers_until = Some(now.plus_micros(RECOVERY_US));
+        self.sample_all(core);
         self.due = true;
         if !back.terms.is_empty() {
             core.report(Event::HostChanged {

@@ -11,7 +11,7 @@ use crate::node::audience::Listener;
 use crate::node::client::remain::acted;
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::guest::Guest;
-use crate::node::seat::{Holder, Seat};
+use crate::node::seat::{Early, Holder, Seat};
 use crate::session::config::Role;
 use crate::session::control::{Control, Purpose};
 use crate::session::handshake::{
@@ -451,6 +451,7 @@ impl Host {
                 inputs_from,
                 lost_at: None,
                 replaced: 0,
+                early: Early::default(),
             });
         }
         let joined = Member {

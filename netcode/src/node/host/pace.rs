@@ -268,9 +268,17 @@ impl Host {
         let Some(from) = holder.from else { return };
         let mut tick = core.known.newest(slot).next();
         let end = self.hands_over_at().unwrap_or(Tick::MAX);
-        while tick <= core.submitted.newest(slot).min(end) && tick >= from {
-            core.known
-                .push(slot, tick, core.submitted.get(slot, tick).bytes());
+        while tick >= from && tick <= end {
+            if tick <= core.submitted.newest(slot) {
+                core.known
+                    .push(slot, tick, core.submitted.get(slot, tick).bytes());
+            } else if tick >= holder.inputs_from
+                && let Some(input) = holder.early.get(tick)
+            {
+                core.known.push(slot, tick, Some(input));
+            } else {
+                return;
+            }
             tick = tick.next();
         }
     }

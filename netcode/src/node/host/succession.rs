@@ -17,7 +17,7 @@ use crate::node::client::Client;
 use crate::node::client::heir::Retired;
 use crate::node::client::switch::keep;
 use crate::node::core::{Core, Todo};
-use crate::node::seat::{Holder, Seat};
+use crate::node::seat::{Early, Holder, Seat};
 use crate::node::takeover::{TakeOver, Warm};
 use crate::session::config::{Gate, JoinConfig, LatePolicy, Role, Start};
 use crate::session::control::{Control, Settings};
@@ -105,6 +105,7 @@ impl Host {
                 inputs_from: if is_lobby { Tick::ZERO } else { first },
                 lost_at: None,
                 replaced: 0,
+                early: Early::default(),
             });
             let has_inputs = heir.is_active && !is_lobby;
             if !has_inputs || core.submitted.newest(slot) < take_over.base {
@@ -187,6 +188,7 @@ impl Host {
                 inputs_from: Tick::MAX,
                 lost_at: None,
                 replaced: 0,
+                early: Early::default(),
             };
             if !is_here {
                 holder.lose(now, self.config.gate);
@@ -307,6 +309,8 @@ impl Host {
             if self.outgoing.len() < ANSWERS_MAX {
                 self.outgoing.push_back((path, guest.welcome.clone()));
             }
+            self.take_early(core, path, &ask);
+            self.advance(core, now);
             return Ok(());
         }
         if let Some(guest) = self.guests.get_mut(&path)
@@ -334,10 +338,29 @@ impl Host {
             self.entry_for(core, &ask, member, slot, kept.is_some(), avoids)
         };
         self.let_in(core, now, path, &ask.hello, protocol, entry);
+        self.take_early(core, path, &ask);
         if let Some(recovery) = &mut self.succession.recovery {
             recovery.awaited.remove(&member);
         }
         Ok(())
+    }
+
+    /// Keeps the inputs that a Return brings, if its member takes part.
+    fn take_early(&mut self, core: &Core, path: Path, ask: &Return) {
+        let input_bytes = usize::from(core.info.input_bytes);
+        let after = Tick::new(ask.inputs_after);
+        let slot = self.guests.get(&path).and_then(|guest| guest.peer.slot);
+        let holder = slot.and_then(|slot| self.seats[slot.index()].holder.as_mut());
+        let is_near = after.since(core.clock.tick()) < INPUT_HISTORY_TICKS_MAX;
+        if let Some(holder) = holder
+            && holder.path == Some(path)
+            && holder.inputs_from < Tick::MAX
+            && is_near
+            && let Some(early) = Early::new(after, &ask.inputs, input_bytes)
+            && early.newest() > holder.early.newest()
+        {
+            holder.early = early;
+        }
     }
 
     /// Where a member goes on that has followed another host.
@@ -498,8 +521,10 @@ impl Host {
         };
         let is_there = |slot: Slot| {
             let holder = self.seats[slot.index()].holder.as_ref();
-            let sends = holder.is_some_and(|it| it.path.is_some() && it.inputs_from <= tick);
-            !sends || core.submitted.newest(slot) >= tick
+            let sends = holder.filter(|it| it.path.is_some() && it.inputs_from <= tick);
+            sends.is_none_or(|it| {
+                core.submitted.newest(slot) >= tick || it.early.get(tick).is_some()
+            })
         };
         recovery.awaited.is_empty() && core.slots().all(is_there)
     }

@@ -37,7 +37,23 @@ pub(super) struct Store {
     /// The first `used` are of this snapshot; the others are kept for their memory.
     stored: Vec<Stored>,
     used: usize,
-    keyframes: Vec<(Sight, u8, Arc<[u8]>)>,
+    keyframes: Vec<Whole>,
+}
+
+/// A snapshot in one piece, as some see it.
+#[derive(Debug)]
+struct Whole {
+    sight: Sight,
+    epoch: u8,
+    made: KeyframeBytes,
+}
+
+/// The bytes of a keyframe.
+#[derive(Clone, Debug)]
+pub(in super::super) struct KeyframeBytes {
+    pub(in super::super) bytes: Arc<[u8]>,
+    /// Where all of its bits go, if someone looks.
+    pub(in super::super) tally: Option<Arc<Tally>>,
 }
 
 impl Store {
@@ -210,16 +226,16 @@ impl Publisher {
         &mut self,
         sight: &Sight,
         epoch: u8,
-    ) -> Option<Arc<[u8]>> {
+    ) -> Option<KeyframeBytes> {
         let newest = self.ring.newest()?;
         let known = self.stores[0]
             .store
             .keyframes
             .iter()
-            .find(|(known, its_epoch, _)| *its_epoch == epoch && known.same(sight));
-        if let Some((.., bytes)) = known {
+            .find(|known| known.epoch == epoch && known.sight.same(sight));
+        if let Some(known) = known {
             self.statistics.bodies_shared += 1;
-            return Some(Arc::clone(bytes));
+            return Some(known.made.clone());
         }
         let mut bytes = vec![epoch];
         put_varint(&mut bytes, u64::from(newest.tick.number()));
@@ -231,16 +247,22 @@ impl Publisher {
             SNAPSHOT_BYTES_MAX,
             &mut bytes,
         );
-        // It is no body: the account of transfers has its bytes.
-        self.encoder.take_tally();
+        let tally = self.encoder.take_tally();
         if end != WholeEnd::Done {
             return None;
         }
-        let bytes: Arc<[u8]> = bytes.into();
-        self.stores[0]
-            .store
-            .keyframes
-            .push((sight.clone(), epoch, Arc::clone(&bytes)));
-        Some(bytes)
+        let made = KeyframeBytes {
+            tally: tally.map(|mut tally| {
+                tally.fill_up(bytes.len() as u64);
+                Arc::new(tally)
+            }),
+            bytes: bytes.into(),
+        };
+        self.stores[0].store.keyframes.push(Whole {
+            sight: sight.clone(),
+            epoch,
+            made: made.clone(),
+        });
+        Some(made)
     }
 }

@@ -2,11 +2,22 @@
 
 use crate::state::{ExactType, FieldSchema, Interpolation, KindSchema, WireForm};
 
-/// How the rows of a kind are mixed: what lies behind the first value of varying length, and what
-/// is no float, stays as it was.
+/// How the rows of a kind, in their exact form, are mixed: what lies behind the first value of
+/// varying length, and what is no float, stays as it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Blend {
+pub struct Blend {
     parts: Vec<Part>,
+}
+
+/// Numbers of a row that are shown between two values: 32-bit floats that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Floats {
+    /// Where the first one's bytes begin.
+    pub at: usize,
+    /// How many there are, at most 4.
+    pub count: usize,
+    /// Whether they are a rotation, whose length is 1 and whose two signs mean the same.
+    pub is_rotation: bool,
 }
 
 /// Floats of a row that belong together.
@@ -33,19 +44,34 @@ enum Mix {
 }
 
 impl Blend {
-    pub(super) fn new(kind: &KindSchema) -> Self {
+    /// What the fields of `kind` declare.
+    #[must_use]
+    pub fn new(kind: &KindSchema) -> Self {
         let mut parts = Vec::new();
         let _end = collect(&kind.fields, 0, &mut parts);
         Self { parts }
     }
 
     /// Whether nothing is mixed.
-    pub(super) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// Brings `row` the part `by` (0 to 1) of the way towards `next`.
-    pub(super) fn mix(&self, row: &mut [u8], next: &[u8], by: f32) {
+    /// The 32-bit floats that are mixed, in the order of their bytes.
+    pub fn floats(&self) -> impl Iterator<Item = Floats> {
+        let parts = self.parts.iter();
+        let parts = parts.filter(|part| part.mix != Mix::Linear64);
+        parts.map(|part| Floats {
+            at: part.at,
+            count: part.count,
+            is_rotation: matches!(part.mix, Mix::Rotation | Mix::RotationLinear),
+        })
+    }
+
+    /// Brings `row` the part `by` (0 to 1) of the way towards `next`. What is shorter than a row of
+    /// the kind, or would come out infinite, stays as it is.
+    pub fn mix(&self, row: &mut [u8], next: &[u8], by: f32) {
         for part in &self.parts {
             part.mix(row, next, by);
         }

@@ -1,0 +1,258 @@
+//! Hosting that moves between processes, over real sockets on loopback.
+//!
+//! `RUNS=50 cargo test --release -p phalanx-demo --test migration killed -- --nocapture` kills that
+//! many hosts per mode and prints how long the players stood still.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "processes/running.rs"]
+mod running;
+
+use serde_json::Value;
+
+use running::*;
+
+/// A mode with the options that choose it.
+#[derive(Clone, Copy, Debug)]
+struct Mode(&'static [&'static str]);
+
+const LOCKSTEP: Mode = Mode(&[]);
+const STATE_SYNC: Mode = Mode(&["--mode", "state-sync"]);
+
+/// A player that hosts for so many others. It listens without encryption.
+fn host_that_plays(mode: Mode, players: &str, ticks: &str) -> Process {
+    let arguments = [
+        "host",
+        "--bot",
+        "--headless",
+        "--units",
+        "300",
+        "--json",
+        "--insecure",
+        "--bind",
+        "127.0.0.1:0",
+        "--name",
+        "founder",
+        "--players",
+        players,
+        "--ticks",
+        ticks,
+    ];
+    Process::start(ARENA, &[&arguments, mode.0].concat())
+}
+
+/// Players that join it.
+fn players(mode: Mode, host: &Process, count: u8) -> Vec<Process> {
+    let address = host.address().to_string();
+    let one = |number: u8| {
+        let (seed, name) = (number.to_string(), format!("player {number}"));
+        let own = [
+            address.as_str(),
+            "--insecure",
+            "--seed",
+            &seed,
+            "--name",
+            &name,
+        ];
+        join(&[&own, mode.0].concat())
+    };
+    (1..=count).map(one).collect()
+}
+
+const READY: &str = "another member can take over";
+
+/// All ended at the last tick in one state, with the same host in the same term.
+fn assert_agreement(runs: &[Value], ticks: u32) {
+    assert_same_end(runs, ticks);
+    for run in runs {
+        for figure in ["host", "term"] {
+            assert_eq!(run[figure], runs[0][figure], "{runs:#?}");
+        }
+        assert_eq!(run["ok"], true, "{run:#}");
+        assert_eq!(run["unclean"], false, "{run:#}");
+        if run["mode"] == "state-sync" {
+            assert_eq!(run["converged"], true, "{run:#}");
+        }
+    }
+}
+
+/// Kills the host of five players in the middle of the match. How long the others stood still, in
+/// milliseconds.
+fn kill_the_host(mode: Mode) -> Vec<f64> {
+    let host = host_that_plays(mode, "5", "240");
+    let others = players(mode, &host, 4);
+    host.wait_for(READY);
+    signal(&host, "-KILL");
+    let runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
+    assert_agreement(&runs, 240);
+    for run in &runs {
+        assert_eq!(run["migrations"], 1, "{run:#}");
+        assert_eq!(run["term"], 2, "{run:#}");
+        assert_eq!(run["ticks_lost"], 0, "{run:#}");
+    }
+    let blackout = |run: &Value| run["blackout_ms"].as_f64().unwrap();
+    runs.iter().map(blackout).collect()
+}
+
+#[expect(clippy::print_stdout, reason = "figures for whoever asks for them")]
+fn kill_hosts(mode: Mode) {
+    let runs = std::env::var("RUNS").map_or(1, |runs| runs.parse::<usize>().unwrap());
+    // The player that stood still for longest speaks for its match.
+    let worst = |all: Vec<f64>| all.into_iter().fold(0.0, f64::max);
+    let mut gaps: Vec<f64> = (0..runs).map(|_| worst(kill_the_host(mode))).collect();
+    gaps.sort_by(f64::total_cmp);
+    let at = |percent: usize| gaps[(gaps.len() * percent).div_ceil(100).max(1) - 1];
+    println!(
+        "{runs} hosts killed, {mode:?}: p50 {} ms, p99 {} ms, longest {} ms",
+        at(50),
+        at(99),
+        at(100)
+    );
+}
+
+#[test]
+fn the_others_go_on_when_the_host_is_killed() {
+    kill_hosts(LOCKSTEP);
+}
+
+#[test]
+fn the_others_go_on_in_state_sync_when_the_host_is_killed() {
+    kill_hosts(STATE_SYNC);
+}
+
+/// Pauses the host until the others have another one, and wakes it up again.
+fn pause_the_host(mode: Mode) {
+    let host = host_that_plays(mode, "4", "420");
+    let others = players(mode, &host, 3);
+    host.wait_for(READY);
+    signal(&host, "-STOP");
+    others
+        .iter()
+        .for_each(|player| player.wait_for("hosts from now on, in term"));
+    signal(&host, "-CONT");
+    host.wait_for("hosts from now on, in term");
+    let mut runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
+    runs.push(host.succeed());
+    assert_agreement(&runs, 420);
+    for run in &runs {
+        assert_eq!(run["migrations"], 1, "{run:#}");
+    }
+}
+
+#[test]
+fn a_host_that_slept_follows_the_next_one() {
+    pause_the_host(LOCKSTEP);
+}
+
+#[test]
+fn a_host_of_states_that_slept_follows_the_next_one() {
+    pause_the_host(STATE_SYNC);
+}
+
+/// Ends the host's process politely: it hands over, and nothing is lost.
+fn ask_the_host_to_go(mode: Mode) {
+    let host = host_that_plays(mode, "4", "300");
+    let others = players(mode, &host, 3);
+    host.wait_for(READY);
+    signal(&host, "-TERM");
+    let left = host.succeed();
+    assert_eq!(left["ok"], true, "{left:#}");
+    let runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
+    assert_agreement(&runs, 300);
+    for run in &runs {
+        assert_eq!(run["migrations"], 1, "{run:#}");
+        assert_eq!(run["ticks_lost"], 0, "{run:#}");
+        assert_eq!(run["inputs_lost"], 0, "{run:#}");
+    }
+}
+
+#[test]
+fn a_host_that_leaves_hands_over() {
+    ask_the_host_to_go(LOCKSTEP);
+}
+
+#[test]
+fn a_host_of_states_that_leaves_hands_over() {
+    ask_the_host_to_go(STATE_SYNC);
+}
+
+/// A dedicated host, its standby and two players with join codes; `name` is the signal that the
+/// host gets.
+fn replace_a_dedicated_host(mode: Mode, name: &str) {
+    let host = host(&[&["--players", "2", "--ticks", "300"], mode.0].concat());
+    let code = host.stdout.line(3);
+    let code = code.strip_prefix("standby ").unwrap();
+    let standing_by = ["--standby-of", code];
+    let standby = self::host(&[&standing_by, mode.0].concat());
+    let others: Vec<Process> = [1, 2]
+        .map(|number| {
+            let (code, seed) = (host.code(number), number.to_string());
+            join(&[&[&code, "--seed", &seed], mode.0].concat())
+        })
+        .into();
+    host.wait_for(READY);
+    signal(&host, name);
+    if name == "-TERM" {
+        let left = host.succeed();
+        assert_eq!(left["ok"], true, "{left:#}");
+    }
+    standby.wait_for("this node, \"standby\", hosts from now on");
+    let mut runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
+    runs.push(standby.succeed());
+    assert_agreement(&runs, 300);
+    for run in &runs {
+        assert_eq!(run["migrations"], 1, "{run:#}");
+        assert_eq!(run["players"], 2, "{run:#}");
+    }
+}
+
+#[test]
+fn a_standby_takes_over_from_a_dedicated_host_that_is_killed() {
+    replace_a_dedicated_host(LOCKSTEP, "-KILL");
+}
+
+#[test]
+fn a_dedicated_host_hands_over_to_its_standby() {
+    replace_a_dedicated_host(LOCKSTEP, "-TERM");
+}
+
+#[test]
+fn a_dedicated_host_of_states_that_is_killed_has_a_standby() {
+    replace_a_dedicated_host(STATE_SYNC, "-KILL");
+}
+
+#[test]
+fn a_dedicated_host_of_states_hands_over_to_its_standby() {
+    replace_a_dedicated_host(STATE_SYNC, "-TERM");
+}
+
+/// Where hosting does not move, the match is over with its host.
+#[test]
+fn without_migration_nobody_goes_on() {
+    let arguments = [
+        "host",
+        "--bot",
+        "--headless",
+        "--units",
+        "300",
+        "--json",
+        "--insecure",
+        "--bind",
+        "127.0.0.1:0",
+        "--players",
+        "3",
+        "--no-migration",
+    ];
+    let host = Process::start(ARENA, &arguments);
+    let others = players(LOCKSTEP, &host, 2);
+    host.wait_for("the match begins");
+    signal(&host, "-TERM");
+    let mut runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
+    runs.push(host.succeed());
+    for run in &runs {
+        assert_eq!(run["state_hash"], runs[0]["state_hash"], "{runs:#?}");
+        assert_eq!(run["migrations"], 0, "{run:#}");
+        assert!(run["blackout_ms"].is_null(), "{run:#}");
+    }
+}
