@@ -325,6 +325,9 @@ impl<P: Player> Driver<P> {
                         }
                         _ => false,
                     };
+                    if is_restored {
+                        self.recording.went_back(tick);
+                    }
                     self.node.commit_restore(now, is_restored);
                 }
                 Request::Hash { tick } => {
@@ -790,6 +793,17 @@ impl<P: Player> Recording<P> {
                     TermCause::Failover
                 },
             });
+        }
+    }
+
+    /// What ran after `tick` runs again, on other inputs maybe.
+    fn went_back(&mut self, tick: Tick) {
+        if let Self::On {
+            keyframe, hashes, ..
+        } = self
+        {
+            keyframe.take_if(|saved| saved.tick > Some(tick));
+            while hashes.pop_back_if(|(later, _)| *later > tick).is_some() {}
         }
     }
 

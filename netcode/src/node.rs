@@ -757,7 +757,10 @@ impl Node {
         let last = self.core.last_tick;
         let is_done = last.is_some_and(|last| self.core.timeline.settled() >= last);
         let terms = self.terms().filter(|terms| !terms.is_over() && !is_done);
-        let limit = terms.map_or(Tick::MAX, |terms| terms.safe_tick());
+        let safe = |terms: &crate::migration::Terms| {
+            terms.safe_tick().min(hosting::stands(&self.core, terms))
+        };
+        let limit = terms.map_or(Tick::MAX, safe);
         self.core.confirmed_frame(own, limit)
     }
 

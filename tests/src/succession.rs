@@ -151,7 +151,11 @@ impl<P: Remembers> Succession<P> {
         repeat: &str,
     ) -> Self {
         let waits = host.gate != Gate::Paced;
-        let as_host = JoinConfig::new(host.game.clone(), "the first host, again");
+        let as_host = JoinConfig {
+            silence_us: host.silence_us,
+            resume_us: host.resume_us.clamp(host.silence_us, 8_000_000),
+            ..JoinConfig::new(host.game.clone(), "the first host, again")
+        };
         let mut cluster = ClusterOf::new(host, conditions, seed);
         cluster.watch = Some(assert_one_acts);
         cluster.overhear = Some(assert_frozen_is_silent);
@@ -283,6 +287,23 @@ impl<P: Remembers> Succession<P> {
     #[must_use]
     pub fn member(&self, index: Index) -> MemberId {
         self.cluster.node(index).session().member
+    }
+
+    /// Whether `index` could not follow whoever hosts: the two have not met, or it was away for so
+    /// long that it is no member any more.
+    fn is_stranger(&self, index: Index) -> bool {
+        let node = self.cluster.node(index);
+        if node.terms().is_none() {
+            return true;
+        }
+        let Some(host) = self.acting_host(index) else {
+            return false;
+        };
+        let host = self.cluster.node(host);
+        let (own, other) = (node.session().member, host.session().member);
+        let have_met = node.mesh_links().any(|link| link.member == other)
+            && host.mesh_links().any(|link| link.member == own);
+        host.roster().member(own).is_none() || !have_met
     }
 
     /// A node that hosts, the one of the newest term, if any does besides `but`.
@@ -442,6 +463,7 @@ impl<P: Remembers> Succession<P> {
         let now = self.cluster.now();
         let node = self.cluster.node(index);
         let session = node.session().session;
+        let is_stranger = self.is_stranger(index);
         let mut messages = Vec::new();
         for event in &self.cluster.members[index].events[from..] {
             let seen = &mut self.seen[index];
@@ -505,11 +527,13 @@ impl<P: Remembers> Succession<P> {
                     seen.asks_at = Some(now.plus_micros(ASK_AGAIN_US));
                 }
                 Event::Disconnected { reason } => {
-                    // Whoever has not met the others yet cannot follow when hosting moves.
-                    let is_new = node.terms().is_none() && *reason == DisconnectReason::Silence;
                     let has_left = seen.leaves && *reason == DisconnectReason::Left;
-                    assert!(is_new || has_left, "node {index} is out: {reason}");
-                    if is_new {
+                    // Whoever has not met the new host yet cannot follow it, and whoever was away
+                    // for too long has no place any more.
+                    let was_dropped = *reason == DisconnectReason::Silence && is_stranger;
+                    assert!(was_dropped || has_left, "node {index} is out: {reason}");
+                    if was_dropped {
+                        seen.is_in = false;
                         seen.asks_at = Some(now.plus_micros(ASK_AGAIN_US));
                     }
                 }

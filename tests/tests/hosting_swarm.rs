@@ -26,10 +26,12 @@ use self::faults::Faults;
 type Session = Succession<Bot>;
 
 /// Seeds of a default run.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 32;
 
 /// Seeds that found something once.
-const REGRESSIONS: [u64; 0] = [];
+const REGRESSIONS: [u64; 16] = [
+    21, 135, 218, 254, 323, 331, 335, 722, 1241, 1301, 2297, 2957, 3435, 4351, 4483, 6362,
+];
 
 /// All must be in step again so long after the last fault, in microseconds.
 const RECOVERY_US: u64 = 20_000_000;
@@ -127,6 +129,8 @@ fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
         let arbiter = JoinConfig {
             role: Role::Spectator,
             hosting: HostPolicy::arbiter(),
+            silence_us: join.silence_us,
+            resume_us: join.resume_us,
             ..JoinConfig::new(toy::game(), "arbiter")
         };
         session.join(arbiter, 0, 0);

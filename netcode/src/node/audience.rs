@@ -266,8 +266,13 @@ impl Audience {
         };
         let ticks = self.config.snapshot_ticks;
         let calm_ticks = (snapshots * ticks).min(u32::from(core.rate.hz()) / CALM_SHARE);
-        // At the end everyone waits for the last state.
-        has_news || core.is_over() || guest.peer.has_word() || listener.calm_ticks >= calm_ticks
+        // At the end everyone waits for the last state. A voter's ack of each tick is its word; to ask
+        // for that by heartbeats would cost more.
+        has_news
+            || core.is_over()
+            || guest.votes
+            || guest.peer.has_word()
+            || listener.calm_ticks >= calm_ticks
     }
 
     /// Writes the next datagram to `guest`.

@@ -22,6 +22,8 @@ pub(super) struct Guest {
     pub(super) asks_anew: Option<(u64, Time)>,
     /// Which process of the member it is, once it has said so, where hosting may move.
     pub(super) incarnation: Option<u32>,
+    /// Whether it votes on who hosts, where members elect.
+    pub(super) votes: bool,
     pub(super) welcome: Vec<u8>,
     pub(super) role: Role,
     /// Ticks by which its frames are held back.

@@ -481,6 +481,7 @@ impl Host {
             Control::Stand(stand) if self.config.migration.allows => {
                 let guest = self.guests.get_mut(&path).ok_or(DropReason::UnknownPath)?;
                 guest.incarnation = Some(stand.incarnation);
+                guest.votes = stand.votes && self.config.migration.elects;
                 if self.standing.len() < crate::limits::MEMBERS_MAX {
                     self.standing.push_back((guest.peer.member, stand));
                 }
@@ -517,6 +518,7 @@ impl Host {
             return;
         }
         self.end_patience(core, now);
+        self.forget_away(core, now);
         self.watch_links(core, now);
         self.try_start(core, now);
         self.advance(core, now);

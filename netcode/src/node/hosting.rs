@@ -74,14 +74,20 @@ struct Held<'a> {
 }
 
 fn held<'a>(core: &'a Core, role: &'a Role, terms: &Terms, pending: Option<&Pending>) -> Held<'a> {
-    let lineage = terms.roster().lineage.ancestors();
-    let missed = lineage.iter().find(|one| one.term > core.info.term);
     Held {
         core,
         role,
-        stands: missed.map_or(Tick::MAX, |one| one.base),
+        stands: stands(core, terms),
         pending: pending.map(|pending| pending.take_over.base),
     }
+}
+
+/// The newest tick that may still be part of the history which the machine follows, of what was
+/// ordered in the role's term.
+pub(super) fn stands(core: &Core, terms: &Terms) -> Tick {
+    let lineage = terms.roster().lineage.ancestors();
+    let missed = lineage.iter().find(|one| one.term > core.info.term);
+    missed.map_or(Tick::MAX, |one| one.base)
 }
 
 impl Authority for Held<'_> {

@@ -330,7 +330,7 @@ impl Mesh {
         } else {
             peer.read(now, path, bytes)
         };
-        let (datagram, is_old) = match result {
+        let (datagram, under) = match result {
             Ok(read) => read,
             Err(reason) => {
                 peer.statistics.drops.count(reason);
@@ -345,7 +345,7 @@ impl Mesh {
             peer.set_path(now, Some(path));
             self.paths.insert(path, from);
         }
-        peer.accept(now, &datagram, is_old);
+        peer.accept(now, &datagram, under);
         for message in datagram.messages() {
             if self.received.len() >= MESH_INBOX_MESSAGES_MAX {
                 self.received.pop_front();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use phalanx::netcode::id::Path;
 use phalanx::netcode::link::conditioner::{Burst, Conditions};
 use phalanx::netcode::prng::Prng;
 use phalanx::netcode::session::config::JoinConfig;
@@ -60,8 +61,8 @@ struct Trouble {
 pub(super) struct Faults {
     troubles: Vec<Trouble>,
     pub(super) story: Vec<String>,
-    /// Datagrams to be heard again.
-    echoes: Vec<(Index, Index, Vec<u8>)>,
+    /// Datagrams to be heard again: receiver, the paths of both, and the bytes.
+    echoes: Vec<(Index, Path, Path, Vec<u8>)>,
 }
 
 impl Faults {
@@ -105,9 +106,10 @@ impl Faults {
                 session.cluster.set_all_conditions(usual);
             }
             Fault::Echoes => {
-                for (from, to, bytes) in core::mem::take(&mut self.echoes) {
-                    if !session.cluster.members[to].crashed {
-                        session.cluster.inject(from, to, &bytes);
+                for (to, path, from, bytes) in core::mem::take(&mut self.echoes) {
+                    let is_same = session.cluster.path_to(to) == path;
+                    if is_same && !session.cluster.members[to].crashed {
+                        session.cluster.inject_over(from, to, &bytes);
                     }
                 }
             }
@@ -228,7 +230,12 @@ impl Faults {
                 session.restart(index);
             }
             Fault::Echoes => {
-                self.echoes.extend(session.cluster.tap.iter().cloned());
+                let cluster = &session.cluster;
+                let tapped = cluster.tap.iter().map(|(from, to, bytes)| {
+                    let (from, path) = (cluster.path_to(*from), cluster.path_to(*to));
+                    (*to, path, from, bytes.clone())
+                });
+                self.echoes.extend(tapped);
             }
             Fault::Isolate(_)
             | Fault::Mute(_)
@@ -252,12 +259,14 @@ impl Faults {
         let host = session.host().unwrap_or(any);
         let whom = if prng.below(3) == 0 { any } else { host };
         // Who is left must be able to elect, whatever roster they have.
-        let voters = |&index: &Index| {
-            let terms = session.cluster.node(index).terms();
-            terms.map_or(usize::MAX / 2, |terms| terms.roster().voter_count())
+        let can_spare = |&index: &Index| {
+            session.cluster.node(index).terms().is_some_and(|terms| {
+                let roster = terms.roster();
+                let votes = |&&index: &&Index| roster.is_voter(session.member(index));
+                2 * alive.iter().filter(votes).count() > roster.voter_count() + 2
+            })
         };
-        let voters = alive.iter().map(voters).max().unwrap_or(0);
-        let spare = 2 * (alive.len() - 1) > voters && !session.is_in_motion();
+        let spare = alive.iter().all(can_spare) && !session.is_in_motion();
         let room = session.cluster.members.len() < MEMBERS_MAX && !joining(session);
         let is_held = |index: Index| {
             let mut troubles = self.troubles.iter();

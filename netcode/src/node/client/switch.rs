@@ -298,6 +298,7 @@ impl Client {
 
     /// Undoes what was ordered beyond `base`; false if the state before is here no more.
     pub(in crate::node) fn go_back_to(&mut self, core: &mut Core, base: Tick) -> bool {
+        self.checked_own = self.checked_own.min(base);
         let (settled, simulated) = (core.timeline.settled(), core.timeline.simulated());
         if settled > base {
             if simulated.since(base) >= core.info.images {

@@ -391,6 +391,7 @@ impl Host {
             nonce: hello.nonce,
             asks_anew: None,
             incarnation: None,
+            votes: false,
             welcome,
             role,
             behind,

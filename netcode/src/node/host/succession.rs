@@ -54,6 +54,8 @@ pub(in crate::node) struct Succession {
     /// With what this node joined, if it did.
     joined: Option<JoinConfig>,
     recovery: Option<Recovery>,
+    /// Members without a slot that have not come back to this host yet, and since when.
+    away: BTreeMap<MemberId, Time>,
 }
 
 /// The first moments of a new term.
@@ -566,11 +568,30 @@ impl Host {
                         self.set_member(core, known);
                     }
                 }
+                _ if watches(core, member) && self.config.resume_us > 0 => {
+                    // It may be cut off for the moment, and have a vote.
+                    self.succession.away.insert(member, now);
+                }
                 _ => self.depart(core, member, ByeReason::Left),
             }
         }
         if !self.is_paced() {
             self.succession.recovery = None;
+        }
+    }
+
+    /// Members without a slot that stay away for too long are gone.
+    pub(super) fn forget_away(&mut self, core: &mut Core, now: Time) {
+        let guests = &self.guests;
+        let is_back = |member: MemberId| guests.values().any(|it| it.peer.member == member);
+        self.succession.away.retain(|member, _| !is_back(*member));
+        let is_late = |(member, since): (&MemberId, &Time)| {
+            (now.micros_since(*since) > self.config.resume_us).then_some(*member)
+        };
+        let late: Vec<MemberId> = self.succession.away.iter().filter_map(is_late).collect();
+        for member in late {
+            self.succession.away.remove(&member);
+            self.depart(core, member, ByeReason::Left);
         }
     }
 
@@ -665,6 +686,12 @@ impl Host {
             guest.tell(&Control::Settings(self.settings(core)));
         }
     }
+}
+
+/// Whether `member` takes part without a slot.
+fn watches(core: &Core, member: MemberId) -> bool {
+    let known = core.roster.member(member);
+    known.is_some_and(|known| known.slot.is_none())
 }
 
 /// Whether a member that has a link asks for another one: not if that link goes on to be heard, since

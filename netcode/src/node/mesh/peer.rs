@@ -26,8 +26,10 @@ const RETRY_DOUBLINGS_MAX: u32 = 5;
 /// member was heard under the new one.
 const OLD_KEY_US: u64 = 2_000_000;
 /// Microseconds for which the new secret waits for the other member to hear of it. Then it is tried
-/// with every second datagram: the other one may learn of it only by what comes under the old one.
+/// in turn with those before: the other one may learn of it only by what comes under an old one.
 const NEW_KEY_US: u64 = 1_000_000;
+/// Secrets before the present one that are kept.
+const OLD_KEYS_MAX: usize = 4;
 /// Datagrams whose time of sending is remembered for their echo.
 const SENT_MAX: usize = 128;
 /// Counters before the newest one that are told apart.
@@ -95,8 +97,8 @@ pub(in crate::node) struct MeshPeer {
     pub(in crate::node) next_at: Time,
     origin: Origin,
     keys: Secret,
-    /// The secret before the present one.
-    old_keys: Option<OldSecret>,
+    /// The secrets before the present one, the newest first.
+    old_keys: Vec<OldSecret>,
     /// Number of the next datagram.
     counter: u32,
     /// Number of the first datagram over the present path.
@@ -197,7 +199,7 @@ impl MeshPeer {
             next_at: now,
             origin: Origin::Role,
             keys: Secret::new(key, own, member),
-            old_keys: None,
+            old_keys: Vec::new(),
             counter: 0,
             path_counter: 0,
             path_since: now,
@@ -215,19 +217,15 @@ impl MeshPeer {
         }
         let keys = Secret::new(key, self.own, self.member);
         let secret = core::mem::replace(&mut self.keys, keys);
-        if let Some(old) = &mut self.old_keys
-            && secret.newest.is_none()
-            && old.until.is_none()
-        {
-            // Nothing has come under the one in between: the other member may never have had it.
-            old.since = now;
-            return;
-        }
-        self.old_keys = Some(OldSecret {
+        // The two may have been told different ones lately, so that only an older one is common.
+        self.old_keys.retain(|old| old.is_good(now));
+        self.old_keys.truncate(OLD_KEYS_MAX - 1);
+        let old = OldSecret {
             secret,
             since: now,
             until: None,
-        });
+        };
+        self.old_keys.insert(0, old);
     }
 
     // ---- the path ----
@@ -345,15 +343,20 @@ impl MeshPeer {
         now: Time,
         path: Path,
         bytes: &'a [u8],
-    ) -> Result<(MeshDatagram<'a>, bool), DropReason> {
-        let (datagram, keys, is_old) = match MeshDatagram::read(bytes, self.keys.from_peer) {
-            Err(DropReason::NotAuthentic) => {
-                let old = self.old_keys.as_ref().filter(|old| old.is_good(now));
-                let old = &old.ok_or(DropReason::NotAuthentic)?.secret;
-                (MeshDatagram::read(bytes, old.from_peer)?, old, true)
+    ) -> Result<(MeshDatagram<'a>, usize), DropReason> {
+        let olds = self.old_keys.iter().filter(|old| old.is_good(now));
+        let olds = olds.map(|old| &old.secret);
+        let mut read = Err(DropReason::NotAuthentic);
+        let mut keys = &self.keys;
+        let mut under = 0;
+        for (index, secret) in [&self.keys].into_iter().chain(olds).enumerate() {
+            read = MeshDatagram::read(bytes, secret.from_peer);
+            (keys, under) = (secret, index);
+            if !matches!(read, Err(DropReason::NotAuthentic)) {
+                break;
             }
-            read => (read?, &self.keys, false),
-        };
+        }
+        let datagram = read?;
         keys.check_new(datagram.counter)?;
         // Of two paths the one that is used now counts; what comes late over the other one is no
         // reason to change.
@@ -368,19 +371,20 @@ impl MeshPeer {
         {
             return Err(DropReason::Malformed);
         }
-        Ok((datagram, is_old))
+        Ok((datagram, under))
     }
 
     /// Takes in a datagram that [`MeshPeer::read`] has passed, over the path.
-    pub(super) fn accept(&mut self, now: Time, datagram: &MeshDatagram<'_>, is_old: bool) {
-        let ahead = match &mut self.old_keys {
-            Some(old) if is_old => old.secret.mark(now, datagram.counter),
-            Some(old) => {
-                old.until.get_or_insert(now.plus_micros(OLD_KEY_US));
-                self.keys.mark(now, datagram.counter)
-            }
-            None => self.keys.mark(now, datagram.counter),
-        };
+    pub(super) fn accept(&mut self, now: Time, datagram: &MeshDatagram<'_>, under: usize) {
+        self.old_keys.retain(|old| old.is_good(now));
+        // Secrets before the one that the other member uses are done with.
+        for old in self.old_keys.iter_mut().skip(under) {
+            old.until.get_or_insert(now.plus_micros(OLD_KEY_US));
+        }
+        let used = under.checked_sub(1);
+        let used = used.and_then(|index| self.old_keys.get_mut(index));
+        let used = used.map_or(&mut self.keys, |old| &mut old.secret);
+        let ahead = used.mark(now, datagram.counter);
         self.heard_at = Some(now);
         self.count_loss(ahead);
         let was_confirmed = self.is_confirmed;
@@ -460,17 +464,23 @@ impl MeshPeer {
         Some(path)
     }
 
-    /// The secret to send under: the new one, as soon as the other member is known to have it.
+    /// The secret to send under: the new one, as soon as the other member is known to have it. Until
+    /// then the one that it was heard under last, and when it has had time to hear of the new one, all
+    /// that may be common in turn.
     fn keys_to_send(&self, now: Time) -> &Secret {
-        let Some(old) = &self.old_keys else {
-            return &self.keys;
+        let usable = || {
+            let olds = self.old_keys.iter().filter(|old| old.until.is_none());
+            core::iter::once(&self.keys).chain(olds.map(|old| &old.secret))
         };
-        let waits = self.is_confirmed && now.micros_since(old.since) < NEW_KEY_US;
-        if old.until.is_none() && (waits || self.counter.is_multiple_of(2)) {
-            &old.secret
-        } else {
-            &self.keys
+        let since = self.old_keys.first().map(|old| old.since);
+        let waits =
+            self.is_confirmed && since.is_some_and(|since| now.micros_since(since) < NEW_KEY_US);
+        let heard = usable().find(|secret| secret.newest.is_some());
+        if let Some(secret) = heard.filter(|_| waits) {
+            return secret;
         }
+        let turn = self.counter as usize % usable().count().max(1);
+        usable().nth(turn).unwrap_or(&self.keys)
     }
 
     fn pause_us(&self, now: Time) -> u64 {
