@@ -45,8 +45,8 @@ type EncodedInput = Box<dyn FnMut(Tick, &World) -> Vec<u8> + Send>;
 pub struct EcsPlayer {
     game: Game,
     input: EncodedInput,
-    /// Whether another node decides the state.
-    is_guest: bool,
+    /// Whether only the host decides the state.
+    follows: bool,
     /// The newest tick for which an input was sampled.
     sampled: Tick,
 }
@@ -56,7 +56,7 @@ impl Player for EcsPlayer {
 
     fn begin(&mut self, session: &SessionInfo) -> EcsSimulation {
         let mut simulation = self.game.simulation_of(session);
-        if self.is_guest {
+        if self.follows && !session.hosts {
             simulation.set_side(session.slot.map_or(Side::Spectating, Side::Predicting));
         }
         simulation
@@ -126,7 +126,7 @@ impl<L: Link> Session<L> {
             game: game.clone(),
             input: Box::new(move |tick, world| encoder.encode_input(&input(tick, world))),
             sampled: Tick::ZERO,
-            is_guest: info.mode == Mode::StateSync && !node.is_host(),
+            follows: info.mode == Mode::StateSync,
         };
         Self {
             driver: Driver::new(node, info, player),

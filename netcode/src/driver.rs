@@ -18,6 +18,7 @@ use crate::session::config::{GameInfo, Mode};
 use crate::session::handshake::TermStart;
 use crate::simulation::Simulation;
 use crate::state::{KindRows, Snapshot, StateHash};
+use crate::statesync::Publisher;
 use crate::tick::Tick;
 use crate::time::Time;
 
@@ -38,6 +39,12 @@ pub trait Player {
     /// Writes the local player's input for `tick` into `input`, which is all zeros.
     fn sample(&mut self, tick: Tick, simulation: &Self::Simulation, input: &mut [u8]);
 
+    /// Sets rules of who sees what: this node publishes the session's state with `publisher`, or may do
+    /// so later, as it stands by. How far clients see is handed on by itself.
+    fn publishes(&mut self, publisher: &mut Publisher) {
+        let _ = publisher;
+    }
+
     /// Takes notice that `simulation` has run a tick for the first time: the place for sounds,
     /// effects and statistics. Ticks that run again after a rollback are not reported.
     fn stepped(&mut self, simulation: &Self::Simulation, frame: &InputFrame) {
@@ -57,6 +64,8 @@ pub struct Driver<P: Player> {
     published: Snapshot,
     /// On a standby: what runs the host's ticks, and its newest state that was the host's.
     standby: Option<(P::Simulation, <P::Simulation as Simulation>::Image)>,
+    /// Memory for what that publishes.
+    stood_by: Snapshot,
     /// Memory for all of the state.
     exact: Snapshot,
     /// What a client that records was shown last, and has not recorded yet.
@@ -114,6 +123,7 @@ impl<P: Player> Driver<P> {
             hash: StateHash::default(),
             published: Snapshot::default(),
             standby: None,
+            stood_by: Snapshot::default(),
             exact: Snapshot::default(),
             shown: Snapshot::default(),
             newest_hash: None,
@@ -270,6 +280,9 @@ impl<P: Player> Driver<P> {
                     let images = usize::try_from(session.images).unwrap_or(0);
                     self.images.clear();
                     self.images.resize_with(images, Image::default);
+                    if let Some(publisher) = self.node.publisher_mut() {
+                        self.player.publishes(publisher);
+                    }
                 }
                 Request::Sample { tick } => {
                     self.input.clear();
@@ -355,6 +368,9 @@ impl<P: Player> Driver<P> {
                 }
                 Request::Promote { tick, term, state } => {
                     let state = state.cloned();
+                    if let Some(publisher) = self.node.publisher_mut() {
+                        self.player.publishes(publisher);
+                    }
                     if !self.promote(tick, term, state.as_ref()) {
                         self.node.commit_restore(now, false);
                     }
@@ -368,6 +384,7 @@ impl<P: Player> Driver<P> {
                     frame,
                     seen,
                     wants_hash,
+                    publishes,
                 } => {
                     if let Some((simulation, image)) = &mut self.standby {
                         for &(slot, behind_ticks) in seen {
@@ -378,10 +395,19 @@ impl<P: Player> Driver<P> {
                             simulation.hash(&mut self.hash);
                             self.hash.without_derived(&self.game.schema).combined()
                         });
-                        if !self.node.commit_stand_by_step(hash) {
+                        if self.node.commit_stand_by_step(hash) {
+                            if publishes {
+                                simulation.publish(&mut self.stood_by);
+                                let is_first = self.node.commit_stand_by_publish(&self.stood_by);
+                                if is_first && let Some(publisher) = self.node.publisher_mut() {
+                                    self.player.publishes(publisher);
+                                }
+                            }
+                            if wants_hash {
+                                simulation.capture(image);
+                            }
+                        } else {
                             simulation.restore(image);
-                        } else if wants_hash {
-                            simulation.capture(image);
                         }
                     }
                 }
@@ -560,6 +586,7 @@ impl<P: Player> Driver<P> {
         simulation.become_authority();
         simulation.begin_term(term);
         self.simulation = Some(simulation);
+        core::mem::swap(&mut self.published, &mut self.stood_by);
         self.images.clear();
         true
     }

@@ -285,14 +285,15 @@ impl Node {
         }
     }
 
-    /// What a host in state-sync mode publishes with: interest, rules and accounts are set there.
+    /// What a host in state-sync mode publishes with, or a standby would if it hosted: interest, rules
+    /// and accounts are set there. Standbys are told the host's interest; rules are the game's.
     pub fn publisher_mut(&mut self) -> Option<&mut Publisher> {
         match &mut self.role {
             Role::Host(host) => host
                 .audience
                 .as_mut()
                 .map(|audience| &mut audience.publisher),
-            Role::Client(_) => None,
+            Role::Client(client) => client.standby.as_mut()?.dormant_publisher(),
         }
     }
 
@@ -476,8 +477,9 @@ impl Node {
     /// kinds, and the state where it was asked for. An older state is left in its place, whose memory
     /// may be used again.
     pub fn commit_authority(&mut self, tick: Tick, hash: u64, state: Option<&mut Snapshot>) {
-        if let Role::Host(host) = &mut self.role {
-            host.commit_authority(&mut self.core, tick, hash, state);
+        match &mut self.role {
+            Role::Host(host) => host.commit_authority(&mut self.core, tick, hash, state),
+            Role::Client(client) => client.commit_authority(&mut self.core, tick, hash, state),
         }
     }
 
@@ -500,6 +502,19 @@ impl Node {
                 None => true,
             },
             Role::Host(_) => true,
+        }
+    }
+
+    /// Answers [`Request::StandByStep`] with what clients may see of the state after it, where it was
+    /// asked for: what clients hold of it is what this node goes on from, should it host. Says whether
+    /// it is the first one.
+    pub fn commit_stand_by_publish(&mut self, snapshot: &Snapshot) -> bool {
+        match &mut self.role {
+            Role::Client(client) => match &mut client.standby {
+                Some(standby) => standby.commit_publish(snapshot),
+                None => false,
+            },
+            Role::Host(_) => false,
         }
     }
 
@@ -694,7 +709,11 @@ impl Node {
                     tick,
                     needs_state: host.stream.as_ref()?.needs_state(),
                 },
-                Role::Client(_) => return None,
+                // A host that became a client stands by with what it ran.
+                Role::Client(_) => Request::Authority {
+                    tick,
+                    needs_state: true,
+                },
             },
             Todo::Promote(tick, term) => {
                 let state = self.promoted.as_ref();

@@ -9,7 +9,8 @@ use phalanx_netcode::input::{BatchDecoder, BatchEncoder, BatchPlan, InputHistory
 use phalanx_netcode::session::bulk::{BulkConfig, BulkReceiver, BulkSender};
 use phalanx_netcode::session::control::{Control, Purpose, Route, Settings, Stand};
 use phalanx_netcode::session::handshake::{
-    self, Back, Bye, ByeReason, Hello, Refusal, Refuse, Return, SchemaPart, TermStart, Welcome,
+    self, Acted, Back, Baseline, Bye, ByeReason, Hello, Refusal, Refuse, Return, SchemaPart,
+    TermStart, Welcome,
 };
 use phalanx_netcode::session::mesh::{self, Echo, MeshDatagram, PairKey};
 use phalanx_netcode::session::messages::{Channel, Messages, MessagesConfig};
@@ -121,20 +122,27 @@ fn return_and_back() {
         inputs_after: 0,
         inputs: Vec::new(),
         avoids: 3,
+        baselines: Vec::new(),
     };
     check(
         kind::RETURN,
         &ask,
-        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 00 00 00 03",
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 00 00 00 03 00",
     );
     ask.offers = Some(9);
     (ask.inputs_after, ask.inputs) = (11, b"in".to_vec());
+    ask.baselines = vec![Baseline {
+        tick: 300,
+        hash: 5,
+        epoch: 1,
+    }];
     check(
         kind::RETURN,
         &ask,
-        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 01 09 0b 02 'in' 03",
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 01 09 0b 02 'in' 03 \
+         01 fb 2c 01 05 01",
     );
-    let back = Back {
+    let mut back = Back {
         welcome: Welcome {
             nonce: 3,
             protocol: 1,
@@ -161,11 +169,26 @@ fn return_and_back() {
         }],
         inputs_after: Some(100),
         salt: 4,
+        baseline: None,
+        acted: None,
     };
     check(
         kind::BACK,
         &back,
-        "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 02 78 08 01 01 64 04",
+        "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 02 78 08 01 01 64 04 00 00",
+    );
+    back.baseline = Some(99);
+    back.acted = Some(Acted {
+        first: 98,
+        ticks: 3,
+        present: 5,
+        inputs: b"abc".to_vec(),
+    });
+    check(
+        kind::BACK,
+        &back,
+        "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 02 78 08 01 01 64 04 \
+         01 63 01 62 03 05 03 'abc'",
     );
 }
 
@@ -449,8 +472,10 @@ fn control_messages() {
                 players: 8,
                 next_member: 9,
                 elects: true,
+                budget_bytes_per_second: 10,
+                rewind_ticks_max: 11,
             }),
-            "12 02 01 03 fb 2c 01 05 06 07 01 08 09 01",
+            "12 02 01 03 fb 2c 01 05 06 07 01 08 09 01 0a 0b",
         ),
         (
             Control::Stand(Stand {

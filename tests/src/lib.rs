@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod counting;
 pub mod pianist;
+pub mod reign;
 pub mod succession;
 pub mod toy;
 pub mod yard;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use phalanx::netcode::driver::Player;
-use phalanx::netcode::id::{NetId, Slot};
+use phalanx::netcode::id::{NetId, Slot, Term};
 use phalanx::netcode::input::InputFrame;
 use phalanx::netcode::node::SessionInfo;
 use phalanx::netcode::prng::Prng;
@@ -41,7 +41,7 @@ const EDGE: i32 = 200 * PER_UNIT;
 #[must_use]
 pub fn game() -> GameInfo {
     let field = |name| {
-        FieldSchema::new(name, ExactType::F32).wire(WireForm::Fixed {
+        FieldSchema::new(name, ExactType::Vec2).wire(WireForm::Fixed {
             min: -200,
             max: 200,
             per_unit: 64,
@@ -61,7 +61,7 @@ pub fn game() -> GameInfo {
             "Body",
             KindShape::Component,
             Visibility::Client,
-            vec![field("x"), field("y"), speed("vx"), speed("vy")],
+            vec![field("at").position(), speed("vx"), speed("vy")],
         ),
         kind(
             "Mark",
@@ -73,7 +73,11 @@ pub fn game() -> GameInfo {
             "Secret",
             KindShape::Resource,
             Visibility::HostOnly,
-            vec![FieldSchema::new("state", ExactType::U64)],
+            vec![
+                FieldSchema::new("state", ExactType::U64),
+                FieldSchema::new("term", ExactType::U32),
+                FieldSchema::new("next", ExactType::U32),
+            ],
         ),
         kind(
             "Weather",
@@ -131,6 +135,8 @@ pub struct Plan {
     /// Ticks after which another one decides the first body: the host, slot 0, slot 1, and again;
     /// 0 for the host at all times.
     pub term_ticks: u32,
+    /// Whether a lively yard gets new bodies: their ids tell who hosted when they appeared.
+    pub spawns: bool,
 }
 
 impl Default for Plan {
@@ -140,6 +146,7 @@ impl Default for Plan {
             is_lively: true,
             gust_ticks: 0,
             term_ticks: 0,
+            spawns: true,
         }
     }
 }
@@ -168,6 +175,10 @@ struct State {
     bodies: BTreeMap<u64, Body>,
     wind: i32,
     secret: u64,
+    /// The term in which bodies appear now.
+    term: u32,
+    /// The number of the next one.
+    next: u32,
 }
 
 /// A saved state.
@@ -198,6 +209,8 @@ impl Yard {
                 bodies,
                 wind: 0,
                 secret: prng.next_u64(),
+                term: 0,
+                next: 100 + plan.bodies,
             },
             plan,
             predicts,
@@ -206,6 +219,12 @@ impl Yard {
             seen: BTreeMap::new(),
             claims: BTreeMap::new(),
         }
+    }
+
+    /// Whether this is the state of the session, and not what a client continues of it.
+    #[must_use]
+    pub const fn is_authority(&self) -> bool {
+        self.predicts.is_none()
     }
 
     /// The bodies by number.
@@ -253,9 +272,10 @@ impl Yard {
         if !self.plan.is_lively {
             return;
         }
-        if prng.below(10) == 0 {
-            let next = state.bodies.keys().last().map_or(100, |id| id + 1).max(100);
-            state.bodies.insert(next, random_body(&mut prng));
+        if prng.below(10) == 0 && self.plan.spawns {
+            let id = u64::from(state.term) << 32 | u64::from(state.next);
+            state.next += 1;
+            state.bodies.insert(id, random_body(&mut prng));
         }
         let ids: Vec<u64> = state.bodies.range(100..).map(|(id, _)| *id).collect();
         if ids.len() as u64 > u64::from(self.plan.bodies) {
@@ -302,7 +322,11 @@ impl Yard {
                 kinds[4].push(id, |out| out.push(decider));
             }
         }
-        kinds[2].push(NetId::NONE, |out| out.extend(state.secret.to_le_bytes()));
+        kinds[2].push(NetId::NONE, |out| {
+            out.extend(state.secret.to_le_bytes());
+            out.extend(state.term.to_le_bytes());
+            out.extend(state.next.to_le_bytes());
+        });
         kinds[3].push(NetId::NONE, |out| out.extend(state.wind.to_le_bytes()));
         snapshot
     }
@@ -313,6 +337,10 @@ impl Simulation for Yard {
 
     fn become_authority(&mut self) {
         self.predicts = None;
+    }
+
+    fn begin_term(&mut self, term: Term) {
+        (self.state.term, self.state.next) = (term.0, 100);
     }
 
     fn schema(&self) -> &Arc<Schema> {
@@ -402,7 +430,10 @@ impl Simulation for Yard {
             state.bodies.insert(id.bits(), body);
         }
         if let Some(row) = secret.find(NetId::NONE) {
-            state.secret = u64::from_le_bytes(row.try_into().expect("validated"));
+            let half = |at: usize| row[at..at + 4].try_into().expect("validated");
+            state.secret = u64::from_le_bytes(row[..8].try_into().expect("validated"));
+            state.term = u32::from_le_bytes(half(8));
+            state.next = u32::from_le_bytes(half(12));
         }
         if let Some(row) = weather.find(NetId::NONE) {
             state.wind = word(row);
@@ -490,8 +521,11 @@ pub struct Pusher {
     pub first: BTreeMap<Tick, Body>,
     /// On the host: the newest worlds, by tick.
     pub worlds: BTreeMap<Tick, BTreeMap<u64, Body>>,
+    /// On the host: what acted on a tick, by slot.
+    pub acted: BTreeMap<Tick, Vec<Option<u8>>>,
+    /// What it pushes depends on the tick alone, not on what it was asked before.
+    pub is_steady: bool,
     slot: Option<u8>,
-    is_host: bool,
 }
 
 /// Worlds that a host's player remembers.
@@ -502,9 +536,7 @@ impl Player for Pusher {
 
     fn begin(&mut self, session: &SessionInfo) -> Yard {
         self.slot = session.slot.map(|slot| slot.0);
-        let is_host = session.member == phalanx::netcode::id::MemberId::FIRST_HOST;
-        self.is_host = is_host;
-        let predicts = if is_host {
+        let predicts = if session.hosts {
             None
         } else {
             Some(self.slot.unwrap_or(u8::MAX))
@@ -515,6 +547,11 @@ impl Player for Pusher {
     fn sample(&mut self, tick: Tick, _yard: &Yard, input: &mut [u8]) {
         if self.prng.chance_per_million(self.turns_per_million) {
             self.push = u8::try_from(self.prng.below(4)).expect("small");
+        }
+        if self.is_steady {
+            let (slot, turn) = (self.slot.unwrap_or_default(), tick.number() / 20);
+            let mut prng = Prng::with_stream(u64::from(turn), u64::from(slot));
+            self.push = u8::try_from(prng.below(4)).expect("small");
         }
         if self.stops {
             self.push = STOP;
@@ -530,10 +567,16 @@ impl Player for Pusher {
         if let Some(first) = yard.bodies().get(&100) {
             self.first.insert(frame.tick(), first.clone());
         }
-        if self.is_host {
+        if yard.is_authority() {
             self.worlds.insert(frame.tick(), yard.bodies().clone());
             if self.worlds.len() > WORLDS_MAX {
                 self.worlds.pop_first();
+            }
+            let slots = (0..frame.slots()).map(Slot);
+            let inputs = slots.map(|slot| frame.input(slot).map(|bytes| bytes[0]));
+            self.acted.insert(frame.tick(), inputs.collect());
+            if self.acted.len() > WORLDS_MAX {
+                self.acted.pop_first();
             }
         }
     }
@@ -551,8 +594,9 @@ impl Seeded for Pusher {
             shown: BTreeMap::new(),
             first: BTreeMap::new(),
             worlds: BTreeMap::new(),
+            acted: BTreeMap::new(),
+            is_steady: false,
             slot: None,
-            is_host: false,
         }
     }
 }

@@ -135,6 +135,7 @@ const CALM: Plan = Plan {
     is_lively: false,
     gust_ticks: 0,
     term_ticks: 0,
+    spawns: true,
 };
 
 /// A yard in which only heroes may move, if there are players.
@@ -477,6 +478,7 @@ impl Trial {
                 is_lively: prng.below(4) != 0,
                 gust_ticks: below(&mut prng, 200),
                 term_ticks: 0,
+                spawns: true,
             },
         );
         Self {

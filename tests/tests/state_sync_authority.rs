@@ -40,6 +40,7 @@ fn cluster(loss_per_million: u32, seed: u64) -> ClusterOf<Pusher> {
             is_lively: false,
             gust_ticks: 0,
             term_ticks: TERM,
+            spawns: true,
         };
     }
     cluster
@@ -199,6 +200,7 @@ fn a_member_that_claims_what_others_decide_moves_nothing() {
         is_lively: false,
         gust_ticks: 0,
         term_ticks: TERM,
+        spawns: true,
     };
     for index in [1, 2] {
         cluster.driver(index).player_mut().plan.is_lively = false;

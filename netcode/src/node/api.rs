@@ -24,6 +24,8 @@ pub struct SessionInfo {
     pub member: MemberId,
     /// This node's slot, if it plays.
     pub slot: Option<Slot>,
+    /// Whether this node hosts. In state-sync mode only the host's state is the session's own.
+    pub hosts: bool,
     /// Slots of the session.
     pub slots: u8,
     /// Seed of the state that this node begins with. On a client in state-sync mode it is
@@ -128,6 +130,9 @@ pub enum Request<'a> {
         seen: &'a [(Slot, u32)],
         /// Whether the hash of the state is needed.
         wants_hash: bool,
+        /// Whether the host tells clients of this state: if it is the host's, answer also with
+        /// [`Node::commit_stand_by_publish`](crate::node::Node::commit_stand_by_publish).
+        publishes: bool,
     },
     /// State-sync, on a standby that becomes the host: the second simulation, or the newest state of
     /// the host, is the state of the session from now on. If it is not there, answer with

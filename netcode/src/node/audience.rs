@@ -14,6 +14,7 @@ use crate::node::host::claims::Claimed;
 use crate::node::state_sync::StateSyncStatistics;
 use crate::session::config::{HostConfig, StateSyncConfig};
 use crate::session::control::{Control, Purpose};
+use crate::session::handshake::{BASELINES_MAX, Baseline};
 use crate::session::peer::{Outcome, Peer};
 use crate::state::Snapshot;
 use crate::statesync::{Publisher, PublisherConfig, Subscription, Viewer};
@@ -97,6 +98,36 @@ impl Audience {
         }
     }
 
+    /// Goes on from the snapshots that another host published.
+    pub(super) fn go_on(&mut self, publisher: Box<Publisher>) {
+        self.published = publisher.newest();
+        self.statistics.newest = self.published;
+        self.publisher = *publisher;
+    }
+
+    /// What a member is told that may hold some of the snapshots here; the one that it goes on from.
+    pub(super) fn take_up(
+        &mut self,
+        slot: Option<Slot>,
+        member: MemberId,
+        baselines: &[Baseline],
+        upto: Tick,
+    ) -> Option<(Listener, Tick)> {
+        let mut listener = Listener::new(slot, member);
+        if self.late.is_some() && listener.is_late {
+            return None;
+        }
+        let epoch = baselines.first()?.epoch;
+        let fits = |it: &&Baseline| it.epoch == epoch && it.tick <= upto.number();
+        let claimed = baselines.iter().take(BASELINES_MAX).filter(fits);
+        let claimed = claimed.map(|it| (Tick::new(it.tick), it.hash));
+        let viewer = listener.subscription.viewer().clone();
+        let (subscription, tick) =
+            Subscription::holding(&mut self.publisher, viewer, epoch, claimed)?;
+        listener.subscription = subscription;
+        Some((listener, tick))
+    }
+
     /// Whether the state after `tick` goes to clients.
     pub(super) fn is_snapshot(&self, core: &Core, tick: Tick) -> bool {
         tick.number().is_multiple_of(self.config.snapshot_ticks) || core.last_tick == Some(tick)
@@ -150,6 +181,13 @@ impl Audience {
             self.inspect_new(listener);
         }
         self.send_keyframe(guest, KEYFRAME_BYTES_MIN);
+    }
+
+    /// Begins to tell a guest that holds a snapshot.
+    pub(super) fn begin_with(&self, guest: &mut Guest) {
+        if let Some(listener) = &mut guest.listener {
+            self.inspect_new(listener);
+        }
     }
 
     /// Begins the transfer of the whole state to `guest`, if it has at least so many bytes.

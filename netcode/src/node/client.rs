@@ -1,8 +1,8 @@
 //! A client's side of a session.
 //!
 //! [`join`] gets it in, [`pace`] runs its ticks, [`state`] takes and gives states, and [`switch`]
-//! goes over to another host. In state-sync mode [`follow`] takes the host's states instead, and
-//! [`predict`] runs ahead of them.
+//! goes over to another host. In state-sync mode [`follow`] takes the host's states instead,
+//! [`predict`] runs ahead of them, and [`remain`] keeps them when the host changes.
 
 mod decide;
 mod follow;
@@ -10,6 +10,7 @@ pub(super) mod heir;
 mod join;
 mod pace;
 mod predict;
+pub(super) mod remain;
 mod state;
 pub(super) mod switch;
 
@@ -21,6 +22,7 @@ use crate::limits::{INPUT_HISTORY_TICKS_MAX, JOIN_TICK_MAX, SNAPSHOT_BYTES_MAX};
 use crate::lockstep::{DelayControl, Exchange, Shape};
 use crate::node::api::{DisconnectReason, Event, SessionInfo};
 use crate::node::client::follow::Follower;
+use crate::node::client::remain::Reigned;
 use crate::node::client::switch::Prepared;
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::standby::Standby;
@@ -132,6 +134,10 @@ pub(super) struct Client {
     samples_all_upto: Tick,
     /// Inputs that the new host does not want any more, until it is known what acted instead.
     abandoned: VecDeque<(Tick, Vec<u8>)>,
+    /// What this node was as a host of state, until all of that is there.
+    reigned: Option<Reigned>,
+    /// Ticks by which its clock was ahead of the host's states, when it ceased to follow them.
+    followed_ahead: Option<u32>,
 }
 
 impl Client {
@@ -190,6 +196,8 @@ impl Client {
             recovers_until: None,
             samples_all_upto: Tick::ZERO,
             abandoned: VecDeque::new(),
+            reigned: None,
+            followed_ahead: None,
             config,
         };
         client.ask(now, Tick::ZERO);

@@ -1,6 +1,6 @@
 //! What host and client have in common: the game's progress and what the driver must do for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::input::{InputFrame, InputHistory};
@@ -62,6 +62,24 @@ pub(super) struct Stray {
     mask: u64,
 }
 
+/// Ticks of which the game was told that another input acted, at most.
+const TOLD_MAX: usize = 1024;
+
+/// Ticks of which the game was told that another input acted: so that it is told once.
+#[derive(Debug, Default)]
+pub(super) struct Told(BTreeSet<Tick>);
+
+impl Told {
+    /// Takes note of a tick; false if that was known.
+    pub(super) fn note(&mut self, tick: Tick) -> bool {
+        let is_new = self.0.insert(tick);
+        if self.0.len() > TOLD_MAX {
+            self.0.pop_first();
+        }
+        is_new
+    }
+}
+
 /// The game's progress.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -94,6 +112,8 @@ pub(super) struct Core {
     term_changes: VecDeque<TermStart>,
     /// Links that are no more.
     pub(super) strays: Vec<Stray>,
+    /// In state-sync mode: ticks on which another input acted than this node's.
+    pub(super) told: Told,
     frame: InputFrame,
     /// Newest tick handed out by [`Core::confirmed_frame`].
     reported: Tick,
@@ -125,6 +145,7 @@ impl Core {
             lineage_from: info.term,
             term_changes: VecDeque::new(),
             strays: Vec::new(),
+            told: Told::default(),
             frame: InputFrame::empty(Tick::ZERO, slots, input_bytes),
             reported: Tick::ZERO,
             info,
@@ -455,6 +476,7 @@ impl SessionInfo {
             term: Term::default(),
             member: MemberId::default(),
             slot: None,
+            hosts: false,
             slots,
             seed: 0,
             public_seed: 0,

@@ -89,6 +89,7 @@ impl Host {
             term: Term(1),
             member: MemberId::FIRST_HOST,
             slot: own_slot,
+            hosts: true,
             slots: config.slots,
             seed: config.seed,
             public_seed: public_seed(config.seed),

@@ -39,7 +39,22 @@ pub(super) struct Hosting {
     now: Time,
     /// When the machine is told again of who is there.
     tells_at: Time,
+    /// A term that this node hosts as soon as it has run the ticks that another standby held, in
+    /// state-sync mode.
+    pending: Option<Pending>,
 }
+
+/// A term that this node is about to host.
+#[derive(Debug)]
+struct Pending {
+    take_over: TakeOver,
+    since: Time,
+    data_loss_possible: bool,
+}
+
+/// How long a new host runs ticks that another standby held, in microseconds: then it goes on
+/// without the rest.
+const PENDING_US: u64 = 200_000;
 
 /// How long a host that leaves looks for a successor, in microseconds.
 const LEAVE_US: u64 = 3_000_000;
@@ -54,17 +69,16 @@ struct Held<'a> {
     /// The newest tick of what this node holds that is part of the history which the machine
     /// follows. The role may still be in an earlier term, and hold ticks that are void since.
     stands: Tick,
+    /// The tick up to which it is about to run what another standby held, in state-sync mode.
+    pending: Option<Tick>,
 }
 
-fn held<'a>(core: &'a Core, role: &'a Role, terms: &Terms) -> Held<'a> {
+fn held<'a>(core: &'a Core, role: &'a Role, terms: &Terms, pending: Option<&Pending>) -> Held<'a> {
     Held {
         core,
         role,
-        stands: if core.follows {
-            Tick::MAX
-        } else {
-            stands(core, terms)
-        },
+        stands: stands(core, terms),
+        pending: pending.map(|pending| pending.take_over.base),
     }
 }
 
@@ -79,7 +93,15 @@ pub(super) fn stands(core: &Core, terms: &Terms) -> Tick {
 impl Authority for Held<'_> {
     fn newest(&self) -> Tick {
         match self.role {
-            Role::Client(client) if self.core.follows => client.standby_position().min(self.stands),
+            Role::Client(client) if self.core.follows => {
+                let position = client.standby_position();
+                let position = self.pending.map_or(position, |tick| tick.max(position));
+                // The state at an earlier tick is here no more.
+                if position > self.stands {
+                    return Tick::ZERO;
+                }
+                position
+            }
             Role::Client(_) | Role::Host(_) => self.core.final_tick().min(self.stands),
         }
     }
@@ -92,13 +114,15 @@ impl Authority for Held<'_> {
     }
 
     fn records_after(&self, after: Tick, room: usize, out: &mut Vec<u8>) -> Tick {
-        // In state-sync each standby goes on from what it holds itself.
-        let tells_state = match self.role {
-            Role::Host(host) => host.audience.is_some(),
-            Role::Client(_) => self.core.follows,
-        };
-        if tells_state {
-            return after;
+        match self.role {
+            // What a host of state holds alone, no standby can have told anyone.
+            Role::Host(host) if host.audience.is_some() => return after,
+            Role::Client(client) if self.core.follows => {
+                let standby = client.standby.as_ref();
+                let standby = standby.filter(|_| self.newest() > after);
+                return standby.map_or(after, |it| it.records_after(after, room, out));
+            }
+            Role::Host(_) | Role::Client(_) => {}
         }
         let (term, newest) = (self.core.info.term, self.newest());
         let written =
@@ -190,6 +214,7 @@ impl Node {
             leaves: None,
             now,
             tells_at: now,
+            pending: None,
         }));
     }
 
@@ -210,6 +235,7 @@ impl Node {
             leaves: None,
             now,
             tells_at: now,
+            pending: None,
         }));
     }
 
@@ -269,6 +295,10 @@ impl Node {
             return;
         };
         hosting.now = now;
+        self.host_when_ready(now);
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
         if now >= hosting.tells_at || hosting.terms.poll_timeout() <= now {
             hosting.tells_at = now.plus_micros(self.core.rate.tick_us());
             self.tell_members_of_terms(now);
@@ -276,7 +306,12 @@ impl Node {
         if let Some(hosting) = &mut self.hosting {
             // A host that has run a tick may have reached the last one before a handover.
             if hosting.terms.poll_timeout() <= now || hosting.terms.handover_target().is_some() {
-                let held = held(&self.core, &self.role, &hosting.terms);
+                let held = held(
+                    &self.core,
+                    &self.role,
+                    &hosting.terms,
+                    hosting.pending.as_ref(),
+                );
                 hosting.terms.handle_timeout(now, &held);
             }
         }
@@ -311,7 +346,12 @@ impl Node {
             let Some(hosting) = &mut self.hosting else {
                 continue;
             };
-            let held = held(&self.core, &self.role, &hosting.terms);
+            let held = held(
+                &self.core,
+                &self.role,
+                &hosting.terms,
+                hosting.pending.as_ref(),
+            );
             hosting.terms.handle(now, received.from, &message, &held);
             // Each decision is carried out before the machine asks again what this node holds.
             self.obey_terms(now);
@@ -381,7 +421,12 @@ impl Node {
             Decision::BecomeHost(takeover) => {
                 let hosts = self.become_host(now, &takeover);
                 if let Some(hosting) = &mut self.hosting {
-                    let mut held = held(&self.core, &self.role, &hosting.terms);
+                    let mut held = held(
+                        &self.core,
+                        &self.role,
+                        &hosting.terms,
+                        hosting.pending.as_ref(),
+                    );
                     if !hosts {
                         // So that the machine gives the term up.
                         held.stands = Tick::ZERO;
@@ -457,6 +502,10 @@ impl Node {
             // If they cannot be used, the machine sees it by what is held then.
             let _result = self.ingest_records(now, &takeover.records);
         }
+        let waits = match &self.role {
+            Role::Client(client) => client.has_to_run() && self.position().1 < takeover.base,
+            Role::Host(_) => false,
+        };
         let is_planned = takeover.kind == ElectionKind::Handover;
         let own = self.core.info.member;
         let stays = is_planned || takeover.before == own;
@@ -472,13 +521,48 @@ impl Node {
             paths: self.warm_paths(),
             lost,
         };
-        let hosts = self.take_over(now, &take_over).is_ok();
-        if hosts && takeover.data_loss_possible {
-            self.core.report(Event::DataLossPossible {
-                term: takeover.term,
-            });
+        let pending = Pending {
+            take_over,
+            since: now,
+            data_loss_possible: takeover.data_loss_possible,
+        };
+        match &mut self.hosting {
+            Some(hosting) if waits => {
+                hosting.pending = Some(pending);
+                true
+            }
+            Some(_) | None => self.begin_to_host(now, &pending),
+        }
+    }
+
+    fn begin_to_host(&mut self, now: Time, pending: &Pending) -> bool {
+        let term = pending.take_over.term;
+        let hosts = self.take_over(now, &pending.take_over).is_ok();
+        if hosts && pending.data_loss_possible {
+            self.core.report(Event::DataLossPossible { term });
         }
         hosts
+    }
+
+    /// Hosts as soon as what another standby held has run here.
+    fn host_when_ready(&mut self, now: Time) {
+        let position = self.position().1;
+        let has_to_run = match &self.role {
+            Role::Client(client) => client.has_to_run(),
+            Role::Host(_) => false,
+        };
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
+        let is_ready = |pending: &mut Pending| {
+            let is_late = now.micros_since(pending.since) > PENDING_US || !has_to_run;
+            position >= pending.take_over.base || is_late
+        };
+        if let Some(mut pending) = hosting.pending.take_if(is_ready) {
+            // What did not run is void: no standby had told the host of it.
+            pending.take_over.base = pending.take_over.base.min(position);
+            self.begin_to_host(now, &pending);
+        }
     }
 
     /// Before this node hosts: of terms whose hosts it never got to follow it knows by the roster
@@ -753,7 +837,12 @@ impl Node {
         let Some(hosting) = &mut self.hosting else {
             return;
         };
-        let held = held(&self.core, &self.role, &hosting.terms);
+        let held = held(
+            &self.core,
+            &self.role,
+            &hosting.terms,
+            hosting.pending.as_ref(),
+        );
         hosting.terms.leave(now, &held);
         self.send_term_messages();
         if let Role::Host(host) = &mut self.role {

@@ -16,10 +16,10 @@ use crate::node::core::{Core, Todo};
 use crate::node::guest::Guest;
 use crate::session::control::Purpose;
 use crate::session::statistics::DropReason;
-use crate::state::{Schema, Snapshot};
+use crate::state::{Schema, Snapshot, Visibility};
 use crate::statesync::{
-    StandbyAck, StandbyConfig, StandbyError, StandbyFeed, StandbyMode, StandbyState, StandbyStream,
-    TickContext,
+    Held, Interest, Publisher, PublisherConfig, StandbyAck, StandbyConfig, StandbyError,
+    StandbyFeed, StandbyMode, StandbyState, StandbyStream, TickContext,
 };
 use crate::tick::Tick;
 use crate::time::Time;
@@ -31,6 +31,12 @@ const SILENT_TICKS_MAX: u32 = 30;
 
 /// Microseconds after which a standby says again what it holds, although nothing has come.
 const ACK_US: u64 = 100_000;
+
+/// Ticks after which standbys are told again how far clients see.
+const INTEREST_TICKS: u32 = 16;
+
+/// Ticks whose inputs a standby hands on, at most.
+pub(super) const FRAMES_MAX: usize = 64;
 
 /// What a standby and its host have to do with each other, as counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +62,8 @@ pub(super) struct AuthorityStream {
     feeds: BTreeMap<MemberId, Feed>,
     /// What players saw when the next tick ran, since the one before.
     seen: Vec<(Slot, u32)>,
+    /// How far clients see, as it was told last.
+    interest: Option<Interest>,
     context: Vec<u8>,
 }
 
@@ -79,6 +87,7 @@ impl AuthorityStream {
             stream: StandbyStream::new(schema, core.info.term, config),
             feeds: BTreeMap::new(),
             seen: Vec::new(),
+            interest: None,
             context: Vec::new(),
         }
     }
@@ -145,17 +154,20 @@ impl AuthorityStream {
         frame: &InputFrame,
         hash: u64,
         state: Option<&mut Snapshot>,
+        interest: Option<Interest>,
         guests: &mut BTreeMap<Path, Guest>,
     ) {
         let tick = frame.tick();
         if self.stream.newest().is_some_and(|newest| newest >= tick) {
             return;
         }
-        let mut extra = Vec::new();
-        for (slot, behind_ticks) in self.seen.drain(..) {
-            extra.push(slot.0);
-            put_varint(&mut extra, behind_ticks.into());
+        let tells = interest != self.interest || tick.number().is_multiple_of(INTEREST_TICKS);
+        self.interest = interest;
+        let extra = Extra {
+            seen: core::mem::take(&mut self.seen),
+            interest: tells.then_some(interest),
         }
+        .encode();
         let context = TickContext {
             roster: (Term(0), 0),
             frame: frame.clone(),
@@ -236,11 +248,17 @@ impl Feed {
 #[derive(Debug)]
 pub(super) struct Standby {
     state: StandbyState,
+    schema: Arc<Schema>,
+    /// The snapshots that the host's clients hold: what this node goes on from, should it host.
+    publisher: Option<Box<Publisher>>,
+    publishes: PublisherConfig,
     slots: u8,
     input_bytes: u8,
     /// The next tick to run.
     frame: InputFrame,
     seen: Vec<(Slot, u32)>,
+    /// The inputs of ticks that this node ran as a host, oldest first.
+    earlier: Vec<InputFrame>,
     /// What has come is to be told.
     ack_due: bool,
     acked_at: Time,
@@ -248,23 +266,73 @@ pub(super) struct Standby {
 }
 
 impl Standby {
-    pub(super) fn new(schema: &Arc<Schema>, core: &Core) -> Self {
+    pub(super) fn new(schema: &Arc<Schema>, core: &Core, publishes: PublisherConfig) -> Self {
         let (slots, input_bytes) = (core.info.slots, core.info.input_bytes);
         Self {
             state: StandbyState::new(schema, core.info.term),
+            schema: Arc::clone(schema),
+            publisher: None,
+            publishes,
             slots,
             input_bytes,
             frame: InputFrame::empty(Tick::ZERO, slots, input_bytes),
             seen: Vec::new(),
+            earlier: Vec::new(),
             ack_due: true,
             acked_at: Time::ZERO,
             statistics: StandbyStatistics::default(),
         }
     }
 
+    /// Holds what this node ran itself as a host: `frames` are the inputs of the newest ticks.
+    pub(super) fn hold(
+        &mut self,
+        state: Snapshot,
+        hash: u64,
+        mut frames: Vec<InputFrame>,
+        publisher: Option<Box<Publisher>>,
+    ) {
+        let Some(frame) = frames.pop().filter(|it| it.tick() == state.tick) else {
+            return;
+        };
+        let context = TickContext {
+            roster: (Term(0), 0),
+            frame,
+            pending: Vec::new(),
+            extra: Extra::default().encode(),
+        };
+        let mut bytes = Vec::new();
+        context.encode(&mut bytes);
+        self.state.hold(Held {
+            state,
+            hash,
+            context: bytes,
+        });
+        (self.earlier, self.publisher) = (frames, publisher);
+    }
+
     /// The newest tick that it holds.
     pub(super) fn held(&self) -> Option<Tick> {
         self.state.newest()
+    }
+
+    /// Appends what brings a standby that holds the state at `after` nearer to what is held here; says
+    /// how near.
+    pub(super) fn records_after(&self, after: Tick, room: usize, out: &mut Vec<u8>) -> Tick {
+        let reached = self.state.records_after(after, room, out);
+        reached.unwrap_or(after)
+    }
+
+    /// Takes in what another standby holds beyond this one.
+    pub(super) fn take_records(&mut self, core: &mut Core, bytes: &[u8]) {
+        let taken = self.state.take_records(bytes);
+        // If it cannot be used, this node goes on from what it holds.
+        let _counted = self.note(core, taken.map(drop));
+    }
+
+    /// Whether ticks are known that this node has still to run.
+    pub(super) fn has_to_run(&self) -> bool {
+        self.state.to_import().is_some() || self.state.to_run().is_some()
     }
 
     /// The hash of the host's state after `tick`, if it is the newest that is held.
@@ -273,12 +341,82 @@ impl Standby {
         (self.held() == Some(tick)).then_some(hash)
     }
 
-    /// The inputs with which the newest tick ran that it holds.
-    pub(super) fn newest_frame(&self) -> Option<InputFrame> {
-        let (_, context) = self.state.newest_told()?;
-        let tick = self.held()?;
-        let context = TickContext::decode(context, tick, self.slots, self.input_bytes).ok()?;
-        Some(context.frame)
+    /// The inputs with which the newest ticks ran that it holds, without a gap, oldest first.
+    pub(super) fn newest_frames(&self) -> Vec<InputFrame> {
+        let mut frames: Vec<InputFrame> = Vec::new();
+        for (tick, context) in self.state.told_newest_first().take(FRAMES_MAX) {
+            let follows = frames.last().is_none_or(|last| last.tick() == tick.next());
+            let context = TickContext::decode(context, tick, self.slots, self.input_bytes);
+            let Some(context) = context.ok().filter(|_| follows) else {
+                break;
+            };
+            frames.push(context.frame);
+        }
+        let first = frames.last().map(InputFrame::tick);
+        let earlier = self.earlier.iter().rev();
+        let mut earlier = earlier.skip_while(|frame| Some(frame.tick()) >= first);
+        while let Some(frame) = earlier.next()
+            && frames.len() < FRAMES_MAX
+            && frames.last().map(InputFrame::tick) == Some(frame.tick().next())
+        {
+            frames.push(frame.clone());
+        }
+        frames.reverse();
+        frames
+    }
+
+    /// The snapshots that clients may hold of the host.
+    pub(super) fn take_publisher(&mut self) -> Option<Box<Publisher>> {
+        if self.state.mode() == StandbyMode::Copies {
+            self.publish_copies();
+        }
+        self.publisher.take()
+    }
+
+    /// What this node would publish with as a host, once there is something.
+    pub(super) fn dormant_publisher(&mut self) -> Option<&mut Publisher> {
+        self.publisher.as_deref_mut()
+    }
+
+    fn publisher_mut(&mut self) -> &mut Publisher {
+        let (schema, config) = (&self.schema, self.publishes);
+        let new = || Box::new(Publisher::new(schema, config));
+        self.publisher.get_or_insert_with(new)
+    }
+
+    /// Publishes the states that are held as such.
+    fn publish_copies(&mut self) {
+        let ticks = self.publishes.snapshot_ticks;
+        let is_due = |state: &&Snapshot| state.tick.number().is_multiple_of(ticks);
+        let held = self.state.states().map(|held| &held.state);
+        let states: Vec<Snapshot> = held.filter(is_due).cloned().collect();
+        let told = self.state.told_newest_first().find_map(|(tick, context)| {
+            let context = TickContext::decode(context, tick, self.slots, self.input_bytes);
+            Extra::decode(&context.ok()?.extra).ok()?.interest
+        });
+        if let Some(interest) = told {
+            self.publisher_mut().set_interest(interest);
+        }
+        let schema = Arc::clone(&self.schema);
+        for mut state in states {
+            for (rows, kind) in state.kinds.iter_mut().zip(schema.kinds()) {
+                if kind.visibility != Visibility::Client {
+                    rows.clear();
+                }
+            }
+            self.commit_publish(&state);
+        }
+    }
+
+    /// What clients may see of the state that was run last, where the host publishes it. Says whether
+    /// it is the first.
+    pub(super) fn commit_publish(&mut self, snapshot: &Snapshot) -> bool {
+        let publisher = self.publisher_mut();
+        let newest = publisher.newest();
+        if newest.is_none_or(|newest| newest < snapshot.tick) {
+            publisher.publish(snapshot);
+        }
+        newest.is_none()
     }
 
     /// The state at `tick`, if it is held as such and not run.
@@ -292,6 +430,10 @@ impl Standby {
     /// Stands by for the host of another term, which goes on after `base`.
     pub(super) fn begin_term(&mut self, term: Term, base: Tick) {
         self.state.begin_term(term, base);
+        let newest = self.publisher.as_ref().and_then(|it| it.newest());
+        if newest.is_some_and(|newest| newest > base) {
+            self.publisher = None;
+        }
         self.ack_due = true;
     }
 
@@ -348,19 +490,24 @@ impl Standby {
         let context = TickContext::decode(&run.context, run.tick, slots, input_bytes);
         let wants_hash = run.hash.is_some();
         let told = context.and_then(|context| {
-            read_seen(&context.extra, &mut self.seen)?;
-            Ok(context.frame)
+            let extra = Extra::decode(&context.extra)?;
+            Ok((context.frame, extra))
         });
-        let Ok(frame) = told else {
+        let Ok((frame, extra)) = told else {
             self.state.cannot_run();
             self.ack_due = true;
             return None;
         };
-        self.frame = frame;
+        (self.frame, self.seen) = (frame, extra.seen);
+        if let Some(interest) = extra.interest {
+            self.publisher_mut().set_interest(interest);
+        }
+        let number = self.frame.tick().number();
         Some(Request::StandByStep {
             frame: &self.frame,
             seen: &self.seen,
             wants_hash,
+            publishes: number.is_multiple_of(self.publishes.snapshot_ticks),
         })
     }
 
@@ -373,6 +520,10 @@ impl Standby {
     pub(super) fn commit_step(&mut self, core: &mut Core, hash: Option<u64>) -> bool {
         let is_the_hosts = self.state.ran(hash);
         self.statistics.runs += u64::from(is_the_hosts);
+        if !is_the_hosts {
+            // Nor may be what was published before this came out.
+            self.publisher = None;
+        }
         self.ack_due = true;
         self.tend(core);
         is_the_hosts
@@ -392,18 +543,69 @@ impl Standby {
     }
 }
 
-/// Reads what players saw: per player the slot (u8) and ticks (varint).
-fn read_seen(bytes: &[u8], out: &mut Vec<(Slot, u32)>) -> Result<(), DecodeError> {
-    out.clear();
-    let mut reader = Reader::new(bytes);
-    while !reader.is_empty() {
-        let slot = Slot(reader.u8()?);
-        if slot.index() >= SLOTS_MAX {
-            return Err(DecodeError::Invalid(
-                "an input is of no slot of the session",
-            ));
+/// What the context of a tick says beside its inputs: varint count of players, per player the slot
+/// (u8) and how far behind it saw (varint ticks); then 0, or 1 where clients see everything, or 2 and
+/// two f32, how far they see and where entities leave their view.
+#[derive(Debug, Default)]
+struct Extra {
+    seen: Vec<(Slot, u32)>,
+    /// How far clients see, where it is told.
+    interest: Option<Option<Interest>>,
+}
+
+impl Extra {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_varint(&mut out, self.seen.len() as u64);
+        for &(slot, behind_ticks) in &self.seen {
+            out.push(slot.0);
+            put_varint(&mut out, behind_ticks.into());
         }
-        out.push((slot, reader.varint_u32()?));
+        match self.interest {
+            None => out.push(0),
+            Some(None) => out.push(1),
+            Some(Some(interest)) => {
+                out.push(2);
+                out.extend_from_slice(&interest.radius.to_le_bytes());
+                out.extend_from_slice(&interest.leave_radius.to_le_bytes());
+            }
+        }
+        out
     }
-    Ok(())
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let count = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
+        if count > SLOTS_MAX {
+            return Err(DecodeError::Invalid("more players than slots"));
+        }
+        let mut seen = Vec::with_capacity(count);
+        for _ in 0..count {
+            let slot = Slot(reader.u8()?);
+            if slot.index() >= SLOTS_MAX {
+                return Err(DecodeError::Invalid(
+                    "an input is of no slot of the session",
+                ));
+            }
+            seen.push((slot, reader.varint_u32()?));
+        }
+        let interest = match reader.u8()? {
+            0 => None,
+            1 => Some(None),
+            2 => {
+                let mut distance = || Ok(f32::from_bits(reader.u32()?));
+                let (radius, leave_radius): (f32, f32) = (distance()?, distance()?);
+                if !(radius >= 0.0 && leave_radius >= radius) {
+                    return Err(DecodeError::Invalid("nobody sees so far"));
+                }
+                Some(Some(Interest {
+                    radius,
+                    leave_radius,
+                }))
+            }
+            _ => return Err(DecodeError::Invalid("no such interest")),
+        };
+        reader.finish()?;
+        Ok(Self { seen, interest })
+    }
 }

@@ -168,7 +168,8 @@ impl Node {
     }
 
     /// Takes in what [`Node::records_after`] wrote on a member of the same term, and says up to
-    /// which tick this node holds all input frames now. Whatever the bytes are.
+    /// which tick this node holds all input frames now. In state-sync mode, what a standby held; its
+    /// ticks run afterwards. Whatever the bytes are.
     ///
     /// # Errors
     /// If they are of another term, do not connect to what is here, or mean nothing.
@@ -177,7 +178,9 @@ impl Node {
             return Err(RecordsError::NoFrames);
         };
         if self.core.follows {
-            return Err(RecordsError::NoFrames);
+            let standby = client.standby.as_mut().ok_or(RecordsError::NoFrames)?;
+            standby.take_records(&mut self.core, bytes);
+            return Ok(client.standby_position());
         }
         // As with frames of a host: what has not run must not be pushed out of history.
         let settled = self.core.timeline.settled();
@@ -233,7 +236,13 @@ impl Node {
             member: self.core.info.member,
             term: take_over.term,
         });
+        self.core.info.hosts = true;
         if let Role::Host(host) = &mut self.role {
+            if let (Some(audience), Some(standby)) = (&mut host.audience, &mut self.promoted)
+                && let Some(publisher) = standby.take_publisher()
+            {
+                audience.go_on(publisher);
+            }
             host.answer_returns(&mut self.core, now);
             host.advance(&mut self.core, now);
         }
@@ -259,6 +268,7 @@ impl Node {
                 keeps_frames: false,
             },
         );
+        self.core.info.hosts = false;
         self.role = Role::Client(Box::new(client));
     }
 

@@ -167,6 +167,10 @@ pub struct Settings {
     pub next_member: u16,
     /// Whether members elect the next host; else something outside of the session says who it is.
     pub elects: bool,
+    /// In state-sync mode: bytes of state per second and client; 0 in lockstep.
+    pub budget_bytes_per_second: u32,
+    /// In state-sync mode: ticks that lag compensation goes back, at most; 0 in lockstep.
+    pub rewind_ticks_max: u32,
 }
 
 /// What a transfer is for.

@@ -109,6 +109,36 @@ pub struct Return {
     /// Mask of the tags that datagrams of an earlier link over this path may have which are still
     /// under way to it.
     pub avoids: u64,
+    /// In state-sync mode, the newest snapshots that it holds as a whole, newest first; at most
+    /// [`BASELINES_MAX`].
+    pub baselines: Vec<Baseline>,
+}
+
+/// Snapshots that one [`Return`] tells of, at most.
+pub const BASELINES_MAX: usize = 4;
+
+/// A snapshot that a client holds as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Baseline {
+    /// Its tick.
+    pub tick: u32,
+    /// The hash of what the client holds of it.
+    pub hash: u64,
+    /// The epoch of the state bodies that brought it.
+    pub epoch: u8,
+}
+
+/// What acted in the slot of a member in the ticks before those whose inputs it shall send.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Acted {
+    /// The first tick.
+    pub first: u32,
+    /// Ticks that it tells of, at most 64.
+    pub ticks: u8,
+    /// Bit `n`: the slot was present at `first + n`.
+    pub present: u64,
+    /// The inputs of those ticks, one after the other.
+    pub inputs: Vec<u8>,
 }
 
 /// The new host goes on with a member.
@@ -125,6 +155,11 @@ pub struct Back {
     /// What is added to the key of the tag, so that nothing of an earlier link over this path is
     /// taken for something of the new one.
     pub salt: u8,
+    /// In state-sync mode, the snapshot from which the host goes on: one of the Return's. Without
+    /// one the member forgets what it holds, and is told all of the state.
+    pub baseline: Option<u32>,
+    /// In state-sync mode, what acted in the member's slot lately.
+    pub acted: Option<Acted>,
 }
 
 /// Inputs in one [`Return`], at most.

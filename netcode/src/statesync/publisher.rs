@@ -184,6 +184,12 @@ impl Publisher {
         self.indexed = None;
     }
 
+    /// How far clients see; `None`: everything.
+    #[must_use]
+    pub const fn interest(&self) -> Option<Interest> {
+        self.rules.interest
+    }
+
     /// Asks `rule` what each client may see.
     pub fn set_rule(&mut self, rule: Option<Box<dyn VisibilityRule>>) {
         self.rules.rule = rule.map(Arc::from);
@@ -319,6 +325,13 @@ impl Publisher {
     /// The snapshots that are kept, newest first.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = &QuantizedSnapshot> {
         self.ring.newest_first()
+    }
+
+    /// The same with their numbers and ticks.
+    pub(crate) fn slots_newest_first(
+        &self,
+    ) -> impl Iterator<Item = (u32, Tick, &Arc<QuantizedSnapshot>)> {
+        self.ring.slots_newest_first()
     }
 
     /// Bytes that the ring takes: at most [`STATE_RING_SNAPSHOTS`](crate::limits::STATE_RING_SNAPSHOTS) snapshots, of the size that
@@ -458,6 +471,43 @@ impl Publisher {
         }
         self.sights.push(Arc::clone(&shared));
         Sight::Some(shared)
+    }
+
+    /// What `viewer`, who has seen nothing before, sees of snapshot `number`, and the hash of that.
+    pub(super) fn look_back(
+        &mut self,
+        viewer: &Viewer,
+        outlook: &mut Outlook,
+        number: u32,
+    ) -> Option<(Sight, u64)> {
+        let snapshot = Arc::clone(self.ring.get(number)?);
+        let sight = if self.rules.show_all() {
+            Sight::All
+        } else {
+            let reach = self.rules.interest.map(|interest| interest.radius);
+            let reach = reach.filter(|radius| radius.is_finite());
+            self.indexed = None;
+            self.index
+                .build(&self.layout, &self.shapes, &snapshot, reach);
+            let mut entries = Vec::new();
+            let (rules, index) = (&self.rules, &self.index);
+            let is_all = rules.sight(
+                viewer,
+                outlook,
+                &snapshot,
+                &self.shapes,
+                index,
+                &mut entries,
+            );
+            if is_all {
+                Sight::All
+            } else {
+                Sight::Some(Arc::new(entries))
+            }
+        };
+        let (layout, shapes) = (&self.layout, &self.shapes);
+        let hash = self.hashes.view(layout, shapes, number, &snapshot, &sight);
+        Some((sight, hash))
     }
 
     /// Takes the memory of a view that is no longer needed.

@@ -23,11 +23,15 @@ use crate::tick::Tick;
 use crate::wire::bytes::{DecodeError, Reader};
 
 use super::head::{BODY_REFERENCES_MAX, Content, EPOCHS, Head, REFERENCE_DISTANCES};
+use super::publisher::Publisher;
 use super::rows::hash_all;
 use held::{Held, RangeFact};
 
 /// Refused bodies in a row after which the client should ask for a reset.
 const REFUSED_MAX: u32 = 16;
+
+/// Snapshots that a host takes along when it becomes a client.
+const SEEDED_MAX: usize = 8;
 
 /// What a body brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +152,47 @@ impl Receiver {
         self.forget_old();
         self.refused = 0;
         Ok(tick)
+    }
+
+    /// Holds the newest snapshots of `publisher`, as a client that sees all of them. For a receiver
+    /// that holds nothing.
+    pub(crate) fn seed(&mut self, publisher: &Publisher) {
+        self.shapes.clone_from(publisher.shapes());
+        self.epoch = Some(0);
+        let snapshots: Vec<_> = publisher.slots_newest_first().take(SEEDED_MAX).collect();
+        for (number, tick, snapshot) in snapshots.into_iter().rev() {
+            let mut held = Held::new(number, tick);
+            held.complete(Arc::clone(snapshot));
+            self.held.push_back(held);
+        }
+    }
+
+    /// The epoch of what is held.
+    #[must_use]
+    pub const fn epoch(&self) -> Option<u8> {
+        self.epoch
+    }
+
+    /// Forgets the snapshots after `tick`: they are void.
+    pub fn rewind(&mut self, tick: Tick) {
+        while self.held.pop_back_if(|held| held.tick > tick).is_some() {}
+        self.refused = 0;
+    }
+
+    /// Forgets everything: what comes next needs nothing of it. Combinations of components stay as
+    /// they are numbered.
+    pub fn forget(&mut self) {
+        self.held.clear();
+        self.epoch = None;
+        self.refused = 0;
+    }
+
+    /// Tick of the newest snapshot before `tick` of which everything in view is known.
+    #[must_use]
+    pub fn complete_before(&self, tick: Tick) -> Option<Tick> {
+        let mut newest_first = self.held.iter().rev();
+        let complete = newest_first.find(|held| held.is_complete && held.tick < tick);
+        complete.map(|held| held.tick)
     }
 
     /// How rows are quantized.

@@ -33,6 +33,13 @@ impl Ring {
         self.slots.iter().rev().map(|slot| &*slot.snapshot)
     }
 
+    pub(super) fn slots_newest_first(
+        &self,
+    ) -> impl Iterator<Item = (u32, Tick, &Arc<QuantizedSnapshot>)> {
+        let slots = self.slots.iter().rev();
+        slots.map(|slot| (slot.number, slot.tick, &slot.snapshot))
+    }
+
     pub(super) fn get(&self, number: u32) -> Option<&Arc<QuantizedSnapshot>> {
         self.slot(number).map(|slot| &slot.snapshot)
     }

@@ -210,6 +210,48 @@ impl Subscription {
         }
     }
 
+    /// A client that holds one of `claimed` (tick and hash, newest first), which bodies of `epoch`
+    /// brought, and nothing else; says which. `None` if none of them is what it would have been told
+    /// here, or is known no more.
+    #[must_use]
+    pub fn holding(
+        publisher: &mut Publisher,
+        viewer: Viewer,
+        epoch: u8,
+        claimed: impl Iterator<Item = (Tick, u64)>,
+    ) -> Option<(Self, Tick)> {
+        let snapshot_ticks = publisher.config().snapshot_ticks;
+        let newest = publisher.newest_number()?;
+        if epoch >= EPOCHS {
+            return None;
+        }
+        for (tick, hash) in claimed {
+            let number = tick.number().div_ceil(snapshot_ticks);
+            let is_recent = newest.saturating_sub(number) < BASE_AGE_MAX;
+            if !is_recent || publisher.tick(number) != Some(tick) {
+                continue;
+            }
+            let mut outlook = Outlook::default();
+            let seen = publisher.look_back(&viewer, &mut outlook, number);
+            let Some((sight, _)) = seen.filter(|(_, known)| *known == hash) else {
+                continue;
+            };
+            let mut subscription = Self::new(viewer);
+            subscription.outlook = outlook;
+            subscription.epoch = epoch;
+            subscription.snapshot_ticks = snapshot_ticks;
+            subscription.moments.push_back(Moment {
+                number,
+                sight,
+                last: Some(0),
+                acked: 1,
+                is_known: true,
+            });
+            return Some((subscription, tick));
+        }
+        None
+    }
+
     /// Who looks.
     #[must_use]
     pub const fn viewer(&self) -> &Viewer {

@@ -17,7 +17,7 @@ use crate::node::desync::fold;
 use crate::node::state_sync::{Received, StateSyncStatistics};
 use crate::session::clock::offset_of;
 use crate::session::control::Control;
-use crate::session::handshake::ByeReason;
+use crate::session::handshake::{Baseline, ByeReason};
 use crate::session::peer::Accepted;
 use crate::session::statistics::DropReason;
 use crate::state::{Patch, Schema, Snapshot};
@@ -63,7 +63,7 @@ pub(super) struct Follower {
     /// When that came.
     fresh_at: Time,
     /// The newest tick of the host that was heard of.
-    heard: Tick,
+    pub(super) heard: Tick,
     /// The newest tick that ran for the first time.
     pub(super) ran: Tick,
     /// Own entities as they were predicted, by number of the snapshot.
@@ -78,6 +78,12 @@ pub(super) struct Follower {
     /// The last tick, the host's hash, and that of what shall be held here.
     last: Option<(Tick, u64, u64)>,
     told_behind: Option<(u32, Time)>,
+    /// The newest tick that was shown before the present host: nothing up to there is shown again.
+    pub(super) shown_upto: Option<Tick>,
+    /// A new simulation is to take over the first state: this node was the host.
+    begins: bool,
+    /// Snapshots that were offered to the next host as its first reference.
+    pub(super) offered: Vec<Baseline>,
     pub(super) statistics: StateSyncStatistics,
 }
 
@@ -101,8 +107,24 @@ impl Follower {
             promised: None,
             last: None,
             told_behind: None,
+            shown_upto: None,
+            begins: false,
+            offered: Vec::new(),
             statistics: StateSyncStatistics::default(),
         }
+    }
+
+    /// The first state that comes replaces the one that this node ran as a host, up to `shown`.
+    pub(super) fn begins_with_state(&mut self, shown: Tick) {
+        (self.shown_upto, self.begins, self.ran) = (Some(shown), true, shown);
+    }
+
+    /// Forgets what the host before has said beside its states.
+    pub(super) fn forget_host(&mut self) {
+        self.is_fresh = false;
+        (self.reset_at, self.promised, self.last) = (None, None, None);
+        self.told_behind = None;
+        self.decided.claims.clear();
     }
 
     /// The tick of the state that the simulation has taken over last.
@@ -129,7 +151,8 @@ impl Follower {
     /// state before. `None` if there is nothing new.
     fn take_newest(&mut self) -> Option<Tick> {
         let tick = self.receiver.newest()?;
-        if self.base().is_some_and(|base| tick < base) {
+        let is_old = self.base().is_some_and(|base| tick < base);
+        if is_old || self.shown_upto >= Some(tick) {
             return None;
         }
         let is_complete = self.receiver.is_complete(tick);
@@ -226,18 +249,18 @@ impl Client {
                 follower.fresh_at = now;
             }
         }
-        if tick > follower.heard {
-            // As often as if there had been a datagram per tick: what is remembered spans a time.
-            let passed = tick.since(follower.heard).min(ARRIVAL_TICKS_MAX);
-            follower.heard = tick;
-            for _ in 0..passed {
-                self.arrivals.push(offset_of(core.rate, tick, now));
-            }
-        }
+        let passed = tick.since(follower.heard).min(ARRIVAL_TICKS_MAX);
+        follower.heard = follower.heard.max(tick);
         if let Some(hash) = datagram.hash
             && follower.promised.is_none_or(|known| known.tick < hash.tick)
         {
             follower.promised = Some(hash);
+        }
+        if passed > 0 && self.is_on_time(core, now, tick) {
+            // As often as if there had been a datagram per tick: what is remembered spans a time.
+            for _ in 0..passed {
+                self.arrivals.push(offset_of(core.rate, tick, now));
+            }
         }
         Ok(())
     }
@@ -290,7 +313,8 @@ impl Client {
                 let slot = self.peer.slot.ok_or(DropReason::Unexpected)?;
                 for bit in (0..64).filter(|bit| ticks & (1 << bit) != 0) {
                     let tick = Tick::new(first).plus(bit);
-                    if core.submitted.get(slot, tick).bytes().is_some() {
+                    let is_own = core.submitted.get(slot, tick).bytes().is_some();
+                    if is_own && core.told.note(tick) {
                         core.statistics.inputs_replaced += 1;
                         core.report(Event::InputReplaced { tick });
                     }
@@ -356,6 +380,7 @@ impl Client {
         let is_as_promised = follower.is_as_promised();
         follower.is_patching = true;
         follower.find_decided(self.peer.slot);
+        let begins = core::mem::take(&mut follower.begins);
         self.judge(tick);
         let predicts = self.predicts(core);
         if predicts
@@ -364,6 +389,9 @@ impl Client {
         {
             core.todo.push_back(Todo::Restore(base));
             core.statistics.rollbacks += 1;
+        }
+        if begins {
+            core.todo.push_back(Todo::Begin);
         }
         core.todo.push_back(Todo::Patch);
         if core.info.images > 0 {

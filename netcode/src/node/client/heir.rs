@@ -12,7 +12,7 @@ use crate::node::core::Core;
 use crate::node::host::Host;
 use crate::node::takeover::{StepDown, TakeOverError};
 use crate::session::config::{
-    DesyncPolicy, Gate, HostConfig, InputDelay, JoinConfig, LatePolicy, MigrationConfig,
+    DesyncPolicy, Gate, HostConfig, InputDelay, JoinConfig, LatePolicy, MigrationConfig, Mode,
     ResumeToken, Role, Start, StateSyncConfig,
 };
 use crate::session::control::Settings;
@@ -74,6 +74,12 @@ impl Client {
         held.unwrap_or_default()
     }
 
+    /// Whether its standby knows ticks that have not run yet.
+    pub(in crate::node) fn has_to_run(&self) -> bool {
+        let standby = self.standby.as_ref();
+        standby.is_some_and(|standby| standby.has_to_run())
+    }
+
     /// What it took from the host is over: this node's standby becomes the state of the session, as
     /// it was at `base`.
     pub(in crate::node) fn leave_following(
@@ -82,9 +88,12 @@ impl Client {
         base: Tick,
     ) -> Result<(), TakeOverError> {
         let standby = self.standby.as_mut().ok_or(TakeOverError::NoState)?;
-        let frame = standby.newest_frame().ok_or(TakeOverError::NoState)?;
+        let frames = standby.newest_frames();
+        let first = frames.first().ok_or(TakeOverError::NoState)?.tick();
         let follower = self.follower.take();
+        let shown = follower.as_ref().and_then(|follower| follower.base());
         self.snapshot_ticks = follower.map_or(0, |follower| follower.snapshot_ticks);
+        self.followed_ahead = Some(self.ahead(core.timeline.prediction()));
         core.todo.clear();
         core.follows = false;
         core.awaited = None;
@@ -92,11 +101,14 @@ impl Client {
         (core.info.images, core.info.desync_interval) = (0, 0);
         core.timeline = Timeline::new(core.info.slots, core.info.input_bytes, 0, base);
         for slot in core.slots() {
-            core.known.start(slot, base.previous());
-            core.known.push(slot, base, frame.input(slot));
+            core.known.start(slot, first.previous());
+            for frame in &frames {
+                core.known.push(slot, frame.tick(), frame.input(slot));
+            }
         }
         core.jump(base);
         core.skip_reports(base);
+        self.settle_accounts(core, shown.unwrap_or_default(), base);
         self.running = true;
         self.needs_state = false;
         self.state = None;
@@ -120,8 +132,11 @@ impl Client {
             players: 0,
             next_member,
             elects: false,
+            budget_bytes_per_second: 0,
+            rewind_ticks_max: 0,
         });
-        let ahead = u64::from(self.ahead(core.timeline.prediction()));
+        let ahead = self.ahead(core.timeline.prediction());
+        let ahead = u64::from(self.followed_ahead.unwrap_or(ahead));
         Heir {
             config: self.host_config(core, settings),
             joined: self.config.clone(),
@@ -132,6 +147,23 @@ impl Client {
             catch_up_ticks: self.config.catch_up_ticks.max(1),
             ahead_us: ahead * core.rate.tick_us(),
             returns: core::mem::take(&mut self.returns),
+        }
+    }
+
+    /// How the host tells the state, as far as this node knows.
+    pub(super) fn state_sync_config(&self) -> StateSyncConfig {
+        let usual = StateSyncConfig::default();
+        let follower = self.follower.as_ref().map(|it| it.snapshot_ticks);
+        let told = self.settings.filter(|it| it.budget_bytes_per_second > 0);
+        StateSyncConfig {
+            snapshot_ticks: match follower.unwrap_or(self.snapshot_ticks) {
+                0 => usual.snapshot_ticks,
+                ticks => ticks,
+            },
+            budget_bytes_per_second: told.map_or(usual.budget_bytes_per_second, |it| {
+                it.budget_bytes_per_second
+            }),
+            rewind_ticks_max: told.map_or(usual.rewind_ticks_max, |it| it.rewind_ticks_max),
         }
     }
 
@@ -167,13 +199,7 @@ impl Client {
                 heal: self.heal,
                 heal_host: settings.heal_host,
             },
-            state_sync: StateSyncConfig {
-                snapshot_ticks: match self.snapshot_ticks {
-                    0 => StateSyncConfig::default().snapshot_ticks,
-                    ticks => ticks,
-                },
-                ..StateSyncConfig::default()
-            },
+            state_sync: self.state_sync_config(),
             resume_us: settings.resume_us,
             silence_us: settings.silence_us,
             spectator_delay_ticks: settings.spectator_delay_ticks,
@@ -197,23 +223,28 @@ impl Client {
         let retired = host.retire();
         let settings = host.settings(core);
         let config = retired.joined.unwrap_or_else(|| {
-            let prediction_ticks = match retired.config.gate {
-                Gate::Wait { .. } => retired.config.prediction_ticks,
-                Gate::Paced => 0,
-            };
+            let usual = JoinConfig::new(retired.config.game.clone(), &retired.config.name);
+            let (prediction_ticks, input_delay) =
+                match (retired.config.game.mode, retired.config.gate) {
+                    (Mode::StateSync, _) => (usual.prediction_ticks, usual.input_delay),
+                    (Mode::Lockstep, Gate::Wait { .. }) => {
+                        (retired.config.prediction_ticks, retired.config.input_delay)
+                    }
+                    (Mode::Lockstep, Gate::Paced) => (0, retired.config.input_delay),
+                };
             JoinConfig {
                 role: if retired.slot.is_some() {
                     Role::Player
                 } else {
                     Role::Spectator
                 },
-                input_delay: retired.config.input_delay,
+                input_delay,
                 prediction_ticks: prediction_ticks.min(PREDICTION_TICKS_MAX),
                 resume_us: retired.config.resume_us.max(retired.config.silence_us),
                 silence_us: retired.config.silence_us,
                 hosting: retired.config.hosting,
                 secret: retired.config.secret,
-                ..JoinConfig::new(retired.config.game.clone(), &retired.config.name)
+                ..usual
             }
         });
         for (path, guest) in &host.guests {
@@ -236,6 +267,8 @@ impl Client {
         if client.waits {
             core.timeline.keep_guesses(UNCONFIRMED_TICKS_MAX);
             client.delay = retired.delay;
+        } else if let Some(audience) = host.audience.take() {
+            client.leave_reign(core, *audience, step_down.warm.rtt_us);
         } else {
             // As a host it sampled for the very next tick. From now on inputs have a way to go.
             let limits: InputDelay = lead_limits(&client.config);

@@ -174,6 +174,7 @@ impl Client {
             term: Term(welcome.term),
             member: MemberId(welcome.member),
             slot,
+            hosts: false,
             slots: welcome.slots,
             seed: welcome.seed,
             public_seed: if follows {

@@ -244,7 +244,11 @@ impl Client {
             return false;
         }
         // Where another host may take over, it must be able to take in what is sampled meanwhile.
-        let limit = core.final_tick().plus(UNSAFE_TICKS_MAX);
+        let newest = match &self.follower {
+            Some(follower) => follower.base().unwrap_or(core.timeline.settled()),
+            None => core.final_tick(),
+        };
+        let limit = newest.plus(UNSAFE_TICKS_MAX);
         if self.settings.is_some() && !self.waits && tick > limit {
             return false;
         }
@@ -253,7 +257,10 @@ impl Client {
             // Nobody is asked for what is settled.
             next = next.max(core.known.newest(slot).next());
         }
-        let tick = if next <= self.samples_all_upto {
+        // After a change of host the lead may grow by several ticks, all of which are still to come.
+        let may_grow = self.settings.is_some() && self.follower.is_some();
+        let is_to_come = may_grow && next > core.clock.tick();
+        let tick = if next <= self.samples_all_upto || is_to_come {
             next.min(tick)
         } else {
             tick

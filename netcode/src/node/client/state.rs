@@ -12,6 +12,7 @@ use crate::session::bulk::{BulkConfig, BulkSender};
 use crate::session::control::{Control, Purpose};
 use crate::session::handshake::ByeReason;
 use crate::session::statistics::DropReason;
+use crate::statesync::PublisherConfig;
 use crate::tick::Tick;
 use crate::time::Time;
 
@@ -68,8 +69,9 @@ impl Client {
 
     fn standby_mut(&mut self, core: &Core) -> &mut Standby {
         let schema = &self.config.game.schema;
+        let publishes = PublisherConfig::new(&self.state_sync_config(), core.rate);
         self.standby
-            .get_or_insert_with(|| Box::new(Standby::new(schema, core)))
+            .get_or_insert_with(|| Box::new(Standby::new(schema, core, publishes)))
     }
 
     /// Lets the driver import the state, once the simulation is not behind it.

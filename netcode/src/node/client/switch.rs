@@ -15,6 +15,7 @@ use crate::node::api::Event;
 use crate::node::core::Core;
 use crate::node::hosting;
 use crate::node::takeover::{Prepare, Warm};
+use crate::session::config::Mode;
 use crate::session::control::{Control, Settings};
 use crate::session::handshake::{
     self, Back, ByeReason, Hello, RETURN_INPUT_BYTES_MAX, RETURN_INPUTS_MAX, Return, TERMS_MAX,
@@ -30,7 +31,7 @@ const RETURN_US: u64 = 20_000;
 
 /// Microseconds after a switch in which frames may come late because the new host makes up for
 /// lost time. They say nothing of the path.
-const RECOVERY_US: u64 = 2_000_000;
+pub(super) const RECOVERY_US: u64 = 2_000_000;
 
 /// Ticks after a switch of which none is left without an input of its own.
 pub(super) const SAMPLED_TICKS: u32 = 64;
@@ -144,6 +145,8 @@ impl Client {
         }
         let confirmed = self.confirmed_to_resume(core);
         let offers = self.offers(core);
+        let is_due = self.prepared.as_ref().is_some_and(|it| it.next_at <= now);
+        let baselines = if is_due { self.baselines() } else { Vec::new() };
         let (inputs_after, inputs) = self.newest_inputs(core);
         let resume = self.resume.map_or(0, |token| token.0);
         let prepared = self.prepared.as_mut()?;
@@ -168,6 +171,7 @@ impl Client {
             inputs_after: inputs_after.number(),
             inputs,
             avoids,
+            baselines,
         };
         handshake::write(kind::RETURN, &body, out);
         Some(path)
@@ -203,7 +207,12 @@ impl Client {
         let (Some(slot), Some(_)) = (self.peer.slot, self.active_from) else {
             return (Tick::ZERO, inputs);
         };
-        let after = core.submitted.oldest(slot).max(core.final_tick());
+        // Where states come, what acted is not known here.
+        let known = match &self.follower {
+            Some(follower) => follower.base().unwrap_or_default().minus(4),
+            None => core.final_tick(),
+        };
+        let after = core.submitted.oldest(slot).max(known);
         let input_bytes = usize::from(core.info.input_bytes).max(1);
         let count = RETURN_INPUTS_MAX.min(RETURN_INPUT_BYTES_MAX / input_bytes);
         let mut tick = after;
@@ -247,14 +256,19 @@ impl Client {
         }
         let welcome = &back.welcome;
         let info = self.check_welcome(welcome)?;
+        let tells_state = self.config.game.mode == Mode::StateSync;
         let is_same = info.session == core.info.session
             && info.term >= core.info.term
-            && (info.slots, info.images) == (core.info.slots, core.info.images)
+            && info.slots == core.info.slots
+            && (info.images == core.info.images || tells_state)
             && is_lineage(&back, core.info.term, prepared.candidate);
         if !is_same {
             return Err(DropReason::Malformed);
         }
         let from = Tick::new(welcome.from);
+        if tells_state {
+            return self.remain(core, now, &back, &info);
+        }
         if !welcome.resumed {
             self.follow_anew(core, now, &back);
             return Ok(());
@@ -373,6 +387,10 @@ impl Client {
     /// Tells the game of all inputs that will not act, before this node becomes the host: what it
     /// samples then is its own.
     pub(super) fn settle_inputs(&mut self, core: &mut Core) {
+        if self.config.game.mode == Mode::StateSync {
+            // See `settle_accounts`.
+            return;
+        }
         self.find_replaced(core);
         for (tick, _) in core::mem::take(&mut self.abandoned) {
             core.statistics.inputs_replaced += 1;
@@ -411,9 +429,6 @@ impl Client {
         }
         (core.roster, core.statistics, core.last_tick) = (seen, statistics, lasts);
         core.strays.extend(strays);
-        if let Some(standby) = &mut self.standby {
-            standby.begin_term(info.term, from);
-        }
         if settled > base {
             core.report(Event::TicksLost {
                 first: base.next(),
@@ -429,7 +444,7 @@ impl Client {
     }
 
     /// The link to the new host takes the place of that to the old one.
-    fn take_link(&mut self, core: &mut Core, now: Time, back: &Back, from: Tick) {
+    pub(super) fn take_link(&mut self, core: &mut Core, now: Time, back: &Back, from: Tick) {
         let Some(prepared) = self.prepared.take() else {
             return;
         };

@@ -8,6 +8,7 @@ use crate::limits::{ANSWERS_MAX, INPUT_HISTORY_TICKS_MAX, MEMBERS_MAX};
 use crate::lockstep::Exchange;
 use crate::node::api::Event;
 use crate::node::audience::Listener;
+use crate::node::client::remain::acted;
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::guest::Guest;
 use crate::node::seat::{Early, Holder, Seat};
@@ -53,6 +54,8 @@ pub(super) struct Entry {
     pub(super) terms: Option<Vec<TermStart>>,
     /// Tags that its datagrams must not have: see [`TagKey::salt_clear_of`].
     pub(super) avoids: u64,
+    /// In state-sync mode: what it is told goes on from this snapshot, which it holds.
+    pub(super) listener: Option<(Listener, Tick)>,
 }
 
 impl Host {
@@ -270,6 +273,7 @@ impl Host {
             inputs_after: None,
             terms: None,
             avoids: 0,
+            listener: None,
         };
         self.let_in(core, now, path, hello, protocol, entry);
     }
@@ -309,6 +313,7 @@ impl Host {
             inputs_after,
             terms,
             avoids,
+            listener,
         } = entry;
         // The same for as long as the member is one: a welcome that is lost takes nothing away.
         let resume = self.token(core, member, core.info.term);
@@ -355,6 +360,8 @@ impl Host {
                     terms,
                     inputs_after: inputs_after.map(Tick::number),
                     salt,
+                    baseline: listener.as_ref().map(|(_, tick)| tick.number()),
+                    acted: slot.filter(|_| tells_state).map(|slot| acted(core, slot)),
                 };
                 handshake::write(kind::BACK, &back, &mut welcome);
             }
@@ -398,10 +405,16 @@ impl Host {
             transfer: None,
             transfers: first_transfer(hello.nonce),
             is_too_far_behind: false,
-            listener: tells_state.then(|| Listener::new(slot, member)),
+            listener: None,
         };
         if let Some(audience) = &mut self.audience {
-            audience.begin(&mut guest);
+            if let Some((listener, _)) = listener {
+                guest.listener = Some(listener);
+                audience.begin_with(&mut guest);
+            } else {
+                guest.listener = Some(Listener::new(slot, member));
+                audience.begin(&mut guest);
+            }
         }
         self.tell_members(core, &mut guest);
         if let Some(at) = self.start_at {

@@ -50,7 +50,9 @@ impl Host {
     ) {
         if let Some(stream) = &mut self.stream {
             let frame = core.frame(tick, self.own_slot);
-            stream.push(frame, hash, state, &mut self.guests);
+            let audience = self.audience.as_ref();
+            let interest = audience.and_then(|audience| audience.publisher.interest());
+            stream.push(frame, hash, state, interest, &mut self.guests);
         }
     }
 

@@ -261,7 +261,13 @@ impl Host {
             .filter(|&id| id != core.info.member && core.roster.member(id).is_some())
             .collect();
         let rtt_us = known.map(|(_, warm)| warm.rtt_us.unwrap_or(RTT_US)).max();
-        let patience_us = rtt_us.unwrap_or(0) * 3 / 2 + 2 * core.rate.tick_us();
+        let rtt_us = rtt_us.unwrap_or(0);
+        let patience_us = if take_over.is_planned && self.audience.is_some() {
+            // All of them are there, and the old host hears of it last.
+            rtt_us * 5 / 2 + 4 * core.rate.tick_us()
+        } else {
+            rtt_us * 3 / 2 + 2 * core.rate.tick_us()
+        };
         self.succession.warm = take_over
             .paths
             .iter()
@@ -328,7 +334,11 @@ impl Host {
         };
         self.forget_links(core, now, path, member);
         let avoids = ask.avoids | core.stray_tags(now, path);
-        let entry = self.entry_for(core, &ask, member, slot, kept.is_some(), avoids);
+        let entry = if self.audience.is_some() {
+            self.listener_for(core, &ask, member, slot, kept.is_some(), avoids)
+        } else {
+            self.entry_for(core, &ask, member, slot, kept.is_some(), avoids)
+        };
         self.let_in(core, now, path, &ask.hello, protocol, entry);
         self.take_early(core, path, &ask);
         if let Some(recovery) = &mut self.succession.recovery {
@@ -404,6 +414,43 @@ impl Host {
             avoids,
             // Also whoever needs a state wants to know from where on all is void.
             terms: Some(terms.unwrap_or_default()),
+            listener: None,
+        }
+    }
+
+    /// The same in state-sync mode: the member goes on from a snapshot that it holds, if it can, and
+    /// with its inputs from the newest tick that ran.
+    fn listener_for(
+        &mut self,
+        core: &Core,
+        ask: &Return,
+        member: MemberId,
+        slot: Option<Slot>,
+        has_seat: bool,
+        avoids: u64,
+    ) -> Entry {
+        let newest = core.final_tick();
+        let terms: Option<Vec<TermStart>> = core
+            .terms_after(Term(ask.term))
+            .map(|terms| terms.copied().collect());
+        let terms = terms.filter(|terms| terms.len() <= TERMS_MAX);
+        let standing = core.standing(Term(ask.term)).filter(|_| terms.is_some());
+        let from = standing.map_or(newest, |standing| standing.min(newest));
+        let audience = self.audience.as_mut().filter(|_| standing.is_some());
+        let listener =
+            audience.and_then(|audience| audience.take_up(slot, member, &ask.baselines, from));
+        let limit = core.clock.tick().plus(INPUT_HISTORY_TICKS_MAX / 4);
+        let offers = ask.offers.map(Tick::new).filter(|&after| after <= limit);
+        let takes_part = slot.is_some() && has_seat && newest > Tick::ZERO;
+        Entry {
+            member,
+            slot,
+            from,
+            resumed: false,
+            inputs_after: offers.filter(|_| takes_part).map(|after| after.max(newest)),
+            avoids,
+            terms: Some(terms.unwrap_or_default()),
+            listener,
         }
     }
 
@@ -495,6 +542,11 @@ impl Host {
         }
         let step_us = core.rate.tick_us() / u64::from(recovery.catch_up_ticks.max(1));
         recovery.next_at = now.plus_micros(step_us);
+    }
+
+    /// Whether ticks are made up for that were due before this node hosted.
+    pub(super) const fn recovers(&self) -> bool {
+        self.succession.recovery.is_some()
     }
 
     /// Gives up waiting for members that have not returned.
@@ -598,6 +650,7 @@ impl Host {
 
     /// What the next host must know.
     pub(in crate::node) fn settings(&self, core: &Core) -> Settings {
+        let tells = self.audience.as_ref().map(|audience| audience.config);
         Settings {
             host: core.info.member.0,
             late_policy: match self.config.late_policy {
@@ -619,6 +672,8 @@ impl Host {
             },
             next_member: self.next_member,
             elects: self.config.migration.elects,
+            budget_bytes_per_second: tells.map_or(0, |it| it.budget_bytes_per_second),
+            rewind_ticks_max: tells.map_or(0, |it| it.rewind_ticks_max),
         }
     }
 

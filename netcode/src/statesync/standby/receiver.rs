@@ -110,6 +110,15 @@ impl StandbyState {
         Some((held.hash, &held.context))
     }
 
+    /// The ticks that this node holds with what the host says of them, newest first. There may be
+    /// gaps.
+    pub fn told_newest_first(&self) -> impl Iterator<Item = (Tick, &[u8])> {
+        let runs = self.run.iter().flat_map(Run::newest_first);
+        let held = self.run.is_none().then_some(&self.held);
+        let held = held.into_iter().flat_map(|held| held.iter().rev());
+        runs.chain(held.map(|held| (held.state.tick, &*held.context)))
+    }
+
     /// How this node keeps up.
     #[must_use]
     pub const fn mode(&self) -> StandbyMode {
@@ -184,6 +193,14 @@ impl StandbyState {
     /// more than [`STANDBY_HELD_BYTES_MAX`].
     pub fn states(&self) -> impl Iterator<Item = &Held> {
         self.held.iter()
+    }
+
+    /// Holds a state that this node computed itself, as the host that it was.
+    pub fn hold(&mut self, held: Held) {
+        self.held.clear();
+        self.run = None;
+        self.needs_whole = false;
+        self.push(held);
     }
 
     /// What the host is told next.
@@ -315,7 +332,7 @@ impl StandbyState {
 
     /// What brings a standby that holds the state at `after` nearer to the newest one, for
     /// [`StandbyState::take_records`]: says how near, if `room` bytes are enough for a tick.
-    pub fn records_after(&mut self, after: Tick, room: usize, out: &mut Vec<u8>) -> Option<Tick> {
+    pub fn records_after(&self, after: Tick, room: usize, out: &mut Vec<u8>) -> Option<Tick> {
         let begin = out.len();
         let tick = match &self.run {
             Some(run) => run_records(run, after, room, out),
@@ -328,7 +345,7 @@ impl StandbyState {
         tick
     }
 
-    fn copy_records(&mut self, after: Tick, out: &mut Vec<u8>) -> Option<Tick> {
+    fn copy_records(&self, after: Tick, out: &mut Vec<u8>) -> Option<Tick> {
         let place = self
             .held
             .binary_search_by_key(&after, |held| held.state.tick);
@@ -338,7 +355,8 @@ impl StandbyState {
             return None;
         }
         put_records_head(tick, now.hash, &now.context, StandbyMode::Copies, out);
-        self.codec.encode(&start.state, None, &now.state, out);
+        let mut codec = DeltaCodec::new(self.codec.schema());
+        codec.encode(&start.state, None, &now.state, out);
         Some(tick)
     }
 

@@ -526,7 +526,7 @@ fn a_state_that_is_not_the_hosts_is_noticed_and_replaced() {
 
 #[test]
 fn records_bring_another_standby_up_to_date() {
-    let (_, _, mut ahead, _) = pair();
+    let (_, _, ahead, _) = pair();
     let (_, _, mut behind, _) = pair();
     behind.begin_term(Term(2), Tick::new(1));
     assert_eq!(behind.newest(), Some(Tick::new(1)));

@@ -61,6 +61,16 @@ impl Run {
         &self.newest
     }
 
+    /// The ticks that ran up to the newest, and what the host says of them, newest first.
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = (Tick, &[u8])> {
+        let is_first = self.past.is_empty();
+        let first = is_first.then_some((self.newest.tick, &*self.newest.context));
+        let past = self.past.iter().rev();
+        first
+            .into_iter()
+            .chain(past.map(|run| (run.tick, &*run.context)))
+    }
+
     /// The newest tick that ran.
     fn ran_upto(&self) -> Tick {
         self.unsure.back().map_or(self.newest.tick, |run| run.tick)

@@ -1,0 +1,366 @@
+//! Hosting of a state-sync session moves by itself: members elect another host when theirs is gone,
+//! and a host that hands over loses nothing. Whole nodes, bytes and all, in virtual time.
+//!
+//! `SEEDS=n` runs more seeds, `SEED=n` one.
+
+use phalanx::netcode::link::conditioner::Conditions;
+use phalanx::netcode::prng::Prng;
+use phalanx::netcode::statesync::Interest;
+use phalanx::netcode::tick::Tick;
+use phalanx_tests::cluster::Index;
+use phalanx_tests::reign::Reign;
+use phalanx_tests::yard::Plan;
+
+fn open(plan: Plan, players: u8, conditions: Conditions, seed: u64, test: &str) -> Reign {
+    let repeat =
+        format!("SEED={seed} cargo test -p phalanx-tests --test state_sync_elections {test}");
+    Reign::new(plan, players, conditions, seed, &repeat)
+}
+
+fn seeds(usual: u64) -> Vec<u64> {
+    let read = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    match (read("SEED"), read("SEEDS")) {
+        (Some(seed), _) => vec![seed],
+        (None, count) => (1..=count.unwrap_or(usual)).collect(),
+    }
+}
+
+fn lively() -> Plan {
+    Plan {
+        bodies: 100,
+        is_lively: true,
+        ..Plan::default()
+    }
+}
+
+/// The same session runs twice, once with a handover: nothing that happens depends on it.
+#[test]
+fn a_handover_changes_nothing() {
+    for seed in seeds(4) {
+        let players = 3 + u8::try_from(seed % 3).expect("small");
+        let test = "a_handover_changes_nothing";
+        let plan = Plan {
+            spawns: false,
+            ..lively()
+        };
+        let conditions = Conditions::from_rtt(50_000, 0);
+        let mut calm = open(plan, players, conditions, seed, test);
+        let mut moved = open(plan, players, conditions, seed, test);
+        calm.run(8_000_000);
+        moved.run(1_000_000);
+        moved.forget_gaps();
+        let before = moved.losses();
+        let now = moved.cluster.now_of(0);
+        let node = moved.cluster.driver(0).node_mut();
+        let target = node
+            .request_handover(now, None)
+            .expect("a standby can host");
+        moved.run_until(3_000_000, |it| {
+            it.host().is_some() && it.host() == it.index_of(target)
+        });
+        moved.assert_recovers(4_000_000);
+        println!(
+            "seed {seed}: {players} players, gap {} ms",
+            moved.longest_gap_us() / 1000
+        );
+        let replaced: Vec<_> = moved.alive().iter().map(|&it| moved.replaced(it)).collect();
+        let terms = moved.terms();
+        assert_eq!(
+            moved.losses(),
+            before,
+            "{}: {replaced:?}; {terms:?}",
+            moved.seed
+        );
+        let (calm, there) = (calm.history(), moved.history());
+        let last = *there.keys().next_back().expect("ticks ran");
+        assert!(last > Tick::new(400), "{}: {last}", moved.seed);
+        let mut compared = 0;
+        for (tick, ran) in &there {
+            let Some(other) = calm.get(tick) else {
+                continue;
+            };
+            assert_eq!(other.inputs, ran.inputs, "{}: inputs at {tick}", moved.seed);
+            assert_eq!(other.bodies, ran.bodies, "{}: bodies at {tick}", moved.seed);
+            compared += 1;
+        }
+        assert!(compared > 350, "{}: {compared}", moved.seed);
+    }
+}
+
+/// How long clients get no new state when their host dies: of eight players, at any moment, without
+/// loss. The limits are those of the project, in milliseconds.
+#[test]
+fn the_gap_after_a_crash_is_short() {
+    for (rtt_us, limit_ms) in [(50_000, 420), (100_000, 620), (200_000, 1100)] {
+        let mut gaps: Vec<u64> = Vec::new();
+        for seed in seeds(4) {
+            let test = "the_gap_after_a_crash_is_short";
+            let conditions = Conditions::from_rtt(rtt_us, 0);
+            let mut session = open(lively(), 8, conditions, seed, test);
+            session.run(1_000_000 + seed * 7_919 % 100_000);
+            session.forget_gaps();
+            session.cluster.crash(0);
+            session.assert_recovers(5_000_000);
+            gaps.push(session.longest_gap_us() / 1000);
+        }
+        gaps.sort_unstable();
+        let (median, worst) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+        println!(
+            "RTT {} ms: median {median} ms, longest {worst} ms",
+            rtt_us / 1000
+        );
+        assert!(worst <= limit_ms, "RTT {rtt_us} us: {gaps:?}");
+    }
+}
+
+/// Two standbys, of which one has heard less: nothing is lost that either of them held.
+#[test]
+fn the_newest_state_that_a_standby_holds_is_gone_on_from() {
+    for seed in seeds(4) {
+        let test = "the_newest_state_that_a_standby_holds_is_gone_on_from";
+        let conditions = Conditions::from_rtt(50_000, 0);
+        let mut session = open(lively(), 5, conditions, seed, test);
+        session.run(1_000_000);
+        let standbys: Vec<Index> = (1..5)
+            .filter(|&index| session.cluster.node(index).standby_held().is_some())
+            .collect();
+        assert_eq!(standbys.len(), 2, "{}", session.seed);
+        // The one hears nothing of the host in its last moments, or the other.
+        let deaf = standbys[usize::try_from(seed % 2).expect("small")];
+        session.cluster.cut.push((0, deaf));
+        session.run(80_000);
+        session.cluster.crash(0);
+        session.run(60_000);
+        let held = |it: &Reign, index| it.cluster.node(index).standby_held().expect("it stands by");
+        let newest = standbys.iter().map(|&index| held(&session, index)).max();
+        let newest = newest.expect("there are two");
+        assert!(held(&session, deaf) < newest, "{}", session.seed);
+        session.assert_recovers(5_000_000);
+        let (first, _) = session.terms()[1];
+        assert!(
+            first > newest,
+            "{}: {first}, {newest} was held",
+            session.seed
+        );
+    }
+}
+
+/// What a host was set up with goes over to the next one.
+#[test]
+fn settings_of_what_clients_see_go_over_to_the_next_host() {
+    let test = "settings_of_what_clients_see_go_over_to_the_next_host";
+    let mut host = Reign::host_config(4);
+    host.state_sync.budget_bytes_per_second = 20_000;
+    host.state_sync.rewind_ticks_max = 5;
+    let conditions = Conditions::from_rtt(50_000, 10_000);
+    let mut session = Reign::with_host(host, lively(), 4, conditions, 1, test);
+    let publisher = session.cluster.driver(0).node_mut().publisher_mut();
+    let interest = Some(Interest::within(60.0));
+    publisher.expect("it hosts").set_interest(interest);
+    session.run(2_000_000);
+    session.cluster.crash(0);
+    session.run_until(3_000_000, |it| it.host().is_some());
+    let host = session.host().expect("one hosts");
+    let node = session.cluster.driver(host).node_mut();
+    let publisher = node.publisher_mut().expect("it hosts");
+    assert_eq!(publisher.interest(), interest);
+    assert_eq!(publisher.config().budget_bytes_per_second, 20_000);
+    let client = session.alive().into_iter().find(|&index| index != host);
+    let client = client.expect("others are there");
+    for behind in [6, 7] {
+        let now = session.cluster.now_of(client);
+        session
+            .cluster
+            .driver(client)
+            .node_mut()
+            .show_behind(now, behind);
+        session.run(300_000);
+    }
+    let cut = session
+        .cluster
+        .node(host)
+        .state_sync()
+        .map(|it| it.views_cut);
+    assert_eq!(cut, Some(2), "views are cut to 5 ticks");
+    let newest = session.cluster.node(client).received().last();
+    let seen = newest.expect("it sees something").snapshot.len();
+    assert!(seen < 80, "{seen} of more than 100 are within 60 m");
+    session.assert_recovers(3_000_000);
+}
+
+/// Clients go on from what they hold: a change of host costs no second telling of the world.
+#[test]
+fn a_change_of_host_does_not_tell_the_world_again() {
+    let test = "a_change_of_host_does_not_tell_the_world_again";
+    let mut host = Reign::host_config(4);
+    host.state_sync.budget_bytes_per_second = 1_000_000;
+    host.spectators = 1;
+    let plan = Plan {
+        bodies: 1000,
+        ..lively()
+    };
+    let conditions = Conditions::from_rtt(50_000, 0);
+    let mut session = Reign::with_host(host, plan, 4, conditions, 1, test);
+    session.run(1_000_000);
+    let told = |it: &Reign, index| {
+        let told = it.cluster.node(index).state_sync().expect("state-sync");
+        (told.state_bytes, told.keyframe_bytes)
+    };
+    let before = told(&session, 0);
+    session.run(1_000_000);
+    let usual = told(&session, 0).0 - before.0;
+    session.cluster.crash(0);
+    session.run_until(3_000_000, |it| it.host().is_some());
+    let host = session.host().expect("one hosts");
+    session.run(1_000_000);
+    let (bytes, keyframes) = told(&session, host);
+    // One client fewer than before.
+    println!(
+        "per client, in the second after: {} B, {keyframes} B in keyframes; {} B in a usual second",
+        bytes / 2,
+        usual / 3
+    );
+    assert_eq!(keyframes, 0);
+    // Some of the snapshots make up for the time without a host.
+    assert!(
+        bytes / 2 < usual / 3 * 7 / 4,
+        "{bytes} of two, {usual} of three"
+    );
+    session.assert_recovers(3_000_000);
+}
+
+/// What befalls the session next.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Crash(Index),
+    Pause(Index, u64),
+    Isolate(Index, u64),
+    /// What the node sends does not arrive.
+    Mute(Index, u64),
+    /// What is sent to the node does not arrive.
+    Deafen(Index, u64),
+    Handover,
+    /// A handover, and the crash of this node so much later.
+    HandoverAndCrash(Index, u64),
+}
+
+/// Whether somebody holds the state as it is now, but for `index`.
+fn is_safe_without(session: &Reign, index: Index) -> bool {
+    let newest = session.tick();
+    session.alive().into_iter().any(|other| {
+        let node = session.cluster.node(other);
+        let held = if node.is_host() {
+            Some(node.tick())
+        } else {
+            node.standby_held()
+        };
+        other != index && held.is_some_and(|held| held.plus(60) > newest)
+    })
+}
+
+fn fault(prng: &mut Prng, session: &Reign) -> Fault {
+    let alive = session.alive();
+    let any = alive[usize::try_from(prng.below(alive.len() as u64)).expect("an index")];
+    let host = session.host().unwrap_or(any);
+    let whom = if prng.below(3) == 0 { any } else { host };
+    let us = 50_000 + prng.below(2_400_000);
+    let voters = session.cluster.node(any).terms();
+    let voters = voters.map_or(0, |terms| terms.roster().voter_count());
+    // Who is left must be able to elect, and one of them must have the state.
+    let spare = 2 * (alive.len() - 1) > voters;
+    match prng.below(10) {
+        0..=2 if spare && is_safe_without(session, whom) => Fault::Crash(whom),
+        0..=4 => Fault::Pause(whom, us),
+        5 => Fault::Isolate(whom, us),
+        6 => Fault::Mute(whom, us),
+        7 => Fault::Deafen(whom, us),
+        8 if spare && is_safe_without(session, any) => {
+            Fault::HandoverAndCrash(any, prng.below(300_000))
+        }
+        _ => Fault::Handover,
+    }
+}
+
+fn hand_over(session: &mut Reign) {
+    if let Some(host) = session.host() {
+        let now = session.cluster.now_of(host);
+        let node = session.cluster.driver(host).node_mut();
+        // Nobody may be ready for it; then nothing happens.
+        let _result = node.request_handover(now, None);
+    }
+}
+
+fn strike(session: &mut Reign, fault: Fault) {
+    let others = |session: &Reign, index| {
+        let alive = session.alive().into_iter();
+        alive.filter(|&other| other != index).collect::<Vec<_>>()
+    };
+    match fault {
+        Fault::Crash(index) => session.cluster.crash(index),
+        Fault::Pause(index, us) => {
+            session.cluster.members[index].paused = true;
+            session.run(us);
+            session.cluster.members[index].paused = false;
+        }
+        Fault::Isolate(index, us) => {
+            session.cluster.isolate(index);
+            session.run(us);
+            session.cluster.mend(index);
+        }
+        Fault::Mute(index, us) => {
+            let cuts = others(session, index)
+                .into_iter()
+                .map(|other| (index, other));
+            session.cluster.cut.extend(cuts);
+            session.run(us);
+            session.cluster.mend(index);
+        }
+        Fault::Deafen(index, us) => {
+            let cuts = others(session, index)
+                .into_iter()
+                .map(|other| (other, index));
+            session.cluster.cut.extend(cuts);
+            session.run(us);
+            session.cluster.mend(index);
+        }
+        Fault::Handover => hand_over(session),
+        Fault::HandoverAndCrash(index, us) => {
+            hand_over(session);
+            session.run(us);
+            session.cluster.crash(index);
+        }
+    }
+}
+
+#[test]
+fn sessions_survive_what_befalls_their_hosts() {
+    let mut recoveries = 0;
+    for seed in seeds(16) {
+        let mut prng = Prng::with_stream(seed, 7);
+        let players = [3, 4, 5, 6][usize::try_from(prng.below(4)).expect("an index")];
+        let loss = [0, 0, 20_000, 100_000][usize::try_from(prng.below(4)).expect("an index")];
+        let mut conditions = Conditions::from_rtt(10_000 + prng.below(150_000), loss);
+        conditions.jitter_us = [0, 5_000][usize::try_from(prng.below(2)).expect("an index")];
+        let plan = Plan {
+            term_ticks: [0, 0, 40][usize::try_from(prng.below(3)).expect("an index")],
+            ..lively()
+        };
+        let test = "sessions_survive_what_befalls_their_hosts";
+        let mut session = open(plan, players, conditions, seed, test);
+        let faults = 1 + prng.below(4);
+        let mut story = Vec::new();
+        for _ in 0..faults {
+            session.run(prng.below(2_000_000));
+            let fault = fault(&mut prng, &session);
+            story.push(fault);
+            session.seed = format!(
+                "SEED={seed} cargo test -p phalanx-tests --test state_sync_elections {test} \
+                 ({players} players, {plan:?}, {conditions:?}): {story:?}"
+            );
+            strike(&mut session, fault);
+        }
+        session.assert_recovers(20_000_000);
+        recoveries += 1;
+    }
+    println!("{recoveries} sessions have recovered");
+}
