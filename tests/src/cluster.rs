@@ -264,8 +264,14 @@ impl<P: Seeded> ClusterOf<P> {
     pub fn set_conditions(&mut self, index: Index, conditions: Conditions) {
         let seed = self.seed ^ index as u64;
         self.conditions
-            .entry(index)
-            .or_insert_with(|| Conditioner::new(conditions, seed))
+            .insert(index, Conditioner::new(conditions, seed));
+    }
+
+    /// As [`Cluster::set_conditions`], but what is under way arrives as it would.
+    pub fn change_conditions(&mut self, index: Index, conditions: Conditions) {
+        let seed = self.seed ^ index as u64;
+        let one = self.conditions.entry(index);
+        one.or_insert_with(|| Conditioner::new(conditions, seed))
             .set_conditions(conditions);
     }
 

@@ -99,7 +99,7 @@ impl Faults {
             Fault::Pause(index) => session.cluster.members[*index].paused = false,
             Fault::Late(index) | Fault::Slow(index) => {
                 let usual = session.cluster.default_conditions();
-                session.cluster.set_conditions(*index, usual);
+                session.cluster.change_conditions(*index, usual);
             }
             Fault::Storm => {
                 let usual = session.cluster.default_conditions();
@@ -185,7 +185,7 @@ impl Faults {
                     latency_us: 300_000 + prng.below(900_000),
                     ..session.cluster.default_conditions()
                 };
-                session.cluster.set_conditions(*index, late);
+                session.cluster.change_conditions(*index, late);
             }
             Fault::Slow(index) => {
                 let slow = Conditions {
@@ -194,7 +194,7 @@ impl Faults {
                     loss_per_million: 200_000,
                     ..session.cluster.default_conditions()
                 };
-                session.cluster.set_conditions(*index, slow);
+                session.cluster.change_conditions(*index, slow);
             }
             Fault::Storm => {
                 let usual = session.cluster.default_conditions();
