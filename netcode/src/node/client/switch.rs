@@ -209,7 +209,11 @@ impl Client {
         };
         // Where states come, what acted is not known here.
         let known = match &self.follower {
-            Some(follower) => follower.base().unwrap_or_default().minus(4),
+            Some(follower) => {
+                // Of a host that became a client: what it ran.
+                let shown = follower.base().or(follower.shown_upto);
+                shown.unwrap_or_default().minus(4)
+            }
             None => core.final_tick(),
         };
         let after = core.submitted.oldest(slot).max(known);
