@@ -91,6 +91,17 @@ fn random_faults_break_no_promise() {
     );
 }
 
+/// A vote after a commit, ticks of the retired host behind it; a target that comes back as another
+/// process.
+#[test]
+fn seeds_that_found_something_pass() {
+    run_all(
+        [44_570, 47_214].into_iter(),
+        |seed| run(seed, Ablation::default()),
+        "SEED",
+    );
+}
+
 #[test]
 fn hunted_hosts_break_no_promise() {
     let count = number("SEEDS").unwrap_or(SEEDS / 3);

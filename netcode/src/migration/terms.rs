@@ -292,7 +292,10 @@ impl Terms {
     /// that has stopped may be taken.
     #[must_use]
     pub fn has_renounced(&self, term: Term) -> bool {
-        let has_stopped = self.grant.is_some_and(|one| one.commit.is_some());
+        // Unless it has voted in a later term since: what it said then that it holds must stay true.
+        let has_stopped = self
+            .grant
+            .is_some_and(|one| one.commit.is_some() && self.promised <= one.term);
         self.fence() > term && !has_stopped
     }
 

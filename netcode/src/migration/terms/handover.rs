@@ -497,6 +497,10 @@ impl Terms {
             commit: Some((last, hash)),
         });
         if target == self.me.member {
+            if !self.is_member() {
+                // The target was another process of this member, and it is gone.
+                return;
+            }
             if is_first && self.incoming.is_none() && self.election.is_none() {
                 // It had given the host up, or never heard of the plan. Nobody else can host this
                 // term, so it asks for the grants now.
