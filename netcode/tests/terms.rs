@@ -100,6 +100,12 @@ fn seeds_that_found_something_pass() {
         |seed| run(seed, Ablation::default()),
         "SEED",
     );
+    // A new host that had not heard how much was safe made less of it.
+    run_all(
+        [28_988].into_iter(),
+        |seed| plan::run_hunted(seed, Ablation::default(), false),
+        "HUNTED",
+    );
 }
 
 #[test]

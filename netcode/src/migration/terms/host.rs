@@ -511,7 +511,9 @@ impl Terms {
             self.event(TermEvent::Evicted { member });
         }
         next.version += 1;
-        next.floor = next.lineage.position(self.safe.min(authority.newest()));
+        // Never less than before: what was safe in an earlier term a new host knows by the floor only.
+        let floor = self.safe.max(next.floor.tick).min(authority.newest());
+        next.floor = next.lineage.position(floor);
         self.learn_members(&next, now);
         self.roster = next;
         self.commit_roster();
