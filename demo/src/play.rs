@@ -97,7 +97,7 @@ impl Player for Pilot {
             (Hands::Bot(_) | Hands::None | Hands::Keyboard(_), _) => None,
         };
         let mut simulation = self.game.simulation_of(session);
-        if self.takes_states && !self.is_hosting {
+        if self.takes_states && !session.hosts {
             simulation.set_side(session.slot.map_or(Side::Spectating, Side::Predicting));
         }
         simulation

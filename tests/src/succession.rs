@@ -242,7 +242,7 @@ impl<P: Remembers> Succession<P> {
         self.cluster.driver(index).node_mut().leave();
     }
 
-    /// Cuts `index` off and holds it, until [`Succession::return_from_away`].
+    /// Cuts `index` off and holds it, for good.
     pub fn send_away(&mut self, index: Index) {
         self.cluster.members[index].paused = true;
         self.cluster.isolate(index);

@@ -148,16 +148,15 @@ fn bench() -> Result<(), Box<dyn Error>> {
 struct Gamer(Pilot);
 
 impl Gamer {
-    fn new(units: u32, seed: u64, is_guest: bool) -> Self {
+    fn new(units: u32, seed: u64) -> Self {
         let game = arena::game(units).expect("the rules fit together, as tests say");
-        let pilot = Pilot::new(game, Hands::Bot(seed));
-        Self(if is_guest { pilot.of_guest() } else { pilot })
+        Self(Pilot::new(game, Hands::Bot(seed)).taking_states())
     }
 }
 
 impl Seeded for Gamer {
-    fn seeded(seed: u64, stream: u64) -> Self {
-        Self::new(1000, seed, stream > 0)
+    fn seeded(seed: u64, _stream: u64) -> Self {
+        Self::new(1000, seed)
     }
 }
 
@@ -339,7 +338,7 @@ fn join_late() -> Result<Joined, Box<dyn Error>> {
     let clock = Clock::new();
     let mut node = Node::host(config, clock.now())?;
     node.start();
-    let mut host = Driver::new(node, info.clone(), Gamer::new(JOIN_UNITS, 1, false));
+    let mut host = Driver::new(node, info.clone(), Gamer::new(JOIN_UNITS, 1));
     let stop = Arc::new(AtomicBool::new(false));
     let is_stopped = Arc::clone(&stop);
     let thread = thread::spawn(move || {
@@ -361,7 +360,7 @@ fn join_late() -> Result<Joined, Box<dyn Error>> {
             ..JoinConfig::new(info.clone(), &format!("late {number}"))
         };
         // What it begins with is replaced by what it is told.
-        clients.push((link, path, config, Gamer::new(0, 1, true)));
+        clients.push((link, path, config, Gamer::new(0, 1)));
     }
     let start = Instant::now();
     let mut waiting = Vec::new();
