@@ -140,13 +140,13 @@ impl Client {
         now: Time,
         out: &mut Vec<u8>,
     ) -> Option<Path> {
-        if self.phase == Phase::Over {
+        let is_due = self.prepared.as_ref().is_some_and(|it| it.next_at <= now);
+        if self.phase == Phase::Over || !is_due {
             return None;
         }
         let confirmed = self.confirmed_to_resume(core);
         let offers = self.offers(core);
-        let is_due = self.prepared.as_ref().is_some_and(|it| it.next_at <= now);
-        let baselines = if is_due { self.baselines() } else { Vec::new() };
+        let baselines = self.baselines();
         let (inputs_after, inputs) = self.newest_inputs(core);
         let resume = self.resume.map_or(0, |token| token.0);
         let prepared = self.prepared.as_mut()?;
@@ -157,9 +157,6 @@ impl Client {
             0
         };
         let avoids = core.stray_tags(now, path) | present;
-        if prepared.next_at > now {
-            return None;
-        }
         prepared.next_at = now.plus_micros(RETURN_US);
         prepared.hello.confirmed = confirmed.number();
         prepared.hello.resume = resume;
