@@ -186,7 +186,7 @@ fn an_inspected_host_publishes_every_bit_of_the_state_by_field() {
         let (sum, rows) = (bits.iter().sum::<u64>(), bits.len() as u64);
         let sent = link.statistics.sent.of(Body::State) * 8;
         assert!(sum <= sent && sum + rows >= sent, "{sum} of {sent}");
-        assert!(rows > 8, "{counters:?}");
+        assert!(rows >= 8, "{counters:?}");
         assert!(counters.contains_key(&format!("{of_member}kind=Body field=at")));
     }
 }

@@ -59,7 +59,7 @@ fn assert_exact(inspection: &Inspection, bytes: u64, seed: u64) {
         let row = state.rows.iter().find(|row| row.name() == name);
         row.map_or(0.0, |row| row.bits)
     };
-    for name in ["Body.x", "Body.vy", "Mark.hits", "Weather.wind"] {
+    for name in ["Body.at", "Body.vy", "Mark.hits", "Weather.wind"] {
         assert!(of(name) > 0.0, "seed {seed}: {name} in\n{state}");
     }
     assert_eq!(of("Secret.state"), 0.0, "the host's alone");
@@ -67,7 +67,7 @@ fn assert_exact(inspection: &Inspection, bytes: u64, seed: u64) {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     let bodies = inspection.bodies as f64;
     assert!(of("(heads)") < 56.0 * bodies, "seed {seed}:\n{state}");
-    assert!(of("Body.x") > of("Weather.wind"), "seed {seed}:\n{state}");
+    assert!(of("Body.at") > of("Weather.wind"), "seed {seed}:\n{state}");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_whole_state_that_arrived_as_a_transfer_is_told_by_field_too() {
         row.map_or(0.0, |row| row.bits)
     };
     // Some bits per body at least; and the transfer itself takes little.
-    assert!(of("keyframe: Body.x") > 2800.0, "seed {seed}: {rows:#?}");
+    assert!(of("keyframe: Body.at") > 2800.0, "seed {seed}: {rows:#?}");
     let parts = rows.iter().filter(|row| row.name().contains("keyframe: "));
     let content: f64 = parts.map(|row| row.bits).sum();
     let around = of("(bulk)");
