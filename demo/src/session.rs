@@ -314,8 +314,11 @@ impl Session {
                 self.take(now, event);
             }
             let node = self.driver.node();
-            let (settled, host) = (node.settled_tick(), node.host_member());
-            self.log.changes.advance(now, settled, host);
+            // A client whose view is beyond its budget seldom holds a state as a whole.
+            let states = node.state_sync().filter(|_| !is_host);
+            let told = states.and_then(|states| states.newest);
+            let settled = told.unwrap_or(node.settled_tick());
+            self.log.changes.advance(now, settled, node.host_member());
             self.count_traffic();
             if let Some(eye) = &mut self.eye {
                 let sampled = self.driver.player().sampled();
