@@ -3,24 +3,26 @@
 //! A driver is the same over UDP, in memory and in a simulator; it owns no clock and no socket. It
 //! obeys the node's requests on a [`Simulation`] and keeps the ring of its captured states.
 
+mod recording;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
 use std::path::Path as FilePath;
 
-use crate::id::{MemberId, Term};
+use crate::id::Term;
 use crate::input::InputFrame;
 use crate::link::replay_file::{RecordError, ReplayFile};
 use crate::link::{Link, LinkEvent};
 use crate::node::{Event, Node, Request, SessionInfo};
-use crate::replay::{Header, Summary, TermCause, TermChange};
+use crate::replay::{Header, Summary};
 use crate::session::config::{GameInfo, Mode};
-use crate::session::handshake::TermStart;
 use crate::simulation::Simulation;
 use crate::state::{KindRows, Snapshot, StateHash};
 use crate::statesync::Publisher;
 use crate::tick::Tick;
 use crate::time::Time;
+
+use recording::Recording;
 
 /// What a driver asks of the game.
 pub trait Player {
@@ -79,35 +81,6 @@ pub struct Driver<P: Player> {
 struct Image<P: Player> {
     tick: Option<Tick>,
     image: <P::Simulation as Simulation>::Image,
-}
-
-/// Hashes that wait for their ticks to be recorded, at most.
-const HASHES_MAX: usize = 1024;
-
-enum Recording<P: Player> {
-    Off,
-    /// Begins with the session.
-    Wanted(std::path::PathBuf),
-    On {
-        file: Box<ReplayFile>,
-        /// A state that becomes a keyframe once its tick is final.
-        keyframe: Option<Image<P>>,
-        /// How terms began whose first ticks are not recorded yet, ascending.
-        terms: VecDeque<TermChange>,
-        /// Hashes of ticks that are not recorded yet, ascending.
-        hashes: VecDeque<(Tick, u64)>,
-        /// The tick of the newest hash that is recorded.
-        hashed: Option<Tick>,
-        /// The tick of the first keyframe.
-        start: Tick,
-        /// The newest tick that is recorded.
-        newest: Tick,
-        /// Whether ticks are missing from here on, or what was recorded is void: no more is.
-        is_cut: bool,
-    },
-    /// Of a session in state-sync mode: what a host publishes, or a client is shown.
-    States(Box<ReplayFile>),
-    Failed(io::Error),
 }
 
 impl<P: Player> Driver<P> {
@@ -684,152 +657,6 @@ impl<P: Player> Default for Image<P> {
         Self {
             tick: None,
             image: <P::Simulation as Simulation>::Image::default(),
-        }
-    }
-}
-
-impl<P: Player> Recording<P> {
-    /// Saves the state at `tick` if it shall become a keyframe. It may run again before it is
-    /// final, and is saved again then.
-    fn stepped(&mut self, tick: Tick, simulation: &mut P::Simulation) {
-        let Self::On { file, keyframe, .. } = self else {
-            return;
-        };
-        let wanted = match keyframe {
-            Some(saved) => saved.tick == Some(tick),
-            None => file.keyframe_due(tick),
-        };
-        if wanted {
-            let saved = keyframe.get_or_insert_default();
-            simulation.capture(&mut saved.image);
-            saved.tick = Some(tick);
-        }
-    }
-
-    /// Whether states in state-sync mode are of interest.
-    const fn takes_states(&self) -> bool {
-        match self {
-            Self::Wanted(_) | Self::States(_) => true,
-            Self::Off | Self::On { .. } | Self::Failed(_) => false,
-        }
-    }
-
-    /// Records a state in state-sync mode.
-    fn state(&mut self, state: &Snapshot) {
-        if let Self::States(file) = self {
-            file.state(state);
-        }
-    }
-
-    fn confirmed(&mut self, frame: &InputFrame, simulation: Option<&P::Simulation>) {
-        let Self::On {
-            file,
-            keyframe,
-            terms,
-            hashes,
-            hashed,
-            newest,
-            is_cut,
-            ..
-        } = self
-        else {
-            return;
-        };
-        if *is_cut || frame.tick() <= *newest {
-            return;
-        }
-        // A state that came from elsewhere leaves out ticks. What is there until then is whole.
-        *is_cut = frame.tick() > newest.next();
-        if *is_cut {
-            return;
-        }
-        *newest = frame.tick();
-        while let Some(change) = terms.pop_front_if(|change| change.takeover <= *newest) {
-            file.term_changed(change);
-        }
-        file.frame(frame);
-        if let Some(simulation) = simulation
-            && let Some(saved) = keyframe.take_if(|saved| saved.tick == Some(frame.tick()))
-        {
-            file.keyframe(simulation.export(&saved.image));
-        }
-        while let Some((tick, hash)) = hashes.pop_front_if(|(tick, _)| *tick <= *newest) {
-            if hashed.is_none_or(|hashed| tick > hashed) {
-                file.hash(tick, hash);
-                *hashed = Some(tick);
-            }
-        }
-        // A state that was passed over, by a jump or a heal, must not keep later ones out.
-        keyframe.take_if(|saved| saved.tick < Some(frame.tick()));
-    }
-
-    /// Notes how a term began. It is recorded with its first tick: until then another one may
-    /// begin at the same.
-    fn term_begins(&mut self, begun: &TermStart) {
-        let Self::On {
-            terms,
-            start,
-            newest,
-            is_cut,
-            ..
-        } = self
-        else {
-            return;
-        };
-        let takeover = Tick::new(begun.base).next();
-        *is_cut |= takeover <= *newest && takeover > *start;
-        if takeover > *start && !*is_cut {
-            while terms
-                .pop_back_if(|earlier| earlier.takeover >= takeover)
-                .is_some()
-            {}
-            terms.push_back(TermChange {
-                takeover,
-                term: Term(begun.term),
-                host: MemberId(begun.host),
-                cause: if begun.is_planned {
-                    TermCause::Handover
-                } else {
-                    TermCause::Failover
-                },
-            });
-        }
-    }
-
-    /// What ran after `tick` runs again, on other inputs maybe.
-    fn went_back(&mut self, tick: Tick) {
-        if let Self::On {
-            keyframe, hashes, ..
-        } = self
-        {
-            keyframe.take_if(|saved| saved.tick > Some(tick));
-            while hashes.pop_back_if(|(later, _)| *later > tick).is_some() {}
-        }
-    }
-
-    /// Notes the hash of the state at `tick`. It is recorded once its tick is: until then the tick
-    /// may run again on other inputs, and another hash takes its place.
-    fn hash(&mut self, tick: Tick, hash: u64) {
-        let Self::On {
-            file,
-            hashes,
-            hashed,
-            newest,
-            is_cut,
-            ..
-        } = self
-        else {
-            return;
-        };
-        while hashes.pop_back_if(|(later, _)| *later >= tick).is_some() {}
-        if *is_cut || hashes.len() >= HASHES_MAX {
-            return;
-        }
-        if tick > *newest {
-            hashes.push_back((tick, hash));
-        } else if hashed.is_none_or(|hashed| tick > hashed) {
-            file.hash(tick, hash);
-            *hashed = Some(tick);
         }
     }
 }

@@ -509,6 +509,20 @@ impl<P: Seeded> ClusterOf<P> {
             .unwrap_or(Tick::ZERO)
     }
 
+    /// The one of `indices` that hosts, if there is one and all of them follow it in its term.
+    #[must_use]
+    pub fn host_of(&self, indices: &[Index]) -> Option<Index> {
+        let is_host = |index: &&Index| self.node(**index).is_host();
+        let mut hosts = indices.iter().filter(is_host);
+        let (host, other) = (*hosts.next()?, hosts.next());
+        let info = self.node(host).session();
+        let follows = |&index: &Index| {
+            let node = self.node(index);
+            node.host_member() == info.member && node.session().term == info.term
+        };
+        (other.is_none() && indices.iter().all(follows)).then_some(host)
+    }
+
     /// Whether all of `indices` are at the same tick with the same state hash.
     pub fn agree(&mut self, indices: &[Index]) -> bool {
         let states: Vec<_> = indices

@@ -612,19 +612,7 @@ impl<P: Remembers> Succession<P> {
     /// The node that hosts, if all follow one.
     #[must_use]
     pub fn host(&self) -> Option<Index> {
-        let alive = self.alive();
-        let is_host = |index: &&Index| self.cluster.node(**index).is_host();
-        let mut hosts = alive.iter().filter(is_host);
-        let (host, other) = (*hosts.next()?, hosts.next());
-        let (member, term) = {
-            let info = self.cluster.node(host).session();
-            (info.member, info.term)
-        };
-        let follow = |&index: &Index| {
-            let node = self.cluster.node(index);
-            node.host_member() == member && node.session().term == term
-        };
-        (other.is_none() && alive.iter().all(follow)).then_some(host)
+        self.cluster.host_of(&self.alive())
     }
 
     /// Forgets how long nodes stood still so far.

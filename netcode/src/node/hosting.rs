@@ -7,14 +7,16 @@
 //! host is asked for its lease before anything is done in its name, also when the process has
 //! slept in between.
 
+mod held;
+mod leaving;
+
 use crate::hash::keyed;
 use crate::id::{MemberId, Path, SessionId, Term};
 use crate::migration::{
-    Authority, Decision, ElectionKind, HandoverError, HostPolicy, Identity, Takeover, TermEvent,
-    TermMember, TermMessage, TermRoster, Terms,
+    Decision, ElectionKind, HandoverError, HostPolicy, Identity, Takeover, TermEvent, TermMember,
+    TermMessage, TermRoster, Terms,
 };
 use crate::node::api::Event;
-use crate::node::core::Core;
 use crate::node::host::Host;
 use crate::node::takeover::{Prepare, StepDown, TakeOver, Warm};
 use crate::session::control::Stand;
@@ -24,6 +26,8 @@ use crate::tick::Tick;
 use crate::time::Time;
 
 use super::{Node, Role};
+use held::held;
+pub(super) use held::stands;
 
 /// The term machine of a node, and what the node has done about it.
 #[derive(Debug)]
@@ -56,88 +60,8 @@ struct Pending {
 /// without the rest.
 const PENDING_US: u64 = 200_000;
 
-/// How long a host that leaves looks for a successor, in microseconds.
-const LEAVE_US: u64 = 3_000_000;
-
 /// Datagrams that a host which has handed over sends at most, beside two per guest.
 const LAST_DATAGRAMS: usize = 16;
-
-/// What a node holds, for its term machine.
-struct Held<'a> {
-    core: &'a Core,
-    role: &'a Role,
-    /// The newest tick of what this node holds that is part of the history which the machine
-    /// follows. The role may still be in an earlier term, and hold ticks that are void since.
-    stands: Tick,
-    /// The tick up to which it is about to run what another standby held, in state-sync mode.
-    pending: Option<Tick>,
-}
-
-fn held<'a>(core: &'a Core, role: &'a Role, terms: &Terms, pending: Option<&Pending>) -> Held<'a> {
-    Held {
-        core,
-        role,
-        stands: stands(core, terms),
-        pending: pending.map(|pending| pending.take_over.base),
-    }
-}
-
-/// The newest tick that may still be part of the history which the machine follows, of what was
-/// ordered in the role's term.
-pub(super) fn stands(core: &Core, terms: &Terms) -> Tick {
-    let lineage = terms.roster().lineage.ancestors();
-    let missed = lineage.iter().find(|one| one.term > core.info.term);
-    missed.map_or(Tick::MAX, |one| one.base)
-}
-
-impl Authority for Held<'_> {
-    fn newest(&self) -> Tick {
-        match self.role {
-            Role::Client(client) if self.core.follows => {
-                let position = client.standby_position();
-                let position = self.pending.map_or(position, |tick| tick.max(position));
-                // The state at an earlier tick is here no more.
-                if position > self.stands {
-                    return Tick::ZERO;
-                }
-                position
-            }
-            Role::Client(_) | Role::Host(_) => self.core.final_tick().min(self.stands),
-        }
-    }
-
-    fn shown(&self) -> Tick {
-        match self.role {
-            Role::Host(_) => self.core.final_tick(),
-            Role::Client(_) => self.core.timeline.settled(),
-        }
-    }
-
-    fn records_after(&self, after: Tick, room: usize, out: &mut Vec<u8>) -> Tick {
-        match self.role {
-            // What a host of state holds alone, no standby can have told anyone.
-            Role::Host(host) if host.audience.is_some() => return after,
-            Role::Client(client) if self.core.follows => {
-                let standby = client.standby.as_ref();
-                let standby = standby.filter(|_| self.newest() > after);
-                return standby.map_or(after, |it| it.records_after(after, room, out));
-            }
-            Role::Host(_) | Role::Client(_) => {}
-        }
-        let (term, newest) = (self.core.info.term, self.newest());
-        let written =
-            crate::lockstep::write_records(term, after, newest, &self.core.known, room, out);
-        written.unwrap_or(after)
-    }
-
-    fn hash(&self, tick: Tick) -> Option<u64> {
-        let streamed = match self.role {
-            Role::Host(host) => host.stream.as_ref().and_then(|it| it.hash_at(tick)),
-            Role::Client(client) => client.standby.as_ref().and_then(|it| it.hash_at(tick)),
-        };
-        streamed.or_else(|| self.core.hashes.at(tick))
-    }
-}
 
 impl Hosting {
     /// Tells the machine of a host what its guests have acked.
@@ -782,71 +706,6 @@ impl Node {
         while let Some((to, message)) = hosting.terms.poll_send() {
             // Whoever is not in the mesh yet hears of it with the next repetition.
             let _sent = mesh.send(to, message.to_bytes());
-        }
-    }
-
-    // ---- leaving ----
-
-    /// Begins to leave: a host whom somebody can succeed hands over first. Says whether that is all
-    /// for now.
-    pub(super) fn hands_over_to_leave(&mut self) -> bool {
-        let Some(hosting) = &mut self.hosting else {
-            return false;
-        };
-        let now = hosting.now;
-        if !hosting.terms.is_host() {
-            self.say_goodbye(now);
-            return matches!(self.role, Role::Host(_));
-        }
-        let own = hosting.own;
-        let mut members = hosting.terms.roster().members.iter();
-        if !members.any(|member| member.id != own && member.can_host) {
-            return false;
-        }
-        if hosting.leaves.is_none() {
-            hosting.leaves = Some(now);
-            // If that cannot begin now, it is tried again.
-            let _target = hosting.terms.request_handover(now, None);
-        }
-        true
-    }
-
-    /// Leaves once another member hosts, or nobody takes over in time.
-    fn go_when_replaced(&mut self, now: Time) {
-        let Some(hosting) = &mut self.hosting else {
-            return;
-        };
-        let Some(since) = hosting.leaves else { return };
-        let is_client = matches!(self.role, Role::Client(_));
-        if is_client && hosting.terms.fence() == self.core.info.term {
-            hosting.leaves = None;
-            self.leave_now();
-        } else if now.micros_since(since) > LEAVE_US {
-            hosting.leaves = None;
-            self.say_goodbye(now);
-            if is_client {
-                self.leave_now();
-            }
-        } else {
-            let _target = hosting.terms.request_handover(now, None);
-        }
-    }
-
-    /// The machine is over; a host falls silent, so that others elect another one at once.
-    fn say_goodbye(&mut self, now: Time) {
-        let Some(hosting) = &mut self.hosting else {
-            return;
-        };
-        let held = held(
-            &self.core,
-            &self.role,
-            &hosting.terms,
-            hosting.pending.as_ref(),
-        );
-        hosting.terms.leave(now, &held);
-        self.send_term_messages();
-        if let Role::Host(host) = &mut self.role {
-            host.vanish(&mut self.core);
         }
     }
 
