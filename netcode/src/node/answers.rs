@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(doc)]
+use super::Request;
 use super::core::ExportFor;
 use super::{InputError, Node, Role};
 use crate::state::{Snapshot, StateHash};
