@@ -81,7 +81,9 @@ impl Checks {
 
     /// I6: what the host sends fits what a follower holds.
     pub(crate) fn differs_from_host(&mut self, node: u16, tick: Tick) {
-        self.fail(format!("I6: {node} holds another tick {tick} than its host"));
+        self.fail(format!(
+            "I6: {node} holds another tick {tick} than its host"
+        ));
     }
 
     /// I11: a handover that came to nothing leaves the host in its term.

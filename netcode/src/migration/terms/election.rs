@@ -334,7 +334,10 @@ impl Terms {
         };
         let me = self.me.member;
         let sticky = self.sticky.filter(|one| one.to != me).map(|one| one.until);
-        let grant = self.grant.filter(|one| one.target != me).map(|one| one.until);
+        let grant = self
+            .grant
+            .filter(|one| one.target != me)
+            .map(|one| one.until);
         let word = sticky.max(grant).unwrap_or(Time::ZERO);
         word.max(follower.stands_not_before)
     }
