@@ -11,7 +11,10 @@ type Session = Succession<Bot>;
 
 #[test]
 fn where_all_standbys_die_with_the_host_everybody_is_told() {
-    for (seed, gate) in [(1, Gate::Paced), (2, Gate::Wait { limit_us: 4_000_000 })] {
+    let wait = Gate::Wait {
+        limit_us: 4_000_000,
+    };
+    for (seed, gate) in [(1, Gate::Paced), (2, wait)] {
         let host = Session::elected(8, gate);
         let guests = Session::guests(7);
         let conditions = Conditions::from_rtt(50_000, 0);
@@ -31,11 +34,18 @@ fn where_all_standbys_die_with_the_host_everybody_is_told() {
             session.cluster.crash(index);
         }
         let us = session.assert_recovers(8_000_000);
-        assert!(us > 2_000_000, "standbys were given {us} µs to be heard again");
+        assert!(
+            us > 2_000_000,
+            "standbys were given {us} µs to be heard again"
+        );
         for index in session.alive() {
             let events = &session.cluster.members[index].events;
             let told = |event: &&Event| matches!(event, Event::DataLossPossible { .. });
-            assert_eq!(events.iter().filter(told).count(), 1, "member {index}, seed {seed}");
+            assert_eq!(
+                events.iter().filter(told).count(),
+                1,
+                "member {index}, seed {seed}"
+            );
         }
     }
 }
