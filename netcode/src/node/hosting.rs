@@ -683,6 +683,15 @@ impl Node {
                     reason,
                 });
             }
+            // The elected host reports this itself, when it has taken over.
+            TermEvent::HostChanged {
+                term,
+                host,
+                data_loss_possible: true,
+                ..
+            } if host != self.core.info.member => {
+                self.core.report(Event::DataLossPossible { term });
+            }
             // The role reports these itself, when it has gone over.
             TermEvent::HostChanged { .. }
             | TermEvent::LostTicks { .. }
