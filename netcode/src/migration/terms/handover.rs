@@ -602,8 +602,9 @@ impl Terms {
         );
     }
 
-    /// The host calls it off, or the target refuses.
+    /// The host calls it off, or the target refuses, or a candidate stands no more.
     pub(super) fn aborted(&mut self, now: Time, from: MemberId, term: Term) {
+        self.released(from, term);
         if from == self.roster.host {
             let is_this = self
                 .grant
