@@ -257,13 +257,17 @@ pub(super) fn residual<C: Coder>(coder: &mut C, table: usize, value: i32) -> i32
 const SMALL: [(u8, u8); 64] = {
     let mut small = [(0, 0); 64];
     let mut size = 1_u8;
+    // The logarithm of sizes beyond 8, less one.
+    let mut octave = 3;
     while size < 64 {
         // 0 is 0, odd ones are positive.
         small[size as usize] = if size <= 8 {
             (2 * size - 1, 0)
         } else {
             let beyond = size - 1;
-            let octave = beyond.ilog2() as u8;
+            if beyond >> octave > 1 {
+                octave += 1;
+            }
             let half = beyond >> (octave - 1) & 1;
             (17 + 4 * (octave - 3) + 2 * half, octave - 1)
         };
