@@ -219,9 +219,8 @@ fn finish(mut world: World) -> Outcome {
             // Silence is suspicious after a second at most, whatever paths were like before.
             let quality = world.network.quality;
             let bound_us = 2 * SUSPECT_US_MAX + 6 * (quality.rtt_us + 2 * quality.jitter_us);
-            if had_quorum && !world.checks.unclean && us > bound_us {
-                let text = format!("I9: all are in step after {us} us only");
-                world.checks.fail(text);
+            if had_quorum && !world.checks.unclean {
+                world.checks.in_step_after(us, bound_us);
             }
             break;
         }

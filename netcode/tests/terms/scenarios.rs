@@ -123,9 +123,10 @@ fn r3_a_voter_keeps_the_word_that_its_ack_of_a_tick_gives() {
 fn late_votes(number: u64, ablation: Ablation) -> World {
     let mut world = world(5, None, ablation);
     world.crash(0);
-    // Of both standbys the first one stands; what it is sent takes long.
+    // Of both standbys the first one stands; what it is sent then takes long.
+    step_until(&mut world, |it| it.nodes[1].terms.statistics().stood > 0);
     for id in 2..5 {
-        world.network.far.insert((id, 1), 40_000 + number * 5000);
+        world.network.far.insert((id, 1), 40_000 + number * 8000);
     }
     step_until(&mut world, |it| {
         (2..5).all(|id| it.nodes[id].terms.fence() > Term(1))
