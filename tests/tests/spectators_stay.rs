@@ -1,7 +1,6 @@
 //! Whoever watches goes on watching when the host changes, in all modes, with and without a delay:
 //! nothing is shown twice, and nothing else than what happened.
 
-use phalanx::netcode::driver::Player;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::Event;
 use phalanx::netcode::session::config::{
@@ -86,10 +85,7 @@ fn change<P: Seeded>(
     delay_ticks: u32,
     shown: impl Fn(&ClusterOf<P>) -> Tick,
     what: &str,
-) -> u64
-where
-    P: Player,
-{
+) -> u64 {
     let mut watched = Watched::default();
     watched.run(cluster, 9_000_000, &shown);
     assert!(watched.tick > Tick::new(200), "{what}: {watched:?}");
