@@ -249,7 +249,9 @@ impl<P: Player> Driver<P> {
         while let Some(request) = self.node.poll_request() {
             match request {
                 Request::Begin(session) => {
-                    self.simulation = Some(self.player.begin(session));
+                    let simulation = self.player.begin(session);
+                    self.show(simulation);
+                    let session = self.node.session();
                     let images = usize::try_from(session.images).unwrap_or(0);
                     self.images.clear();
                     self.images.resize_with(images, Image::default);
@@ -543,6 +545,14 @@ impl<P: Player> Driver<P> {
         self.recording.state(&self.published);
     }
 
+    /// Makes `simulation` the one that presentation sees.
+    fn show(&mut self, mut simulation: P::Simulation) {
+        if let Some(before) = &mut self.simulation {
+            simulation.take_place_of(before);
+        }
+        self.simulation = Some(simulation);
+    }
+
     /// Makes what this node stood by with the state of the session.
     fn promote(&mut self, tick: Tick, term: Term, state: Option<&Snapshot>) -> bool {
         if let Some(state) = state
@@ -558,7 +568,7 @@ impl<P: Player> Driver<P> {
         }
         simulation.become_authority();
         simulation.begin_term(term);
-        self.simulation = Some(simulation);
+        self.show(simulation);
         core::mem::swap(&mut self.published, &mut self.stood_by);
         self.images.clear();
         true
