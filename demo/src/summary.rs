@@ -416,7 +416,10 @@ impl Summary {
         );
         let refused = self.total(|node| node.traffic.datagrams_refused);
         if refused > 0 {
-            let _ = writeln!(text, "foreign or damaged datagrams refused: {refused}");
+            let _ = writeln!(
+                text,
+                "datagrams refused (foreign, damaged, or of links that had ended): {refused}"
+            );
         }
         let _ = writeln!(
             text,

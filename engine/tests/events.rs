@@ -38,7 +38,11 @@ fn a_standby_that_takes_over_tells_neither_its_past_nor_anything_twice() {
     run(&mut shown, 21..=24);
     run(&mut standby, 1..=18);
     standby.take_place_of(&mut shown);
-    assert_eq!(told(&mut standby), [21, 22, 23, 24], "not lost, and nothing of its own");
+    assert_eq!(
+        told(&mut standby),
+        [21, 22, 23, 24],
+        "not lost, and nothing of its own"
+    );
     run(&mut standby, 19..=30);
     assert_eq!(told(&mut standby), (25..=30).collect::<Vec<_>>());
 }
