@@ -148,9 +148,6 @@ pub(crate) struct EventSource {
     pub(crate) resource: &'static str,
     pub(crate) init: fn(&mut World),
     pub(crate) begin: fn(&mut World, Tick),
-    /// What was told in one world was told in the other, and what waits there waits here. What
-    /// the other has to tell itself is forgotten: nobody was shown its ticks.
-    pub(crate) hand_on: fn(&mut World, &mut World),
 }
 
 impl EventSource {
@@ -162,11 +159,6 @@ impl EventSource {
             },
             begin: |world, tick| {
                 world.get_resource_or_init::<TickEvents<T>>().begin(tick);
-            },
-            hand_on: |before, world| {
-                if let Some(events) = before.remove_resource::<TickEvents<T>>() {
-                    world.insert_resource(events);
-                }
             },
         }
     }

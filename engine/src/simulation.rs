@@ -588,12 +588,6 @@ impl Simulation for EcsSimulation {
         self.set_side(Side::Authority);
     }
 
-    fn take_place_of(&mut self, before: &mut Self) {
-        for events in &self.game.inner().events {
-            (events.hand_on)(&mut before.world, &mut self.world);
-        }
-    }
-
     fn begin_term(&mut self, term: Term) {
         let mut ids = self.world.resource_mut::<NetIdAllocator>();
         ids.begin_term(term);

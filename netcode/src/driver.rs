@@ -249,9 +249,7 @@ impl<P: Player> Driver<P> {
         while let Some(request) = self.node.poll_request() {
             match request {
                 Request::Begin(session) => {
-                    let simulation = self.player.begin(session);
-                    self.show(simulation);
-                    let session = self.node.session();
+                    self.simulation = Some(self.player.begin(session));
                     let images = usize::try_from(session.images).unwrap_or(0);
                     self.images.clear();
                     self.images.resize_with(images, Image::default);
@@ -545,14 +543,6 @@ impl<P: Player> Driver<P> {
         self.recording.state(&self.published);
     }
 
-    /// Makes `simulation` the one that presentation sees.
-    fn show(&mut self, mut simulation: P::Simulation) {
-        if let Some(before) = &mut self.simulation {
-            simulation.take_place_of(before);
-        }
-        self.simulation = Some(simulation);
-    }
-
     /// Makes what this node stood by with the state of the session.
     fn promote(&mut self, tick: Tick, term: Term, state: Option<&Snapshot>) -> bool {
         if let Some(state) = state
@@ -568,7 +558,7 @@ impl<P: Player> Driver<P> {
         }
         simulation.become_authority();
         simulation.begin_term(term);
-        self.show(simulation);
+        self.simulation = Some(simulation);
         core::mem::swap(&mut self.published, &mut self.stood_by);
         self.images.clear();
         true

@@ -137,13 +137,6 @@ pub trait Simulation {
     /// on a standby, before it takes over the host's state, and on a node that becomes the host.
     fn become_authority(&mut self) {}
 
-    /// Takes the place of `before`, which has run this session for this node's presentation until
-    /// now: what that one has told of the ticks is not told again, and what nobody has read yet is
-    /// not lost. When the role of this node changes.
-    fn take_place_of(&mut self, before: &mut Self) {
-        let _ = before;
-    }
-
     /// A term begins in which this simulation computes the state: ids that it gives from now on are
     /// of that term. In state-sync only: in lockstep all compute the state, so ids follow from it,
     /// and ticks that an election leaves out are undone with all that they spawned.
