@@ -421,6 +421,16 @@ impl Summary {
                 "datagrams refused (foreign, damaged, or of links that had ended): {refused}"
             );
         }
+        for node in &self.nodes {
+            let (replaced, ticks) = (node.statistics.inputs_replaced, node.statistics.ticks);
+            if replaced > ticks / 2 {
+                let _ = writeln!(
+                    text,
+                    "{replaced} inputs of this connection came too late to act, in {ticks} ticks: \
+                     its round trip is beyond what the input delay covers"
+                );
+            }
+        }
         let _ = writeln!(
             text,
             "stalls {}, inputs replaced {}, rollbacks {}, desyncs {}",

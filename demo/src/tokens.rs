@@ -13,8 +13,6 @@ use crate::session::GameLink;
 
 /// Where a host listens if nothing else is said.
 const PORT: u16 = 7777;
-/// Seconds for which join codes are valid if nothing else is said.
-const TOKEN_LIFE_S: u64 = 3600;
 
 /// Where a host listens.
 ///
@@ -61,7 +59,7 @@ pub fn announce(
                 "the join codes lead to {address}, so they work on this machine only; for others, say --public ADDRESS:PORT"
             )?;
         }
-        let life = Duration::from_secs(hosting.token_life.unwrap_or(TOKEN_LIFE_S));
+        let life = hosting.codes_live_for()?;
         let count = hosting.tokens.unwrap_or_else(|| u16::from(guests.players));
         if let Some(folder) = &hosting.token_dir {
             fs::create_dir_all(folder)
