@@ -453,7 +453,6 @@ fn a_tight_budget_over_a_long_way_ends_in_the_same_state_soon() {
         let is_over = |c: &Cluster| (0..4).all(|index| c.node(index).is_over());
         let ends = cluster.run_while_not(20_000_000, is_over);
         let took_us = cluster.now().micros_since(since);
-        eprintln!("{rtt_us}: {took_us}");
         assert!(ends, "{}", places(&cluster));
         for index in members {
             let converged = statistics(&cluster, index).converged;
