@@ -184,16 +184,12 @@ impl Session {
         }
     }
 
-    /// Whether this node hosts and another could go on without it: somebody holds all that was
-    /// promised, and every player that is here has a vote.
+    /// Whether this node hosts and another could go on without it: the members have met, and
+    /// somebody holds all that was promised.
     fn is_replaceable(&self) -> bool {
         let node = self.driver.node();
-        node.terms().is_some_and(|terms| {
-            let voters = terms.roster().voter_count();
-            let has_enough = voters > 2 && voters >= node.roster().players();
-            let has_standby = !terms.roster().standbys.is_empty();
-            terms.is_host() && has_standby && terms.safe_tick() > Tick::ZERO && has_enough
-        })
+        let holds = node.terms().is_some_and(|terms| terms.safe_tick() > Tick::ZERO);
+        holds && node.is_replaceable()
     }
 
     /// Says so, once per term.

@@ -31,6 +31,8 @@ mod standing;
 mod toy;
 #[path = "terms/world.rs"]
 mod world;
+#[path = "terms/young.rs"]
+mod young;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -131,6 +133,25 @@ fn hunted_hosts_break_no_promise() {
         |seed| plan::run_hunted(seed, Ablation::default(), false),
         "HUNTED",
     );
+}
+
+#[test]
+fn young_sessions_go_on_once_their_host_says_so() {
+    let count = number("SEEDS").unwrap_or(SEEDS);
+    let first = number("FIRST").unwrap_or(0);
+    run_all(
+        first..first + count,
+        |seed| young::run(seed, false),
+        "YOUNG",
+    );
+}
+
+#[test]
+fn one_young_seed() {
+    if let Some(seed) = number("YOUNG") {
+        let outcome = young::run(seed, true);
+        assert!(outcome.violation.is_none(), "{outcome:?}");
+    }
 }
 
 #[test]

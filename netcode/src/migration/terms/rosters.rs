@@ -84,6 +84,8 @@ impl Terms {
         self.role = Role::Follower(Follower::new(now));
         self.suspect_us = self.suspect_us.max(self.own_suspect_us());
         self.paced_by = 0;
+        // The new host knows of nobody who hears whom.
+        self.next_report = now;
         self.statistics.terms += 1;
         self.decisions.push_back(Decision::Follow {
             term: roster.term,
