@@ -4,9 +4,10 @@ use std::fs::OpenOptions;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use phalanx::Game;
 use phalanx::netcode::driver::Driver;
+use phalanx::netcode::link::random_secret;
 use phalanx::netcode::migration::HostPolicy;
 use phalanx::netcode::node::Node;
 use phalanx::netcode::session::config::{
@@ -64,7 +65,7 @@ impl Session {
                 players_host: !matches!(hands, Hands::None),
                 ..HostPolicy::default()
             },
-            secret: secret()?,
+            secret: random_secret()?,
             ..HostConfig::new(info.clone(), settings.players)
         };
         let mut node = Node::host(config, Time::ZERO)?;
@@ -113,7 +114,7 @@ impl Session {
                 },
                 Hands::None => HostPolicy::bystander(),
             },
-            secret: secret()?,
+            secret: random_secret()?,
             ..JoinConfig::new(info.clone(), name)
         };
         let path = link::connect(&mut link, to)?;
@@ -229,12 +230,4 @@ fn silence_us(settings: &Settings) -> u64 {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// A secret from the operating system.
-fn secret() -> Result<u128> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| anyhow!("the operating system gives no random numbers: {error}"))?;
-    Ok(u128::from_le_bytes(bytes))
 }
