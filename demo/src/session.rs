@@ -188,7 +188,9 @@ impl Session {
     /// somebody holds all that was promised.
     fn is_replaceable(&self) -> bool {
         let node = self.driver.node();
-        let holds = node.terms().is_some_and(|terms| terms.safe_tick() > Tick::ZERO);
+        let holds = node
+            .terms()
+            .is_some_and(|terms| terms.safe_tick() > Tick::ZERO);
         holds && node.is_replaceable()
     }
 

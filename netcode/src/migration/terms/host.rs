@@ -371,7 +371,8 @@ impl Terms {
         let Role::Host(host) = &mut self.role else {
             return;
         };
-        let begins = newest > Tick::ZERO && !core::mem::replace(&mut host.has_begun, newest > Tick::ZERO);
+        let begins =
+            newest > Tick::ZERO && !core::mem::replace(&mut host.has_begun, newest > Tick::ZERO);
         if own_us > self.suspect_us || begins || now.micros_since(host.tuned_at) >= TUNE_US {
             self.suspect_us = own_us;
             host.tuned_at = now;

@@ -138,20 +138,16 @@ impl Terms {
     /// Host: whether a member may vote in `roster`: all others that vote or succeed and are there
     /// hear it. After long those that succeed will do.
     pub(super) fn may_vote(&self, now: Time, id: MemberId, roster: &TermRoster) -> bool {
-        let Role::Host(_) = &self.role else {
-            return false;
-        };
         let is_here = |other: MemberId| {
             let known = self.known.get(&other);
-            known.is_some_and(|one| {
-                now.micros_since(one.echoed_at) < self.policy.demote_after_us
-            })
+            known.is_some_and(|one| now.micros_since(one.echoed_at) < self.policy.demote_after_us)
         };
         let misses = |&other: &MemberId| {
             other != id && other != self.me.member && is_here(other) && !self.are_linked(id, other)
         };
-        let waits_for_voters = !self.has_waited(now, id);
-        !roster.standbys.iter().any(misses)
-            && !(waits_for_voters && roster.voters().any(|voter| misses(&voter)))
+        let mut standbys = roster.standbys.iter();
+        let misses_a_voter = || roster.voters().any(|voter| misses(&voter));
+        let waits = standbys.any(misses) || (!self.has_waited(now, id) && misses_a_voter());
+        !waits
     }
 }
