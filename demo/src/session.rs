@@ -184,14 +184,15 @@ impl Session {
         }
     }
 
-    /// Whether this node hosts and another could go on without it: the members have met, and
-    /// somebody holds all that was promised.
+    /// Whether this node hosts and all others could go on without it: they have met, so that every
+    /// player that is here has a vote, and somebody holds all that was promised.
     fn is_replaceable(&self) -> bool {
         let node = self.driver.node();
-        let holds = node
-            .terms()
-            .is_some_and(|terms| terms.safe_tick() > Tick::ZERO);
-        holds && node.is_replaceable()
+        let is_ready = node.terms().is_some_and(|terms| {
+            let voters = terms.roster().voter_count();
+            voters >= node.roster().players() && terms.safe_tick() > Tick::ZERO
+        });
+        is_ready && node.is_replaceable()
     }
 
     /// Says so, once per term.
