@@ -247,13 +247,15 @@ impl Session {
         {
             return;
         }
-        let electors = self.driver.node().terms().map(|terms| {
+        // Where nobody else may host, nobody elects.
+        let electors = self.driver.node().terms().and_then(|terms| {
             let roster = terms.roster();
-            roster.voter_count()
+            let mut others = roster.members.iter().filter(|one| one.id != roster.host);
+            others.any(|one| one.can_host).then(|| roster.voter_count())
         });
         let moment = Moment {
             now,
-            electors: electors.filter(|&count| count > 1),
+            electors,
             own: self.driver.node().session().member,
             given: self.driver.player().sampled(),
             address: self.host_address(),
