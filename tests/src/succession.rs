@@ -811,7 +811,7 @@ impl<P: Remembers> Drop for Succession<P> {
 }
 
 /// At most one node of a session acts as host at this instant.
-fn assert_one_acts<P: Remembers>(cluster: &ClusterOf<P>) {
+pub fn assert_one_acts<P: Remembers>(cluster: &ClusterOf<P>) {
     let mut acting: Option<(Index, SessionId)> = None;
     for (index, member) in cluster.members.iter().enumerate() {
         let node = member.driver.node();

@@ -233,9 +233,10 @@ fn end_of(reason: DisconnectReason, host: Option<SocketAddr>) -> End {
         DisconnectReason::Bye(ByeReason::Ended) => End::Finished,
         DisconnectReason::Bye(ByeReason::HostStops) => End::HostStopped,
         DisconnectReason::PathClosed(reason) => End::Failed(why_closed(reason, host)),
-        DisconnectReason::Bye(_) | DisconnectReason::Silence | DisconnectReason::BadState => {
-            End::Failed(reason.to_string())
-        }
+        DisconnectReason::Bye(_)
+        | DisconnectReason::Silence
+        | DisconnectReason::Abandoned
+        | DisconnectReason::BadState => End::Failed(reason.to_string()),
     }
 }
 

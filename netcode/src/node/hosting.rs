@@ -7,6 +7,7 @@
 //! host is asked for its lease before anything is done in its name, also when the process has
 //! slept in between.
 
+mod abandoned;
 mod held;
 mod leaving;
 
@@ -27,6 +28,7 @@ use crate::tick::Tick;
 use crate::time::Time;
 
 use super::{Node, Role};
+use abandoned::Stillness;
 use held::held;
 pub(super) use held::stands;
 
@@ -49,6 +51,8 @@ pub(super) struct Hosting {
     pending: Option<Pending>,
     /// What the next host may still lack of the state that this node has handed over.
     owed: Option<Owed>,
+    /// Since when a host that is frozen has heard nobody.
+    stillness: Option<Stillness>,
 }
 
 /// The newest state of a host that has handed over, until the next one has it.
@@ -160,6 +164,7 @@ impl Node {
             tells_at: now,
             pending: None,
             owed: None,
+            stillness: None,
         }));
     }
 
@@ -182,6 +187,7 @@ impl Node {
             tells_at: now,
             pending: None,
             owed: None,
+            stillness: None,
         }));
     }
 
@@ -269,6 +275,7 @@ impl Node {
         self.send_term_messages();
         self.send_owed(now);
         self.go_when_replaced(now);
+        self.end_if_abandoned(now);
     }
 
     /// When [`Node::drive_terms`] is due.
