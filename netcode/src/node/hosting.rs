@@ -18,6 +18,7 @@ use crate::migration::{
     TermMessage, TermRoster, Terms,
 };
 use crate::node::api::Event;
+use crate::node::core::Core;
 use crate::node::host::Host;
 use crate::node::standby::AuthorityStream;
 use crate::node::takeover::{Prepare, StepDown, TakeOver, Warm};
@@ -199,6 +200,11 @@ impl Node {
         if !hosting.terms.is_host() {
             return;
         }
+        if is_done(&self.core, &hosting.terms) {
+            // Whoever may host next goes on from the last tick: nothing can be ordered anew.
+            host.freeze(false);
+            return;
+        }
         if !hosting.terms.may_act(now) {
             // Acks that have come since may say that it does.
             hosting.tell_acks(host, now);
@@ -209,6 +215,11 @@ impl Node {
         if was_frozen && !is_frozen {
             host.pardon(&mut self.core, now);
         }
+    }
+
+    fn is_done(&self) -> bool {
+        let hosting = self.hosting.as_ref();
+        hosting.is_some_and(|hosting| is_done(&self.core, &hosting.terms))
     }
 
     /// Before a client takes a datagram: whether it may still take ticks of its host. Its ack would
@@ -543,6 +554,12 @@ impl Node {
         match &mut self.hosting {
             Some(hosting) if waits => {
                 hosting.pending = Some(pending);
+                if let Role::Client(client) = &mut self.role
+                    && let Some(standby) = &mut client.standby
+                {
+                    // Nothing else matters now.
+                    standby.allow(&mut self.core, u32::MAX);
+                }
                 true
             }
             Some(_) | None => self.begin_to_host(now, &pending),
@@ -679,6 +696,7 @@ impl Node {
                     },
                 );
             }
+            TermEvent::Frozen | TermEvent::Resumed if self.is_done() => {}
             TermEvent::Frozen => self.core.report(Event::Frozen),
             TermEvent::Resumed => self.core.report(Event::Thawed),
             TermEvent::HandoverAborted { target, reason } => {
@@ -823,6 +841,12 @@ impl Node {
             .filter_map(|member| Some((member, self.warm(member)?)))
             .collect()
     }
+}
+
+/// Whether the last tick of the session has run, and all who may host next hold it.
+fn is_done(core: &Core, terms: &Terms) -> bool {
+    core.last_tick
+        .is_some_and(|last| core.timeline.settled() >= last && terms.safe_tick() >= last)
 }
 
 /// What a member says of itself to a host.
