@@ -9,9 +9,11 @@
 //! and one history. Two members may end up in two sessions, as documented; more never do.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use phalanx::netcode::link::CloseReason;
 use phalanx::netcode::link::conditioner::Conditions;
+use phalanx::netcode::migration::HostPolicy;
 use phalanx::netcode::node::{DisconnectReason, Event};
 use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig};
 use phalanx::netcode::tick::Tick;
@@ -61,11 +63,24 @@ struct Run {
 
 impl Run {
     fn open(sleeper: Sleeper, members: u8, gate: Gate, pause_ms: u64, seed: u64) -> Option<Self> {
+        let policy = HostPolicy::default();
+        Self::open_with(&policy, sleeper, members, gate, pause_ms, seed)
+    }
+
+    fn open_with(
+        policy: &HostPolicy,
+        sleeper: Sleeper,
+        members: u8,
+        gate: Gate,
+        pause_ms: u64,
+        seed: u64,
+    ) -> Option<Self> {
         let name =
             format!("{sleeper:?} of {members} sleeps for {pause_ms} ms, {gate:?}, seed {seed}");
         let host = HostConfig {
             silence_us: SILENCE_US,
             resume_us: RESUME_US,
+            hosting: policy.clone(),
             ..Succession::<Bot>::elected(members, gate)
         };
         let mut cluster = Cluster::new(host, Conditions::from_rtt(20_000, 0), seed);
@@ -76,6 +91,7 @@ impl Run {
             cluster.join(JoinConfig {
                 silence_us: SILENCE_US,
                 resume_us: RESUME_US,
+                hosting: policy.clone(),
                 ..join
             });
         }
@@ -334,18 +350,25 @@ fn assert_back(table: &[(u8, u64, Outcome)], upto_ms: u64) {
 
 #[test]
 fn hosts_that_sleep() {
-    let table = matrix(Sleeper::Host, Gate::Paced);
-    assert_back(&table, 7000);
-    // Links are gone then, and a host has nobody whom it knows to come back by.
-    let long = table
-        .iter()
-        .filter(|(members, ms, _)| *members > 2 && *ms > 13_000);
-    assert!(long.clone().count() > 0);
+    assert_back(&matrix(Sleeper::Host, Gate::Paced), 7000);
 }
 
 #[test]
 fn hosts_that_sleep_where_all_wait() {
-    assert_back(&matrix(Sleeper::Host, WAIT), 4000);
+    assert_back(&matrix(Sleeper::Host, WAIT), 7000);
+}
+
+/// A host that knows nobody any more is told so, after the time for which slots are kept.
+#[test]
+fn a_host_whose_links_have_ended_is_told() {
+    let mut run = Run::open(Sleeper::Host, 3, Gate::Paced, 13_000, 7).expect("there is a host");
+    run.sleep(13_000_000);
+    run.run(RESUME_US - 1_000_000);
+    assert!(!run.cluster.node(0).is_over(), "others may still be heard");
+    run.run(2_000_000);
+    let reason = DisconnectReason::Abandoned;
+    assert!(run.has_told(0, |event| *event == Event::Disconnected { reason }));
+    assert!(run.cluster.node(0).is_over());
 }
 
 #[test]
@@ -355,7 +378,7 @@ fn standbys_that_sleep() {
 
 #[test]
 fn standbys_that_sleep_where_all_wait() {
-    assert_back(&matrix(Sleeper::Standby, WAIT), 2000);
+    assert_back(&matrix(Sleeper::Standby, WAIT), 13_000);
 }
 
 #[test]
@@ -365,5 +388,23 @@ fn others_that_sleep() {
 
 #[test]
 fn others_that_sleep_where_all_wait() {
-    assert_back(&matrix(Sleeper::Other, WAIT), 2000);
+    assert_back(&matrix(Sleeper::Other, WAIT), 13_000);
+}
+
+/// Where members of any minority go their own way, the runs do not pass.
+#[test]
+fn sleepers_that_go_their_own_way_are_seen() {
+    let policy = HostPolicy {
+        fork_minority: true,
+        ..HostPolicy::default()
+    };
+    for sleeper in [Sleeper::Standby, Sleeper::Other] {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let run = Run::open_with(&policy, sleeper, 3, Gate::Paced, 7000, 1);
+            let mut run = run.expect("there is one");
+            run.sleep(7_000_000);
+            run.outcome()
+        }));
+        assert!(result.is_err(), "{sleeper:?}: {result:?}");
+    }
 }

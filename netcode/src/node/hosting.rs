@@ -655,6 +655,10 @@ impl Node {
         self.core.info.session = SessionId(half(1) << 64 | half(0));
         self.hosting = None;
         if self.take_over(now, &take_over).is_ok() {
+            // What members of the session before say of hosting is no matter of this one.
+            if let Some(mesh) = &mut self.mesh {
+                mesh.stop();
+            }
             self.core.report(Event::Forked {
                 session: self.core.info.session,
             });
