@@ -83,6 +83,7 @@ pub(super) struct Queue {
     due: u32,
     /// Working memory.
     rest: Vec<Waiting>,
+    open: Vec<u32>,
     bits_per_entity: u32,
     /// What the present body tells of, ascending.
     pub(super) sent: Vec<NetId>,
@@ -97,6 +98,7 @@ impl Default for Queue {
             rotation: 0,
             due: 0,
             rest: Vec::new(),
+            open: Vec::new(),
             bits_per_entity: BITS_GUESS,
             sent: Vec::new(),
         }
@@ -220,6 +222,11 @@ impl Subscription {
             trip + trip / 2 + 2 * self.snapshot_ticks + 1
         });
         publisher.index_newest();
+        publisher.note_look(
+            self.records
+                .as_ref()
+                .map_or(0, |records| records.rows().len()),
+        );
         let (Some(records), Some(snapshot)) = (&mut self.records, publisher.snapshot(number))
         else {
             return;
@@ -236,11 +243,13 @@ impl Subscription {
         }
         let mut ghosts = 0;
         let mut is_owing = false;
-        for (at, record) in (0_u32..).zip(records.rows_mut()) {
+        let mut open = core::mem::take(&mut self.queue.open);
+        records.list_open(publisher.changes(), &mut open);
+        for &at in &open {
+            let record = &mut records.rows_mut()[at as usize];
             let changed = changed(record, snapshot);
             if record.is_clean(changed) {
-                record.debt = 0;
-                record.is_lost = false;
+                records.close(at);
                 continue;
             }
             let is_sent = record.flight.is_some_and(|flight| flight >= changed);
@@ -274,6 +283,7 @@ impl Subscription {
                 is_urgent,
             });
         }
+        self.queue.open = open;
         let waiting = &mut self.queue.waiting;
         let bits_per_entity = u64::from(self.queue.bits_per_entity);
         let live = waiting.len() as u64 - ghosts;
