@@ -9,7 +9,7 @@ use phalanx::netcode::link::conditioner::{Burst, Conditions};
 use phalanx::netcode::node::{DisconnectReason, Event, StateSyncStatistics};
 use phalanx::netcode::prng::Prng;
 use phalanx::netcode::session::config::{
-    HostConfig, InputDelay, JoinConfig, Role, Start, StateSyncConfig,
+    HostConfig, InputDelay, JoinConfig, MigrationConfig, Role, Start, StateSyncConfig,
 };
 use phalanx::netcode::tick::Tick;
 use phalanx_tests::cluster::{ClusterOf, Index};
@@ -428,8 +428,15 @@ fn whoever_joins_a_large_world_gets_it_in_one_piece() {
 
 #[test]
 fn a_tight_budget_over_a_long_way_ends_in_the_same_state_soon() {
-    for (seed, rtt_us) in [(1, 300_000), (2, 500_000)] {
+    let (still, moving) = (MigrationConfig::default(), MigrationConfig::ELECTED);
+    for (seed, rtt_us, migration) in [
+        (1, 300_000, still),
+        (2, 500_000, still),
+        (3, 200_000, moving),
+        (4, 300_000, moving),
+    ] {
         let config = HostConfig {
+            migration,
             state_sync: StateSyncConfig {
                 budget_bytes_per_second: 20_000,
                 ..HostConfig::new(yard::game(), 3).state_sync
