@@ -470,12 +470,11 @@ fn control_messages() {
                 spectators: 7,
                 heal_host: true,
                 players: 8,
-                next_member: 9,
                 elects: true,
                 budget_bytes_per_second: 10,
                 rewind_ticks_max: 11,
             }),
-            "12 02 01 03 fb 2c 01 05 06 07 01 08 09 01 0a 0b",
+            "12 02 01 03 fb 2c 01 05 06 07 01 08 01 0a 0b",
         ),
         (
             Control::Stand(Stand {

@@ -170,12 +170,12 @@ impl Run {
         let count = 1 + below(&mut prng, 4);
         let clients = (0..count)
             .map(|index| {
-                let index = u16::try_from(index).unwrap();
+                let index = u8::try_from(index).unwrap();
                 let is_player = prng.below(2) == 0;
                 let spot = (!is_player && prng.below(2) == 0).then(|| world::place(&mut prng));
                 let viewer = Viewer {
-                    member: MemberId(index),
-                    slot: is_player.then_some(Slot(index.to_le_bytes()[0])),
+                    member: MemberId(u64::from(index)),
+                    slot: is_player.then_some(Slot(index)),
                     viewpoints: spot.into_iter().collect(),
                     rooms: vec![0],
                 };

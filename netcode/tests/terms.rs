@@ -316,7 +316,7 @@ fn three() -> World {
 /// Runs `scenario` up to delivery number `boundary` after `from`, crashes `node` there, and says
 /// what went wrong; `None` as second if the scenario has fewer deliveries.
 fn crash_at(
-    node: u16,
+    node: u64,
     from: u64,
     boundary: u64,
     until: u64,
@@ -338,14 +338,14 @@ fn crash_at(
         let next = world.now + 20_000;
         world.run_until(next);
         let roster_follows = world.host().is_some_and(|host| {
-            let roster = world.nodes[usize::from(host)].terms.roster();
+            let roster = world.nodes[usize::try_from(host).unwrap()].terms.roster();
             roster.voters().all(|id| id.0 != node)
         });
         if world.is_in_step() && roster_follows {
             let until = world.now + 300_000;
             world.run_until(until);
             let host = world.host()?;
-            world.checks.history(&world.nodes[usize::from(host)].toy);
+            world.checks.history(&world.nodes[usize::try_from(host).unwrap()].toy);
             return Some(world.checks.violation.take());
         }
     }

@@ -119,8 +119,6 @@ pub(super) struct Client {
     pub(super) host: MemberId,
     /// What the next host must know, where hosting may move.
     pub(super) settings: Option<Settings>,
-    /// The newest identity that was heard of.
-    newest_member: MemberId,
     /// The host that this node wants to follow next.
     prepared: Option<Prepared>,
     /// Whether it has promised its vote to another than the present host.
@@ -189,7 +187,6 @@ impl Client {
             introduced: VecDeque::new(),
             host: MemberId::FIRST_HOST,
             settings: None,
-            newest_member: MemberId::default(),
             prepared: None,
             renounces: false,
             returns: BTreeMap::new(),
@@ -444,7 +441,6 @@ impl Client {
                     return Err(DropReason::BadSection);
                 }
                 self.unnamed.remove(&member.id);
-                self.newest_member = self.newest_member.max(member.id);
                 core.roster.set(member.clone());
                 core.report(Event::Member(member));
             }

@@ -12,13 +12,13 @@ use crate::toy::Toy;
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     pub(crate) violation: Option<String>,
-    hosts: BTreeMap<u32, (u16, u32)>,
-    ids: BTreeMap<NetId, (u16, u32)>,
-    shown: BTreeMap<(u16, u32), (u32, u32)>,
+    hosts: BTreeMap<u32, (u64, u32)>,
+    ids: BTreeMap<NetId, (u64, u32)>,
+    shown: BTreeMap<(u64, u32), (u32, u32)>,
     /// The newest tick that was promised to be safe, and its hash.
     safe: Option<(Tick, u64)>,
     /// Inputs that were promised to be safe.
-    promised: BTreeMap<(u16, u32), Tick>,
+    promised: BTreeMap<(u64, u32), Tick>,
     /// Whether an election has put promises at risk, and said so.
     pub(crate) unclean: bool,
     /// The term of the last such election: promises of terms before it count no more.
@@ -32,7 +32,7 @@ impl Checks {
     }
 
     /// I1: at most one host per term.
-    pub(crate) fn hosts(&mut self, node: u16, incarnation: u32, term: u32) {
+    pub(crate) fn hosts(&mut self, node: u64, incarnation: u32, term: u32) {
         let who = (node, incarnation);
         if let Some(before) = self.hosts.insert(term, who) {
             if before != who {
@@ -44,14 +44,14 @@ impl Checks {
     }
 
     /// I2: at most one acts at any instant.
-    pub(crate) fn acting(&mut self, acting: &[u16]) {
+    pub(crate) fn acting(&mut self, acting: &[u64]) {
         if acting.len() > 1 {
             self.fail(format!("I2: {acting:?} act at once"));
         }
     }
 
     /// I3: what a player is shown goes forward.
-    pub(crate) fn shows(&mut self, node: u16, incarnation: u32, term: u32, tick: Tick) {
+    pub(crate) fn shows(&mut self, node: u64, incarnation: u32, term: u32, tick: Tick) {
         let new = (term, tick.number());
         if let Some(before) = self.shown.insert((node, incarnation), new)
             && (before >= new || before.1 >= new.1)
@@ -80,14 +80,14 @@ impl Checks {
     }
 
     /// An input was promised to be safe in the history that `tick` is of.
-    pub(crate) fn promise(&mut self, term: u32, input: (u16, u32), tick: Tick) {
+    pub(crate) fn promise(&mut self, term: u32, input: (u64, u32), tick: Tick) {
         if term >= self.unclean_term {
             self.promised.insert(input, tick);
         }
     }
 
     /// I6: a term takes over all that was safe.
-    pub(crate) fn takes_over(&mut self, node: u16, takeover: &Takeover, toy: &Toy) {
+    pub(crate) fn takes_over(&mut self, node: u64, takeover: &Takeover, toy: &Toy) {
         if takeover.data_loss_possible {
             self.unclean = true;
             self.unclean_term = takeover.term.0;
@@ -110,7 +110,7 @@ impl Checks {
     }
 
     /// I7: an id is given once.
-    pub(crate) fn spawned(&mut self, node: u16, incarnation: u32, id: NetId) {
+    pub(crate) fn spawned(&mut self, node: u64, incarnation: u32, id: NetId) {
         if let Some(before) = self.ids.insert(id, (node, incarnation)) {
             self.fail(format!("I7: {id} was given by {before:?} and by {node}"));
         }
@@ -118,7 +118,7 @@ impl Checks {
 
     /// I4: in the end, what was promised has happened exactly once.
     pub(crate) fn history(&mut self, toy: &Toy) {
-        let mut times: BTreeMap<(u16, u32), u32> = BTreeMap::new();
+        let mut times: BTreeMap<(u64, u32), u32> = BTreeMap::new();
         for record in toy.log() {
             for &input in &record.inputs {
                 *times.entry(input).or_default() += 1;

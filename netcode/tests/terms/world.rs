@@ -50,24 +50,24 @@ pub(crate) enum Body {
 #[derive(Debug)]
 enum Happening {
     Arrival {
-        from: u16,
+        from: u64,
         from_incarnation: u32,
-        to: u16,
+        to: u64,
         to_incarnation: u32,
         body: Body,
     },
     Wake {
-        node: u16,
+        node: u64,
         incarnation: u32,
     },
     Tick {
-        node: u16,
+        node: u64,
         incarnation: u32,
     },
 }
 
 pub(crate) struct Node {
-    pub(crate) id: u16,
+    pub(crate) id: u64,
     pub(crate) incarnation: u32,
     pub(crate) terms: Terms,
     pub(crate) toy: Toy,
@@ -81,15 +81,15 @@ pub(crate) struct Node {
     counter: u32,
     next_input: u32,
     unsafe_inputs: Vec<u32>,
-    received: BTreeMap<u16, Vec<u32>>,
-    held_by: BTreeMap<u16, u32>,
+    received: BTreeMap<u64, Vec<u32>>,
+    held_by: BTreeMap<u64, u32>,
     ticks: u64,
     /// The newest of the host's datagrams that it has accepted: term, and when it left.
     accepted: Option<(u32, Time)>,
     /// As host it leaves datagrams out: of so many ticks one is sent.
     pub(crate) sends_every: u64,
     /// Records of a term that it does not know yet.
-    early: Option<(u16, Body)>,
+    early: Option<(u64, Body)>,
     /// When the player was shown a tick last, and the longest pause since it was reset.
     pub(crate) shown_at: Option<u64>,
     pub(crate) gap_us: u64,
@@ -133,7 +133,7 @@ pub(crate) struct World {
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     number: u64,
-    pub(crate) events: Vec<(u64, u16, TermEvent)>,
+    pub(crate) events: Vec<(u64, u64, TermEvent)>,
     pub(crate) deliveries: u64,
     /// Stop before this delivery: for crashes at every boundary.
     pub(crate) trace: bool,
@@ -160,8 +160,8 @@ impl World {
     // ---- members ----
 
     /// Adds a node: the founder, or one that wants to join.
-    pub(crate) fn add(&mut self, policy: HostPolicy, ppm: i64) -> u16 {
-        let id = u16::try_from(self.nodes.len()).unwrap();
+    pub(crate) fn add(&mut self, policy: HostPolicy, ppm: i64) -> u64 {
+        let id = u64::try_from(self.nodes.len()).unwrap();
         let offset_us = 1_000_000 * u64::from(id) + 77;
         let terms = Self::machine(id, 1, &policy, Time::from_micros(offset_us + self.now));
         self.nodes.push(Node {
@@ -193,7 +193,7 @@ impl World {
         id
     }
 
-    fn machine(id: u16, incarnation: u32, policy: &HostPolicy, now: Time) -> Terms {
+    fn machine(id: u64, incarnation: u32, policy: &HostPolicy, now: Time) -> Terms {
         let member = MemberId(id);
         let me = Identity {
             member,
@@ -213,8 +213,8 @@ impl World {
         Terms::new(me, policy.clone(), TickRate::DEFAULT, roster, now)
     }
 
-    fn start(&mut self, id: u16) {
-        let incarnation = self.nodes[usize::from(id)].incarnation;
+    fn start(&mut self, id: u64) {
+        let incarnation = self.nodes[usize::try_from(id).unwrap()].incarnation;
         let first = self.now + 1000 + 1900 * u64::from(id) % TICK_US;
         self.push(
             first,
@@ -228,16 +228,16 @@ impl World {
         }
     }
 
-    pub(crate) fn crash(&mut self, id: u16) {
+    pub(crate) fn crash(&mut self, id: u64) {
         self.log(id, "crashes");
-        self.nodes[usize::from(id)].alive = false;
+        self.nodes[usize::try_from(id).unwrap()].alive = false;
     }
 
     /// A new process of the member, which knows nothing.
-    pub(crate) fn restart(&mut self, id: u16) {
+    pub(crate) fn restart(&mut self, id: u64) {
         self.log(id, "restarts");
         let now = self.now;
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         node.incarnation += 1;
         let local = node.local(now);
         node.terms = Self::machine(id, node.incarnation, &node.policy, local);
@@ -252,24 +252,24 @@ impl World {
         self.start(id);
     }
 
-    pub(crate) fn pause(&mut self, id: u16, us: u64) {
+    pub(crate) fn pause(&mut self, id: u64, us: u64) {
         self.log(id, &format!("pauses for {us} us"));
-        self.nodes[usize::from(id)].paused_until = self.now + us;
+        self.nodes[usize::try_from(id).unwrap()].paused_until = self.now + us;
     }
 
-    pub(crate) fn leave(&mut self, id: u16) {
+    pub(crate) fn leave(&mut self, id: u64) {
         self.log(id, "leaves");
         let now = self.now;
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let local = node.local(now);
         node.terms.leave(local, &node.toy);
         self.drain(id);
-        self.nodes[usize::from(id)].alive = false;
+        self.nodes[usize::try_from(id).unwrap()].alive = false;
     }
 
-    pub(crate) fn hand_over(&mut self, id: u16, target: Option<u16>) -> bool {
+    pub(crate) fn hand_over(&mut self, id: u64, target: Option<u64>) -> bool {
         let now = self.now;
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let local = node.local(now);
         let begun = node
             .terms
@@ -281,17 +281,17 @@ impl World {
     }
 
     /// The time on a node's clock.
-    pub(crate) fn local(&self, id: u16) -> Time {
-        self.nodes[usize::from(id)].local(self.now)
+    pub(crate) fn local(&self, id: u64) -> Time {
+        self.nodes[usize::try_from(id).unwrap()].local(self.now)
     }
 
     /// The node that acts as host, if one does.
-    pub(crate) fn host(&self) -> Option<u16> {
+    pub(crate) fn host(&self) -> Option<u64> {
         let mut acting = self.nodes.iter().filter(|node| node.may_act(self.now));
         acting.next().map(|node| node.id)
     }
 
-    fn log(&self, id: u16, what: &str) {
+    fn log(&self, id: u64, what: &str) {
         if self.trace {
             eprintln!("{:>9} {id} {what}", self.now);
         }
@@ -332,7 +332,7 @@ impl World {
                 (*node, *incarnation)
             }
         };
-        let node = &self.nodes[usize::from(id)];
+        let node = &self.nodes[usize::try_from(id).unwrap()];
         if !node.alive || node.incarnation != incarnation {
             return;
         }
@@ -352,7 +352,7 @@ impl World {
                 self.arrive(from, from_incarnation, id, &body);
             }
             Happening::Wake { .. } => {
-                let node = &mut self.nodes[usize::from(id)];
+                let node = &mut self.nodes[usize::try_from(id).unwrap()];
                 if node.wake_at > at {
                     return;
                 }
@@ -377,7 +377,7 @@ impl World {
 
     fn watch(&mut self) {
         let now = self.now;
-        let acting: Vec<u16> = self
+        let acting: Vec<u64> = self
             .nodes
             .iter()
             .filter(|node| node.may_act(now))
@@ -388,9 +388,9 @@ impl World {
 
     // ---- a node's life ----
 
-    fn send(&mut self, from: u16, to: u16, body: Body) {
+    fn send(&mut self, from: u64, to: u64, body: Body) {
         let is_record = matches!(body, Body::Records { .. });
-        if usize::from(to) >= self.nodes.len() {
+        if to >= self.nodes.len() as u64 {
             return;
         }
         if let Body::Term(bytes) = &body {
@@ -404,25 +404,25 @@ impl World {
         {
             let arrival = Happening::Arrival {
                 from,
-                from_incarnation: self.nodes[usize::from(from)].incarnation,
+                from_incarnation: self.nodes[usize::try_from(from).unwrap()].incarnation,
                 to,
-                to_incarnation: self.nodes[usize::from(to)].incarnation,
+                to_incarnation: self.nodes[usize::try_from(to).unwrap()].incarnation,
                 body: body.clone(),
             };
             self.push(at, arrival);
         }
     }
 
-    fn arrive(&mut self, from: u16, from_incarnation: u32, to: u16, body: &Body) {
+    fn arrive(&mut self, from: u64, from_incarnation: u32, to: u64, body: &Body) {
         let now = self.now;
-        let node = &mut self.nodes[usize::from(to)];
+        let node = &mut self.nodes[usize::try_from(to).unwrap()];
         let local = node.local(now);
         // A link belongs to one process of a member.
         let listed = node.terms.roster().member(MemberId(from));
         let same = listed.is_none_or(|one| one.incarnation == from_incarnation);
         match body {
             Body::Join { incarnation } => {
-                let wishes = &self.nodes[usize::from(from)].policy;
+                let wishes = &self.nodes[usize::try_from(from).unwrap()].policy;
                 let member = TermMember {
                     id: MemberId(from),
                     incarnation: *incarnation,
@@ -430,7 +430,7 @@ impl World {
                     is_voter: false,
                     wants_vote: wishes.is_voter,
                 };
-                self.nodes[usize::from(to)].terms.member_joined(member);
+                self.nodes[usize::try_from(to).unwrap()].terms.member_joined(member);
             }
             _ if !same => {}
             Body::Ping => {
@@ -476,7 +476,7 @@ impl World {
                     node.accept(*term, *sent);
                     node.terms.heard(local, MemberId(from));
                     self.take_records(to, *after, records);
-                    let node = &mut self.nodes[usize::from(to)];
+                    let node = &mut self.nodes[usize::try_from(to).unwrap()];
                     let target = node.terms.handover_target();
                     if target.is_some_and(|(id, _)| id == MemberId(to)) {
                         node.terms.handle_timeout(local, &node.toy);
@@ -508,8 +508,8 @@ impl World {
         }
     }
 
-    fn take_records(&mut self, id: u16, after: u32, records: &[Record]) {
-        let node = &mut self.nodes[usize::from(id)];
+    fn take_records(&mut self, id: u64, after: u32, records: &[Record]) {
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         for (index, record) in (1..).zip(records) {
             let tick = Tick::new(after + index);
             if let Some(held) = node.toy.at(tick) {
@@ -528,9 +528,9 @@ impl World {
     }
 
     /// Shows the newest tick, if it is new.
-    fn show(&mut self, id: u16) {
+    fn show(&mut self, id: u64) {
         let now = self.now;
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let newest = node.toy.newest();
         if newest >= node.start && node.toy.show(newest) {
             if let Some(before) = node.shown_at {
@@ -542,9 +542,9 @@ impl World {
         }
     }
 
-    fn tick(&mut self, id: u16) {
+    fn tick(&mut self, id: u64) {
         let now = self.now;
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let local = node.local(now);
         node.ticks += 1;
         if node.forked {
@@ -556,20 +556,20 @@ impl World {
         }
         if !node.terms.is_member() && node.ticks % 12 == 1 {
             let incarnation = node.incarnation;
-            for to in 0..u16::try_from(self.nodes.len()).unwrap() {
+            for to in 0..u64::try_from(self.nodes.len()).unwrap() {
                 if to != id {
                     self.send(id, to, Body::Join { incarnation });
                 }
             }
         }
-        if self.nodes[usize::from(id)].ticks.is_multiple_of(30) {
-            for to in 0..u16::try_from(self.nodes.len()).unwrap() {
+        if self.nodes[usize::try_from(id).unwrap()].ticks.is_multiple_of(30) {
+            for to in 0..u64::try_from(self.nodes.len()).unwrap() {
                 if to != id {
                     self.send(id, to, Body::Ping);
                 }
             }
         }
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         if node.terms.is_host() {
             let next = node.toy.newest().next();
             if node.terms.may_run(local, next) {
@@ -577,12 +577,12 @@ impl World {
                 self.show(id);
             }
             // Before the machine may end the term with this tick.
-            let node = &self.nodes[usize::from(id)];
+            let node = &self.nodes[usize::try_from(id).unwrap()];
             let hands_over = node.terms.handover_target().is_some();
             if hands_over || node.ticks.is_multiple_of(node.sends_every) {
                 self.send_records(id);
             }
-            let node = &mut self.nodes[usize::from(id)];
+            let node = &mut self.nodes[usize::try_from(id).unwrap()];
             node.terms.handle_timeout(local, &node.toy);
         } else if let Some(host) = node.terms.host()
             && node.terms.is_member()
@@ -601,14 +601,14 @@ impl World {
                 self.send(id, target, body);
             }
         }
-        if self.nodes[usize::from(id)].terms.owes().is_some() {
+        if self.nodes[usize::try_from(id).unwrap()].terms.owes().is_some() {
             self.send_records(id);
         }
         self.settle_inputs(id);
     }
 
-    fn run_tick(&mut self, id: u16) {
-        let node = &mut self.nodes[usize::from(id)];
+    fn run_tick(&mut self, id: u64) {
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let term = node.terms.term();
         let mut inputs = Vec::new();
         node.received.insert(id, node.unsafe_inputs.clone());
@@ -629,10 +629,10 @@ impl World {
         self.checks.spawned(id, incarnation, spawned);
     }
 
-    fn send_records(&mut self, id: u16) {
+    fn send_records(&mut self, id: u64) {
         let now = self.now;
-        let node = &self.nodes[usize::from(id)];
-        let members: Vec<u16> = if let Some((target, _)) = node.terms.owes() {
+        let node = &self.nodes[usize::try_from(id).unwrap()];
+        let members: Vec<u64> = if let Some((target, _)) = node.terms.owes() {
             vec![target.0]
         } else if node.may_act(now) {
             node.terms
@@ -649,7 +649,7 @@ impl World {
             if to == id {
                 continue;
             }
-            let node = &self.nodes[usize::from(id)];
+            let node = &self.nodes[usize::try_from(id).unwrap()];
             let base = node.terms.roster().lineage.base().number();
             let after = node
                 .held_by
@@ -665,7 +665,7 @@ impl World {
                 to,
                 Body::Records {
                     term,
-                    sent: self.nodes[usize::from(id)].local(now),
+                    sent: self.nodes[usize::try_from(id).unwrap()].local(now),
                     after,
                     records,
                 },
@@ -674,8 +674,8 @@ impl World {
     }
 
     /// Forgets inputs that are safe, and has the promise kept.
-    fn settle_inputs(&mut self, id: u16) {
-        let node = &mut self.nodes[usize::from(id)];
+    fn settle_inputs(&mut self, id: u64) {
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let host_acts = !node.terms.is_host() || node.terms.may_act(node.local(self.now));
         if !node.terms.is_member() || !host_acts || node.terms.fence() > node.terms.term() {
             return;
@@ -702,24 +702,24 @@ impl World {
     }
 
     /// Takes all outputs of a node.
-    fn drain(&mut self, id: u16) {
+    fn drain(&mut self, id: u64) {
         let now = self.now;
         loop {
-            let node = &mut self.nodes[usize::from(id)];
+            let node = &mut self.nodes[usize::try_from(id).unwrap()];
             let Some(decision) = node.terms.poll_decision() else {
                 break;
             };
             self.carry_out(id, decision);
         }
         loop {
-            let node = &mut self.nodes[usize::from(id)];
+            let node = &mut self.nodes[usize::try_from(id).unwrap()];
             let Some((to, message)) = node.terms.poll_send() else {
                 break;
             };
             let body = Body::Term(message.to_bytes().into());
             self.send(id, to.0, body);
         }
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         while let Some(event) = node.terms.poll_event() {
             if self.trace {
                 eprintln!("{now:>9} {id} {event:?}");
@@ -750,10 +750,10 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, id: u16, decision: Decision) {
+    fn carry_out(&mut self, id: u64, decision: Decision) {
         let now = self.now;
         self.log(id, &format!("{decision:?}"));
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         match decision {
             Decision::BecomeHost(takeover) => {
                 node.toy.take(&takeover.records);
@@ -779,7 +779,7 @@ impl World {
                         .spawned(id, incarnation, NetId::new(term, node.counter));
                 }
                 // The first tick of the term does not wait for this node's clock.
-                let node = &self.nodes[usize::from(id)];
+                let node = &self.nodes[usize::try_from(id).unwrap()];
                 if node.terms.may_run(local, node.toy.newest().next()) {
                     self.run_tick(id);
                     self.show(id);
@@ -805,7 +805,7 @@ impl World {
                 node.received.clear();
                 node.held_by.clear();
                 if let Some((from, body)) = node.early.take() {
-                    let incarnation = self.nodes[usize::from(from)].incarnation;
+                    let incarnation = self.nodes[usize::try_from(from).unwrap()].incarnation;
                     self.arrive(from, incarnation, id, &body);
                 }
             }

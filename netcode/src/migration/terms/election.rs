@@ -274,7 +274,7 @@ impl Terms {
         (self.promised, self.vote) = attempt.before;
         // Candidates that met once shall not meet again.
         let spread_us = RETRY_US + self.rtt_max_us();
-        let jitter = mix(u64::from(self.me.member.0), u64::from(attempt.term.0)) % spread_us;
+        let jitter = mix(self.me.member.0, u64::from(attempt.term.0)) % spread_us;
         match &mut self.role {
             Role::Follower(follower) => {
                 let doublings = follower.failed.min(RETRY_DOUBLINGS_MAX);

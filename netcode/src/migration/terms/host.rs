@@ -556,7 +556,7 @@ impl Terms {
                 next.standbys.retain(|&standby| standby != id);
             }
             if let Some(wish) = wish {
-                if next.members.len() >= TERM_MEMBERS_MAX {
+                if !next.has_room_for(id) {
                     continue;
                 }
                 let place = next.members.partition_point(|one| one.id < id);

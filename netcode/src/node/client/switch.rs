@@ -493,12 +493,6 @@ impl Client {
         }
     }
 
-    /// The number of the next identity that was never given, as far as is known here.
-    pub(in crate::node) fn next_member(&self) -> u16 {
-        let told = self.settings.map_or(0, |settings| settings.next_member);
-        told.max(self.newest_member.0.saturating_add(1))
-    }
-
     /// Whether frames that come now, so much later than they were due, say how long the path is.
     pub(super) fn is_on_time(&mut self, core: &Core, now: Time, newest: Tick) -> bool {
         let Some(until) = self.recovers_until else {

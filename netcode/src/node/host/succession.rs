@@ -83,7 +83,8 @@ impl Host {
         let own = core.info.member;
         let mut host = Self::blank(heir.config, heir.slot);
         host.delay = heir.delay;
-        host.next_member = heir.next_member;
+        // Ids of this term are its own.
+        host.next_member = 0;
         host.succession.joined = Some(heir.joined);
         host.succession.returns = heir.returns;
         let role = if heir.slot.is_some() {
@@ -643,7 +644,6 @@ impl Host {
             slot,
             active_from: holder.and_then(|holder| holder.from),
             delay: self.delay.clone(),
-            next_member: self.next_member,
             is_running: self.started,
         }
     }
@@ -670,7 +670,6 @@ impl Host {
                 Start::Players(players) => players,
                 Start::Manual => 0,
             },
-            next_member: self.next_member,
             elects: self.config.migration.elects,
             budget_bytes_per_second: tells.map_or(0, |it| it.budget_bytes_per_second),
             rewind_ticks_max: tells.map_or(0, |it| it.rewind_ticks_max),

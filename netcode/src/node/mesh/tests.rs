@@ -385,7 +385,7 @@ fn random_calls_keep_the_invariants() {
         let mut below = |n: u64| prng.below(n);
         for step in 0..300 {
             let now = at(step * 40);
-            let member = MemberId(u16::try_from(below(6)).unwrap());
+            let member = MemberId(below(6));
             let path = Path(u32::try_from(below(6)).unwrap());
             match below(10) {
                 0 => mesh.meet(now, member, PairKey(3), &Route::Opens(vec![1])),
