@@ -537,7 +537,8 @@ impl Host {
         let Some(recovery) = &mut self.succession.recovery else {
             return;
         };
-        if core.clock.next_due() > now && now >= recovery.patience_until {
+        let is_over = now >= recovery.patience_until && recovery.awaited.is_empty();
+        if core.clock.next_due() > now && is_over {
             self.succession.recovery = None;
             return;
         }
