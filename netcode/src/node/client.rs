@@ -319,7 +319,9 @@ impl Client {
 
     fn handle_bye(&mut self, core: &mut Core, body: &[u8]) -> Result<(), DropReason> {
         let bye: Bye = handshake::read(body).map_err(|_error| DropReason::Malformed)?;
-        if self.phase != Phase::Inside || bye.session_low != session_low(core) {
+        // Only members leave. Whoever says so was to host next, or did not know of it yet.
+        let is_host = bye.reason != ByeReason::Left;
+        if self.phase != Phase::Inside || bye.session_low != session_low(core) || !is_host {
             return Err(DropReason::Unexpected);
         }
         self.end(core, DisconnectReason::Bye(bye.reason));
@@ -565,7 +567,7 @@ impl Client {
             }
             Phase::Inside => {
                 let silent_us = now.micros_since(self.peer.heard_at);
-                if self.prepared.is_some() && silent_us > self.config.resume_us {
+                if self.has_waited_for_long(now) {
                     self.end(core, DisconnectReason::Silence);
                     return;
                 }

@@ -164,8 +164,8 @@ fn the_largest_message_fits() {
     roster.host = roster.members[0].id;
     let mut standbys = roster.members.iter().skip(1).map(|one| one.id);
     roster.standbys = standbys.by_ref().take(TERM_STANDBYS_MAX).collect();
-    for one in roster.members.iter_mut().take(TERM_VOTERS_MAX) {
-        one.is_voter = true;
+    for (index, one) in roster.members.iter_mut().enumerate() {
+        one.is_voter = index < TERM_VOTERS_MAX;
     }
     let largest = TermMessage::NewTerm {
         seq: u32::MAX,

@@ -53,6 +53,7 @@ pub(super) struct Prepared {
     /// Whether the old host's frames are still taken.
     keeps_frames: bool,
     hello: Hello,
+    since: Time,
     next_at: Time,
 }
 
@@ -88,6 +89,7 @@ impl Client {
             warm: prepare.warm,
             keeps_frames: prepare.keeps_frames,
             hello,
+            since: now,
             next_at: now,
         });
         // A farther host needs a longer lead; sampled before it is needed, nothing is missing.
@@ -115,6 +117,15 @@ impl Client {
             // Nothing was taken from it for a while: that is not its silence.
             self.peer.heard_at = self.peer.heard_at.max(now);
         }
+    }
+
+    /// Whether neither a host was heard nor another candidate prepared for, which takes members that
+    /// elect, for so long that this node gives up.
+    pub(super) fn has_waited_for_long(&self, now: Time) -> bool {
+        self.prepared.as_ref().is_some_and(|prepared| {
+            let since = self.peer.heard_at.max(prepared.since);
+            now.micros_since(since) > self.config.resume_us
+        })
     }
 
     /// Whether this node has promised not to take anything more from the present host.
