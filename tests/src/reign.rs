@@ -34,6 +34,8 @@ struct Seen {
     replaced: BTreeSet<Tick>,
     /// The newest tick that it ran as a host.
     ran: Tick,
+    /// The term that it hosted when it was looked at last.
+    hosted: Option<u32>,
     events: usize,
     moved: Option<(Time, Tick)>,
     gap_us: u64,
@@ -207,9 +209,14 @@ impl Reign {
             if self.cluster.members[index].paused {
                 continue;
             }
-            if self.cluster.node(index).is_host() {
-                self.take_ran(index);
-            } else {
+            let node = self.cluster.node(index);
+            let hosts = node.is_host().then(|| node.session().term.0);
+            // A host that hands over may have run a last tick since.
+            let hosted = core::mem::replace(&mut self.seen[index].hosted, hosts);
+            if let Some(term) = hosted.filter(|_| hosts.is_none()).or(hosts) {
+                self.take_ran(index, term);
+            }
+            if hosts.is_none() {
                 self.take_shown(index);
             }
         }
@@ -217,8 +224,7 @@ impl Reign {
     }
 
     /// Takes note of what a host has run.
-    fn take_ran(&mut self, index: Index) {
-        let term = self.cluster.node(index).session().term.0;
+    fn take_ran(&mut self, index: Index, term: u32) {
         let player = self.cluster.members[index].driver.player();
         let seen = &mut self.seen[index];
         for (&tick, inputs) in player.acted.range(seen.ran.next()..) {
@@ -231,16 +237,24 @@ impl Reign {
             seen.ran = tick;
         }
         let ran = seen.ran;
-        self.note_moved(index, ran);
+        let now = self.cluster.now_of(index);
+        self.note_moved(index, ran, now);
     }
 
     /// Takes note of what a client was shown last: it never goes back.
     fn take_shown(&mut self, index: Index) {
         let node = self.cluster.node(index);
         let term = node.session().term.0;
-        let Some(newest) = node.received().last().map(|newest| newest.tick) else {
+        let arrivals: Vec<(Tick, Time)> = node
+            .received()
+            .map(|state| (state.tick, state.arrived_at))
+            .collect();
+        let Some(&(newest, _)) = arrivals.last() else {
             return;
         };
+        for (tick, at) in arrivals {
+            self.note_moved(index, tick, at);
+        }
         let seen = &mut self.seen[index];
         // What it runs as a host later is new.
         seen.ran = seen.ran.max(newest);
@@ -253,16 +267,15 @@ impl Reign {
         if newest > seen.shown.1 {
             seen.shown = (term, newest);
         }
-        self.note_moved(index, newest);
     }
 
-    fn note_moved(&mut self, index: Index, tick: Tick) {
-        let now = self.cluster.now();
+    /// There was news of `tick` at `at`, on the clock of `index`.
+    fn note_moved(&mut self, index: Index, tick: Tick, at: Time) {
         let seen = &mut self.seen[index];
-        let moved = *seen.moved.get_or_insert((now, tick));
+        let moved = *seen.moved.get_or_insert((at, tick));
         if tick > moved.1 {
-            seen.gap_us = seen.gap_us.max(now.micros_since(moved.0));
-            seen.moved = Some((now, tick));
+            seen.gap_us = seen.gap_us.max(at.micros_since(moved.0));
+            seen.moved = Some((at, tick));
         }
     }
 
@@ -331,7 +344,8 @@ impl Reign {
         }
     }
 
-    /// The longest time for which a node that is alive has got no new state, in microseconds.
+    /// The longest time between the arrivals of two newer states on a node that is alive, in
+    /// microseconds. What a host runs itself arrives when it is looked at, up to 5 ms later.
     #[must_use]
     pub fn longest_gap_us(&self) -> u64 {
         let alive = self.alive().into_iter();
@@ -339,6 +353,12 @@ impl Reign {
             .map(|index| self.seen[index].gap_us)
             .max()
             .unwrap_or(0)
+    }
+
+    /// The same of the node `index`.
+    #[must_use]
+    pub fn gap_us(&self, index: Index) -> u64 {
+        self.seen[index].gap_us
     }
 
     /// Ticks of which `index` was told that another input acted than its own.

@@ -359,7 +359,10 @@ impl<P: Remembers> Succession<P> {
                 let ago = |at: Option<Time>| at.map(|at| now.micros_since(at) / 1000);
                 let confirmed = if link.is_confirmed { "" } else { "?" };
                 let (heard, echoed) = (ago(link.heard_at), ago(link.echoed_at));
-                format!("{}{confirmed} heard {heard:?} echoed {echoed:?} ms ago", link.member)
+                format!(
+                    "{}{confirmed} heard {heard:?} echoed {echoed:?} ms ago",
+                    link.member
+                )
             });
             let mesh: Vec<String> = mesh.collect();
             format!(
@@ -376,7 +379,11 @@ impl<P: Remembers> Succession<P> {
                 terms.map(|it| it.is_host()),
                 terms.map(|it| it.may_act(self.cluster.now_of(index))),
                 terms.map(|it| it.fence().0),
-                terms.map(|it| it.roster().voters().map(|it| it.to_string()).collect::<Vec<_>>()),
+                terms.map(|it| it
+                    .roster()
+                    .voters()
+                    .map(|it| it.to_string())
+                    .collect::<Vec<_>>()),
                 terms.map(|it| it.roster().standbys.clone()),
                 node.tick(),
                 node.settled_tick(),

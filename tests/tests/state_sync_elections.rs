@@ -3,6 +3,7 @@
 //!
 //! `SEEDS=n` runs more seeds, `SEED=n` one.
 
+use phalanx::netcode::id::MemberId;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::prng::Prng;
 use phalanx::netcode::statesync::Interest;
@@ -48,21 +49,12 @@ fn a_handover_changes_nothing() {
         let mut moved = open(plan, players, conditions, seed, test);
         calm.run(8_000_000);
         moved.run(1_000_000);
-        moved.forget_gaps();
         let before = moved.losses();
-        let now = moved.cluster.now_of(0);
-        let node = moved.cluster.driver(0).node_mut();
-        let target = node
-            .request_handover(now, None)
-            .expect("a standby can host");
+        let target = hand_over(&mut moved).expect("a standby can host");
         moved.run_until(3_000_000, |it| {
             it.host().is_some() && it.host() == it.index_of(target)
         });
         moved.assert_recovers(4_000_000);
-        println!(
-            "seed {seed}: {players} players, gap {} ms",
-            moved.longest_gap_us() / 1000
-        );
         let replaced: Vec<_> = moved.alive().iter().map(|&it| moved.replaced(it)).collect();
         let terms = moved.terms();
         assert_eq!(
@@ -84,6 +76,59 @@ fn a_handover_changes_nothing() {
             compared += 1;
         }
         assert!(compared > 350, "{}: {compared}", moved.seed);
+    }
+}
+
+/// Milliseconds between two snapshots, when nothing happens.
+const INTERVAL_MS: u64 = 50;
+const TICK_MS: u64 = 17;
+/// Milliseconds by which a host's part of a gap is measured too long.
+const LOOK_MS: u64 = 5;
+
+/// How long nobody gets a new state when hosting moves as planned: the time between the arrivals of
+/// two newer states. For clients also what of it is beyond the time between two snapshots, which is
+/// there anyway; the former host shows each tick until then, so it is measured from its last one.
+#[test]
+fn a_handover_stops_nobody_for_longer_than_a_round_trip_and_a_tick() {
+    for rtt_ms in [50, 100, 200] {
+        let mut gaps: Vec<u64> = Vec::new();
+        let mut of_clients: Vec<u64> = Vec::new();
+        for seed in seeds(6) {
+            let players = 3 + u8::try_from(seed % 6).expect("small");
+            let test = "a_handover_stops_nobody_for_longer_than_a_round_trip_and_a_tick";
+            let conditions = Conditions::from_rtt(rtt_ms * 1000, 0);
+            let mut session = open(lively(), players, conditions, seed, test);
+            session.run(1_000_000 + seed * 7_919 % 100_000);
+            session.forget_gaps();
+            let before = session.losses();
+            let target = hand_over(&mut session).expect("a standby can host");
+            session.run_until(3_000_000, |it| {
+                it.host().is_some() && it.host() == it.index_of(target)
+            });
+            session.assert_recovers(4_000_000);
+            gaps.push(session.longest_gap_us() / 1000);
+            let host = session.host();
+            let clients = (1..usize::from(players)).filter(|&index| Some(index) != host);
+            of_clients.extend(clients.map(|index| session.gap_us(index) / 1000));
+            assert_eq!(session.losses(), before, "{}", session.seed);
+        }
+        gaps.sort_unstable();
+        of_clients.sort_unstable();
+        let (median, worst) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+        let of_clients = of_clients[of_clients.len() - 1];
+        let beyond = of_clients.saturating_sub(INTERVAL_MS);
+        println!(
+            "RTT {rtt_ms} ms: median {median} ms, longest {worst} ms; of clients {of_clients} ms, \
+             {beyond} beyond usual"
+        );
+        assert!(
+            worst <= rtt_ms + TICK_MS + LOOK_MS,
+            "RTT {rtt_ms} ms: {gaps:?}"
+        );
+        assert!(
+            beyond <= rtt_ms / 2,
+            "RTT {rtt_ms} ms: {of_clients} of clients"
+        );
     }
 }
 
@@ -281,13 +326,12 @@ fn fault(prng: &mut Prng, session: &Reign) -> Fault {
     }
 }
 
-fn hand_over(session: &mut Reign) {
-    if let Some(host) = session.host() {
-        let now = session.cluster.now_of(host);
-        let node = session.cluster.driver(host).node_mut();
-        // Nobody may be ready for it; then nothing happens.
-        let _result = node.request_handover(now, None);
-    }
+/// Lets the host hand over; says to whom. Nobody may be ready for it; then nothing happens.
+fn hand_over(session: &mut Reign) -> Option<MemberId> {
+    let host = session.host()?;
+    let now = session.cluster.now_of(host);
+    let node = session.cluster.driver(host).node_mut();
+    node.request_handover(now, None).ok()
 }
 
 fn strike(session: &mut Reign, fault: Fault) {
@@ -323,9 +367,11 @@ fn strike(session: &mut Reign, fault: Fault) {
             session.run(us);
             session.cluster.mend(index);
         }
-        Fault::Handover => hand_over(session),
+        Fault::Handover => {
+            let _target = hand_over(session);
+        }
         Fault::HandoverAndCrash(index, us) => {
-            hand_over(session);
+            let _target = hand_over(session);
             session.run(us);
             session.cluster.crash(index);
         }

@@ -18,6 +18,20 @@ pub(super) trait Coder {
     /// A decision with the chance of flag context `context`.
     fn flag(&mut self, context: usize, bit: bool) -> bool;
 
+    /// Flags of these contexts, of which the first `unset` are not set. Ends with the first one that
+    /// is, or with the last; returns how many before it are not.
+    #[inline]
+    fn flags(&mut self, contexts: impl Iterator<Item = usize>, unset: usize) -> usize {
+        let mut count = 0;
+        for context in contexts {
+            if self.flag(context, count == unset) {
+                break;
+            }
+            count += 1;
+        }
+        count
+    }
+
     /// A symbol of residual table `table`.
     fn symbol(&mut self, table: usize, symbol: usize) -> usize;
 
@@ -116,6 +130,17 @@ impl Coder for Writer<'_, '_> {
     }
 
     #[inline]
+    fn flags(&mut self, mut contexts: impl Iterator<Item = usize>, unset: usize) -> usize {
+        let tables = self.tables;
+        let zeros = contexts.by_ref().take(unset);
+        self.coder.zeros(zeros.map(|context| tables.flag(context)));
+        if let Some(context) = contexts.next() {
+            self.flag(context, true);
+        }
+        unset
+    }
+
+    #[inline]
     fn symbol(&mut self, table: usize, symbol: usize) -> usize {
         self.coder.symbol(symbol, self.tables.residual(table));
         symbol
@@ -152,7 +177,14 @@ impl Coder for Reader<'_, '_> {
 
     #[inline]
     fn flag(&mut self, context: usize, _bit: bool) -> bool {
-        self.coder.bit(self.tables.flag(context))
+        self.coder.likely_bit(self.tables.flag(context))
+    }
+
+    #[inline]
+    fn flags(&mut self, contexts: impl Iterator<Item = usize>, _unset: usize) -> usize {
+        let tables = self.tables;
+        self.coder
+            .zeros(contexts.map(|context| tables.flag(context)))
     }
 
     #[inline]

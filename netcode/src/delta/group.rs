@@ -3,7 +3,6 @@
 use crate::wire::bytes::DecodeError;
 
 use super::coder::Coder;
-use super::entity::same_lanes;
 use super::model::{self, Guess, Horizon, OLDER, flags};
 use super::near::Near;
 use super::plan::{Form, Group, KindPlan, LanePlan, RotationPlan};
@@ -40,7 +39,8 @@ impl Doubt {
     #[inline]
     fn add(&mut self, size: u32, weight: u32) {
         self.total = self.total.saturating_add(size.saturating_mul(weight));
-        self.weight += weight;
+        // A few times a few.
+        self.weight = self.weight.wrapping_add(weight);
     }
 
     #[inline]
@@ -69,38 +69,97 @@ impl KindPast<'_> {
         now: &mut [i32],
     ) -> Result<(), DecodeError> {
         let range = group.lane..group.lane + group.len;
-        let past = Self {
+        let past = GroupPast {
             base: &self.base[range.clone()],
             older: self.older.map(|older| &older[range.clone()]),
             horizon: self.horizon,
         };
         let bounds = &plan.lanes[range.clone()];
         let now = &mut now[range];
-        let context = flags::GROUP + group.class * 12 + past.moved() * 3 + mood.before;
-        let differs = !C::READS && !same_lanes(now, past.base);
+        // Lengths that are known need no loops, and no looks at bounds.
+        match group.len {
+            1 => past.of_len::<1, C>(coder, group, mood, near, bounds, now),
+            2 => past.of_len::<2, C>(coder, group, mood, near, bounds, now),
+            3 => past.of_len::<3, C>(coder, group, mood, near, bounds, now),
+            4 => past.of_len::<4, C>(coder, group, mood, near, bounds, now),
+            _ => past.group(coder, group, mood, near, bounds, now),
+        }
+    }
+}
+
+/// What both ends have of one group of an entity.
+#[derive(Clone, Copy, Debug)]
+struct GroupPast<'a> {
+    base: &'a [i32],
+    /// The base's where there is none.
+    older: [&'a [i32]; OLDER],
+    horizon: &'a Horizon,
+}
+
+/// Lanes of a group, of which there are so many.
+#[inline(always)]
+fn all<T, const LEN: usize>(lanes: &[T]) -> &[T; LEN] {
+    lanes.first_chunk().expect("a group has so many lanes")
+}
+
+impl GroupPast<'_> {
+    /// Codes a group of a length that the compiler knows.
+    #[inline]
+    fn of_len<const LEN: usize, C: Coder>(
+        &self,
+        coder: &mut C,
+        group: &Group,
+        mood: &mut Mood,
+        near: &mut Near,
+        bounds: &[LanePlan],
+        now: &mut [i32],
+    ) -> Result<(), DecodeError> {
+        let past = Self {
+            base: all::<_, LEN>(self.base),
+            older: self.older.map(|older| &all::<_, LEN>(older)[..]),
+            horizon: self.horizon,
+        };
+        let bounds = all::<_, LEN>(bounds);
+        let now: &mut [i32; LEN] = now.first_chunk_mut().expect("a group has so many lanes");
+        past.group(coder, group, mood, near, bounds, now)
+    }
+
+    #[inline(always)]
+    fn group<C: Coder>(
+        &self,
+        coder: &mut C,
+        group: &Group,
+        mood: &mut Mood,
+        near: &mut Near,
+        bounds: &[LanePlan],
+        now: &mut [i32],
+    ) -> Result<(), DecodeError> {
+        let context = flags::GROUP + group.class * 12 + self.moved() * 3 + mood.before;
+        let differs = !C::READS && differ(now, self.base);
         if !coder.flag(context, differs) {
             if C::READS {
-                now.copy_from_slice(past.base);
+                now.copy_from_slice(self.base);
             }
             mood.before = mood.before.max(1);
             return Ok(());
         }
         mood.before = 2;
         match group.form {
-            Form::Symbol => past.symbols(coder, bounds, now),
+            Form::Symbol => self.symbols(coder, bounds, now),
             Form::Course { course } => {
                 if group.is_position && !mood.has_position && course {
                     mood.has_position = true;
-                    return past.position(coder, bounds, group, mood, near, now);
+                    return self.position(coder, bounds, group, mood, near, now);
                 }
                 let family = if group.len > 1 { VECTOR } else { NUMBER };
-                past.vector(coder, bounds, family, course, now)
+                self.vector(coder, bounds, family, course, now)
             }
-            Form::Rotation(plan) => past.rotation(coder, bounds, &plan, mood, now),
+            Form::Rotation(ref plan) => self.rotation(coder, bounds, plan, mood, now),
         }
     }
 
     /// Codes lanes that are equal or different only.
+    #[inline(always)]
     fn symbols<C: Coder>(
         &self,
         coder: &mut C,
@@ -123,6 +182,7 @@ impl KindPast<'_> {
     }
 
     /// Codes a vector or a number; without `course` it stays where it is.
+    #[inline(always)]
     fn vector<C: Coder>(
         &self,
         coder: &mut C,
@@ -145,6 +205,7 @@ impl KindPast<'_> {
     }
 
     /// Codes where an entity is.
+    #[inline(always)]
     fn position<C: Coder>(
         &self,
         coder: &mut C,
@@ -192,6 +253,7 @@ impl KindPast<'_> {
     }
 
     /// Codes a rotation.
+    #[inline(always)]
     fn rotation<C: Coder>(
         &self,
         coder: &mut C,
@@ -217,7 +279,7 @@ impl KindPast<'_> {
     }
 
     /// A guess of a lane, whose value is `now`, along its course.
-    #[inline]
+    #[inline(always)]
     fn course<C: Coder>(&self, coder: &mut C, family: usize, part: usize, now: i32) -> Guess {
         let base = self.base[part];
         // How far it went from the older references to the base.
@@ -227,16 +289,22 @@ impl KindPast<'_> {
     }
 
     /// Whether a group moved lately: 0 in no reference, 1 long ago, 2 lately, 3 nobody knows.
-    #[inline]
+    #[inline(always)]
     fn moved(&self) -> usize {
         if self.horizon.mask == 0 {
-            3
-        } else if !same_lanes(self.older[0], self.base) {
-            2
-        } else {
-            usize::from(!same_lanes(self.older[1], self.base))
+            return 3;
         }
+        let lately = differ(self.older[0], self.base);
+        let before = differ(self.older[1], self.base);
+        if lately { 2 } else { usize::from(before) }
     }
+}
+
+/// Whether lanes, as many of both, differ.
+#[inline(always)]
+fn differ(one: &[i32], two: &[i32]) -> bool {
+    let pairs = one.iter().zip(two);
+    pairs.fold(0, |differ, (one, two)| differ | (one ^ two)) != 0
 }
 
 /// Codes which part of a rotation is left out.
@@ -261,7 +329,7 @@ fn largest<C: Coder>(coder: &mut C, turn: &Turn, largest: usize) -> usize {
 }
 
 /// Codes a lane as what remains of it after a guess; returns that.
-#[inline]
+#[inline(always)]
 fn lane<C: Coder>(
     coder: &mut C,
     bounds: &LanePlan,

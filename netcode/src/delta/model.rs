@@ -127,21 +127,14 @@ pub(super) const NO_PAST: usize = SCALES - 1;
 
 /// The class of a value that bends and moves so much.
 #[inline]
-pub(super) fn scale(bend: u32, moved: u32) -> usize {
-    half_octaves(bend.saturating_add(moved / 8)).min(SCALES - 2)
-}
-
-#[inline]
-fn small(value: i64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "it saturates before")]
-    {
-        value.unsigned_abs().min(u64::from(u32::MAX)) as u32
-    }
+pub(super) fn scale(bend: u64, moved: u64) -> usize {
+    // Far from an overflow: these are sixteenths of products of 53 bits.
+    half_octaves(bend.wrapping_add(moved / 8)).min(SCALES - 2)
 }
 
 /// How far a lane goes from its base, given the distances that it went from the older references to
 /// the base.
-#[inline]
+#[inline(always)]
 pub(super) fn course<C: Coder>(
     coder: &mut C,
     family: usize,
@@ -159,8 +152,8 @@ pub(super) fn course<C: Coder>(
     let reach = |at: usize| i64::from(distances[at]).wrapping_mul(horizon.reach[at]) >> 8;
     if horizon.mask != 3 {
         let velocity = reach(horizon.mask >> 1);
-        let moved = small(velocity >> 4);
-        let bend = half_octaves(moved).min(BENDS - 1);
+        let moved = (velocity >> 4).unsigned_abs();
+        let bend = half_octaves(moved);
         let weight = i64::from(coder.tables().course(family, bend).alone);
         coder.learn(&Lesson::Course {
             family,
@@ -176,11 +169,11 @@ pub(super) fn course<C: Coder>(
         };
     }
     let (near, far) = (reach(0), reach(1));
-    let change = near - far;
-    let bent = small(change >> 4);
-    let bend = half_octaves(bent).min(BENDS - 1);
+    let change = near.wrapping_sub(far);
+    let bent = (change >> 4).unsigned_abs();
+    let bend = half_octaves(bent);
     let weights = coder.tables().course(family, bend);
-    let full = (change * horizon.bend) >> 8;
+    let full = change.wrapping_mul(horizon.bend) >> 8;
     coder.learn(&Lesson::Course {
         family,
         bend,
@@ -188,28 +181,51 @@ pub(super) fn course<C: Coder>(
         change: Some(full as f32 / 16.0),
         actual: actual as f32,
     });
-    let step = near * i64::from(weights.velocity) + full * i64::from(weights.bend);
+    let along = near.wrapping_mul(i64::from(weights.velocity));
+    let step = along.wrapping_add(full.wrapping_mul(i64::from(weights.bend)));
     Guess {
-        step: ((step >> 12) + 8) >> 4,
-        scale: scale(bent, small(far >> 4)),
+        step: (step >> 12).wrapping_add(8) >> 4,
+        scale: scale(bent, (far >> 4).unsigned_abs()),
     }
 }
 
-/// Two classes per octave.
+/// Two classes per octave, up to class 15, which is for all beyond.
+///
+/// From a table: nobody could predict branches that depend on how things move.
 #[inline]
-pub(super) fn half_octaves(value: u32) -> usize {
-    if value < 2 {
-        return value as usize;
-    }
-    let log = value.ilog2();
-    // The two highest bits are 2 or 3.
-    (2 * log + (value >> (log - 1)) - 2) as usize
+pub(super) fn half_octaves(value: u64) -> usize {
+    const CLASSES: [u8; 256] = {
+        let mut classes = [0; 256];
+        let mut value = 1;
+        while value < 256_u32 {
+            let log = value.ilog2();
+            // The two highest bits are 2 or 3.
+            let class = if value == 1 {
+                1
+            } else {
+                2 * log + (value >> (log - 1)) - 2
+            };
+            assert!(
+                class < 16 && BENDS == 16 && SCALES <= 16,
+                "all beyond are of one class"
+            );
+            #[expect(clippy::cast_possible_truncation, reason = "below 16")]
+            {
+                classes[value as usize] = class as u8;
+            }
+            value += 1;
+        }
+        classes
+    };
+    usize::from(CLASSES[value.min(255) as usize])
 }
 
 /// The class of a typical size of residuals nearby; class 0 is for nothing to compare with.
 #[inline]
 pub(super) fn surprise(mean: u32) -> usize {
-    1 + ((u32::BITS - mean.leading_zeros()) as usize).min(SURPRISES - 2)
+    const { assert!(SURPRISES == 8, "all from 32 on are of one class") };
+    // The length of the number: that of one more bit, less one.
+    1 + (mean.min(32) << 1 | 1).ilog2() as usize
 }
 
 /// The residual table of a family, scale and surprise.
@@ -226,13 +242,43 @@ pub(super) fn residual<C: Coder>(coder: &mut C, table: usize, value: i32) -> i32
     }
     let size = value.unsigned_abs();
     let is_negative = u32::from(value < 0);
-    if size <= 8 {
-        // 0 is 0, odd ones are positive.
-        let symbol = (2 * size).wrapping_sub(1).wrapping_add(is_negative);
-        coder.symbol(table, if size == 0 { 0 } else { symbol as usize });
+    if let Some(&(symbol, bits)) = SMALL.get(size as usize) {
+        // Raw bits even if there are none, which costs less than a branch on it.
+        coder.symbol(table, usize::from(symbol) + is_negative as usize);
+        let bits = u32::from(bits);
+        coder.raw(size.wrapping_sub(1) & ((1 << bits) - 1), bits);
         return value;
     }
-    let beyond = size - 1;
+    write_large(coder, table, size - 1, is_negative);
+    value
+}
+
+/// Of sizes that are not rare: the symbol of a positive one, and how many raw bits follow.
+const SMALL: [(u8, u8); 64] = {
+    let mut small = [(0, 0); 64];
+    let mut size = 1_u8;
+    // The logarithm of sizes beyond 8, less one.
+    let mut octave = 3;
+    while size < 64 {
+        // 0 is 0, odd ones are positive.
+        small[size as usize] = if size <= 8 {
+            (2 * size - 1, 0)
+        } else {
+            let beyond = size - 1;
+            if beyond >> octave > 1 {
+                octave += 1;
+            }
+            let half = beyond >> (octave - 1) & 1;
+            (17 + 4 * (octave - 3) + 2 * half, octave - 1)
+        };
+        size += 1;
+    }
+    small
+};
+
+/// Writes a large distance, less one.
+#[cold]
+fn write_large<C: Coder>(coder: &mut C, table: usize, beyond: u32, is_negative: u32) {
     let octave = beyond.ilog2();
     if octave <= 10 {
         let half = beyond >> (octave - 1) & 1;
@@ -244,7 +290,6 @@ pub(super) fn residual<C: Coder>(coder: &mut C, table: usize, value: i32) -> i32
         coder.raw(is_negative, 1);
         raw_wide(coder, beyond & ((1 << octave) - 1), octave);
     }
-    value
 }
 
 /// Reads what [`residual`] wrote.

@@ -116,32 +116,29 @@ impl Near {
         };
         let mut sum = 0_u32;
         let mut parts = 0;
+        let per_limit = NONE as f32;
         for (at, key) in [first[0], second[0]].into_iter().enumerate() {
             let square = key - 1.0;
-            if square >= limit {
-                break;
-            }
-            let residuals = &self.residuals[(key.to_bits() & NUMBER) as usize];
-            found.residuals[at] = *residuals;
+            let is_near = square < limit;
+            let residuals = self.residuals[(key.to_bits() & NUMBER) as usize];
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
-                reason = "0 to 8"
+                reason = "saturates, and is 0 to 8 where it counts"
             )]
-            let class = (square / limit * (NONE as f32)) as usize;
-            found.classes[at] = class.min(NONE - 1);
-            sum = residuals
+            let class = (square / limit * per_limit) as i32 as usize;
+            found.classes[at] = if is_near { class.min(NONE - 1) } else { NONE };
+            found.residuals[at] = residuals.map(|part| if is_near { part } else { 0 });
+            sum = found.residuals[at]
                 .iter()
                 .fold(sum, |sum, part| sum.saturating_add(part.unsigned_abs()));
-            parts += 3;
+            parts += u32::from(is_near) * 3;
         }
         found.mean = sum.checked_div(parts);
-        if found.mean.is_some() {
-            found.weights = coder
-                .tables()
-                .neighbours(found.classes[0], found.classes[1])
-                .map(i64::from);
-        }
+        found.weights = coder
+            .tables()
+            .neighbours(found.classes[0], found.classes[1])
+            .map(i64::from);
         found
     }
 
@@ -174,11 +171,9 @@ impl Neighbours {
     /// What they add to the guess of part `part`, whose residual along its course is `actual`.
     #[inline]
     pub(super) fn step<C: Coder>(&self, coder: &mut C, part: usize, actual: i64) -> i64 {
-        if self.mean.is_none() {
-            return 0;
-        }
+        // Those that are not near count nothing.
         let theirs = self.residuals.map(|residuals| residuals[part]);
-        if C::LEARNS {
+        if C::LEARNS && self.mean.is_some() {
             coder.learn(&Lesson::Neighbours {
                 classes: self.classes,
                 theirs: theirs.map(|part| part as f32),

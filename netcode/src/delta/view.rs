@@ -147,6 +147,17 @@ impl<'a> View<'a> {
         own.differences(at, theirs, other_at, count)
     }
 
+    /// The snapshot, if this is all of it.
+    pub(super) fn snapshot(&self) -> Option<&'a QuantizedSnapshot> {
+        self.entries.is_none().then_some(self.snapshot)
+    }
+
+    /// The snapshot, if this and `other` are all of theirs, and these are aligned.
+    pub(super) fn aligned_with(&self, other: &Self) -> Option<&'a QuantizedSnapshot> {
+        let own = self.snapshot()?;
+        own.is_aligned(other.snapshot()?).then_some(own)
+    }
+
     /// The place of `id`, which is likely `hint`; `None` if it is not there.
     #[inline]
     pub(super) fn seek(&self, id: NetId, hint: usize) -> Option<usize> {

@@ -1,7 +1,9 @@
 //! Walks along the references of a body, the same at both ends.
 
+use core::ops::Range;
+
 use crate::id::NetId;
-use crate::state::{EntityRef, ShapeId, Shapes, WireLayout};
+use crate::state::{EntityRef, QuantizedSnapshot, ShapeId, Shapes, WireLayout};
 use crate::wire::bytes::DecodeError;
 
 use super::coder::{Coder, number};
@@ -37,29 +39,53 @@ pub(super) struct Block {
     is_quiet: bool,
 }
 
+/// Contexts by whether the next entity moved, above that whether it moved lately, and whether nobody
+/// knows; the lowest bit is whether it moved.
+const CONTEXTS: [u8; 16] = {
+    let mut contexts = [0; 16];
+    let mut at = 0;
+    while at < contexts.len() {
+        let class = match (at >> 3, at & 1, at >> 2 & 1) {
+            (1, _, _) => UNKNOWN,
+            (_, 0, _) => QUIET,
+            (_, _, 0) => BEFORE,
+            (_, _, _) => LATELY,
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "there are fewer contexts")]
+        {
+            contexts[at] = (flags::CHANGED + class * 4 + (at >> 1 & 1)) as u8;
+        }
+        at += 1;
+    }
+    contexts
+};
+
 impl Block {
     /// The context of whether entity number `bit` of the block changed.
     #[inline]
     pub(super) fn changed_context(&self, bit: usize, did_previous: bool) -> usize {
-        let moved = self.moved >> (bit % BLOCK);
+        let moved = self.moved >> (bit % BLOCK) & 3;
         let lately = self.lately >> (bit % BLOCK) & 1;
-        let class = if self.is_unknown {
-            UNKNOWN
-        } else if moved & 1 == 0 {
-            QUIET
-        } else {
-            const { assert!(BEFORE == 1 && LATELY == 0, "a bit tells") };
-            BEFORE - lately as usize
-        };
-        let next = (moved >> 1 & 1) as usize;
-        flags::CHANGED + class * 4 + usize::from(did_previous) * 2 + next
+        let unknown = u32::from(self.is_unknown);
+        let context = CONTEXTS[(unknown << 3 | lately << 2 | moved) as usize];
+        usize::from(context) + usize::from(did_previous) * 2
+    }
+
+    /// The contexts of entities `bits` of the block, if they do not change but the last.
+    #[inline]
+    pub(super) fn contexts(
+        &self,
+        bits: Range<usize>,
+        did_previous: bool,
+    ) -> impl Iterator<Item = usize> {
+        let first = bits.start;
+        bits.map(move |bit| self.changed_context(bit, did_previous && bit == first))
     }
 }
 
 /// An entity of which both ends have lanes only, of the same kinds in all references.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lanes<'a> {
-    pub(super) id: NetId,
     pub(super) shape: ShapeId,
     pub(super) base: &'a [i32],
     /// The base's where there are none.
@@ -68,11 +94,23 @@ pub(super) struct Lanes<'a> {
     pub(super) mask: usize,
 }
 
+/// References that all have the same entities, and of these lanes only, at the same places.
+#[derive(Clone, Copy, Debug)]
+struct Even<'a> {
+    base: &'a QuantizedSnapshot,
+    /// The base where there are none.
+    older: [&'a QuantizedSnapshot; OLDER],
+    /// Which older references there are.
+    mask: usize,
+}
+
 /// A place in the base, and where the older references likely have the same entity.
 #[derive(Debug)]
 pub(super) struct Cursor<'a> {
     base: Option<View<'a>>,
     older: [Option<View<'a>>; OLDER],
+    /// There if no place has to be looked for.
+    even: Option<Even<'a>>,
     /// Place in the base.
     place: usize,
     /// Place in an older reference less that in the base.
@@ -90,6 +128,7 @@ impl<'a> Cursor<'a> {
         Self {
             base,
             older,
+            even: base.and_then(|base| even(base, &older)),
             place: base.map_or(0, |base| base.place_of(from)),
             shifts: [0; OLDER],
         }
@@ -140,10 +179,21 @@ impl<'a> Cursor<'a> {
     /// are all there is, of the same kinds in all.
     #[inline]
     pub(super) fn lanes(&mut self) -> Option<Lanes<'a>> {
+        if let Some(even) = &self.even {
+            let (shape, base) = even.base.only_lanes(self.place)?;
+            return Some(Lanes {
+                shape,
+                base,
+                older: even
+                    .older
+                    .map(|older| even.base.aligned_lanes(self.place, older)),
+                mask: even.mask,
+            });
+        }
         let view = self.base?;
         let (shape, base) = view.lanes(self.place)?;
+        let id = view.id(self.place);
         let mut lanes = Lanes {
-            id: view.id(self.place),
             shape,
             base,
             older: [base; OLDER],
@@ -154,7 +204,7 @@ impl<'a> Cursor<'a> {
                 break;
             };
             let hint = self.place.wrapping_add_signed(self.shifts[at]);
-            if let Some(place) = view.seek(lanes.id, hint) {
+            if let Some(place) = view.seek(id, hint) {
                 self.shifts[at] = place.wrapping_sub(self.place).cast_signed();
                 let (own, there) = view.lanes(place)?;
                 if own != shape {
@@ -167,6 +217,38 @@ impl<'a> Cursor<'a> {
         Some(lanes)
     }
 
+    /// All of the base, if the references are even.
+    pub(super) fn even_base(&self) -> Option<&'a QuantizedSnapshot> {
+        self.even.as_ref().map(|even| even.base)
+    }
+
+    /// All of `now`, if the references are even and it has what they have.
+    pub(super) fn even_with(&self, now: &View<'a>) -> Option<&'a QuantizedSnapshot> {
+        now.aligned_with(&View::all(self.even_base()?))
+    }
+
+    /// Which of the base's next `count` entities differ in `now`, which is even with it.
+    #[inline]
+    pub(super) fn differences(
+        &self,
+        now: &QuantizedSnapshot,
+        count: usize,
+        is_likely: bool,
+    ) -> u32 {
+        self.even.as_ref().map_or(0, |even| {
+            even.base
+                .aligned_differences(self.place, now, count, is_likely)
+        })
+    }
+
+    /// The lanes of the base's next entity in `now`, which is even with it.
+    #[inline]
+    pub(super) fn lanes_in(&self, now: &'a QuantizedSnapshot) -> &'a [i32] {
+        self.even
+            .as_ref()
+            .map_or(&[][..], |even| even.base.aligned_lanes(self.place, now))
+    }
+
     /// The base's next entity and what the older references have of it.
     #[inline]
     pub(super) fn seen(&mut self) -> Option<[Option<Seen<'a>>; REFERENCES_MAX]> {
@@ -176,19 +258,36 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// The references, if all of them are even.
+fn even<'a>(base: View<'a>, older: &[Option<View<'a>>; OLDER]) -> Option<Even<'a>> {
+    let mut even = Even {
+        base: base.snapshot()?,
+        older: [base.snapshot()?; OLDER],
+        mask: 0,
+    };
+    for (at, older) in older.iter().enumerate() {
+        if let Some(older) = older {
+            even.older[at] = older.aligned_with(&base)?;
+            even.mask |= 1 << at;
+        }
+    }
+    Some(even)
+}
+
 /// How long ago each entity of the base from `from` on changed, as far as the references tell.
-pub(super) fn survey(
+/// Returns a cursor at the first of them.
+pub(super) fn survey<'a>(
     layout: &WireLayout,
     shapes: &Shapes,
-    references: &[Reference<'_>],
+    references: &[Reference<'a>],
     from: NetId,
     scratch: &mut [Projection; REFERENCES_MAX],
     blocks: &mut Vec<Block>,
-) {
+) -> Cursor<'a> {
     blocks.clear();
     let mut cursor = Cursor::new(references, from);
     let Some((base, first)) = cursor.base() else {
-        return;
+        return cursor;
     };
     let older = references.len().min(REFERENCES_MAX) - 1;
     let count = base.len() - first;
@@ -198,9 +297,13 @@ pub(super) fn survey(
             ..Block::default()
         };
         blocks.resize(count.div_ceil(BLOCK), unknown);
-        return;
+        return cursor;
     };
     blocks.reserve(count.div_ceil(BLOCK));
+    if let Some(even) = &cursor.even {
+        survey_even(even, first, oldest, blocks);
+        return cursor;
+    }
     while cursor.place < base.len() {
         let count = BLOCK.min(base.len() - cursor.place);
         let differences = |at: usize| {
@@ -220,16 +323,46 @@ pub(super) fn survey(
             }
             _ => one_by_one(layout, shapes, &mut cursor, (older, count), scratch),
         };
-        if let Some(before) = blocks.last_mut() {
-            before.moved |= (moved & 1) << BLOCK;
-        }
-        blocks.push(Block {
-            moved,
-            lately,
-            is_unknown: false,
-            is_quiet: moved == 0 && count == BLOCK,
-        });
+        push_block(blocks, count, moved, lately);
     }
+    cursor.place = first;
+    cursor.shifts = [0; OLDER];
+    cursor
+}
+
+/// The same where no place has to be looked for.
+fn survey_even(even: &Even<'_>, first: usize, oldest: usize, blocks: &mut Vec<Block>) {
+    let mut place = first;
+    let mut moved = 0;
+    while place < even.base.len() {
+        let count = BLOCK.min(even.base.len() - place);
+        let differences = |at: usize, is_likely: bool| {
+            even.base
+                .aligned_differences(place, even.older[at], count, is_likely)
+        };
+        // What moves is often beside what moves.
+        moved = differences(oldest, moved != 0);
+        let lately = match moved {
+            0 => 0,
+            moved if oldest == 0 => moved,
+            moved => moved & differences(0, true),
+        };
+        push_block(blocks, count, moved, lately);
+        place += count;
+    }
+}
+
+#[inline]
+fn push_block(blocks: &mut Vec<Block>, count: usize, moved: u32, lately: u32) {
+    if let Some(before) = blocks.last_mut() {
+        before.moved |= (moved & 1) << BLOCK;
+    }
+    blocks.push(Block {
+        moved,
+        lately,
+        is_unknown: false,
+        is_quiet: moved == 0 && count == BLOCK,
+    });
 }
 
 /// Which of the next `count` entities moved, and which of these lately, where entities come and go.

@@ -1,7 +1,7 @@
 //! Whole bodies, entity by entity.
 
 use crate::id::NetId;
-use crate::state::{EntityRef, Shapes, WireLayout};
+use crate::state::{EntityRef, QuantizedSnapshot, Shapes, WireLayout};
 
 use super::REFERENCES_MAX;
 use super::coder::Coder;
@@ -39,6 +39,8 @@ pub(super) struct Whole<'a, C> {
     /// Place in `now`.
     at: usize,
     cursor: Cursor<'a>,
+    /// The snapshot that is coded, if all references and it have the same entities at the same places.
+    even: Option<&'a QuantizedSnapshot>,
     /// Number of the base's next entity, counted from the first of this body.
     place: usize,
     has_middle: bool,
@@ -73,7 +75,8 @@ impl<'a, C: Coder> Whole<'a, C> {
         memory.clear(0);
         let layout = &*plans.layout;
         let start = from.unwrap_or(NetId::NONE);
-        survey(layout, shapes, references, start, past, blocks);
+        let cursor = survey(layout, shapes, references, start, past, blocks);
+        let even = cursor.even_with(&now);
         let at = now.place_of(start);
         let has_middle = has_middle(now, at, references.first(), start);
         coder.flag(flags::SPLIT, from.is_some());
@@ -93,7 +96,8 @@ impl<'a, C: Coder> Whole<'a, C> {
             shapes,
             now,
             at,
-            cursor: Cursor::new(references, start),
+            cursor,
+            even,
             place: 0,
             has_middle,
             did_previous: false,
@@ -138,28 +142,28 @@ impl<'a, C: Coder> Whole<'a, C> {
         let block = block.unwrap_or_default();
         let mut bit = self.place % BLOCK;
         let end = bit + core::mem::take(&mut self.ahead);
-        // Entities that are written, and not passed over.
-        let mut passed = 0;
         while bit < end {
-            let differs = self.differ & 1 == 1;
-            self.differ >>= 1;
+            let stay = (self.differ.trailing_zeros() as usize).min(end - bit);
+            self.coder
+                .flags(block.contexts(bit..bit + stay, self.did_previous), stay);
+            self.pass(stay);
+            bit += stay;
+            if stay > 0 {
+                self.did_previous = false;
+            }
+            if bit == end {
+                break;
+            }
+            // It and those before it are done with.
+            self.differ = self.differ >> stay >> 1;
             let context = block.changed_context(bit, self.did_previous);
             bit += 1;
-            if !differs {
-                self.coder.flag(context, false);
-                passed += 1;
-                self.did_previous = false;
-                continue;
-            }
-            self.pass(passed);
-            passed = 0;
             if self.lanes(context) {
                 self.did_previous = true;
             } else {
                 self.base(true);
             }
         }
-        self.pass(passed);
         self.last = self.cursor.before(self.place);
     }
 
@@ -223,6 +227,12 @@ impl<'a, C: Coder> Whole<'a, C> {
             return;
         };
         let count = BLOCK.min(view.len() - place);
+        if let Some(now) = self.even {
+            let is_likely = !is_block(self.blocks, self.place);
+            self.ahead = count;
+            self.differ = self.cursor.differences(now, count, is_likely);
+            return;
+        }
         if let Some(mask) = self.now.differences(self.at, &view, place, count) {
             self.ahead = count;
             self.differ = mask;
@@ -270,13 +280,16 @@ impl<'a, C: Coder> Whole<'a, C> {
     /// if it is not a matter of lanes alone.
     #[inline]
     fn lanes(&mut self, context: usize) -> bool {
-        let (Some(past), Some((shape, lanes))) = (self.cursor.lanes(), self.now.lanes(self.at))
-        else {
+        let Some(past) = self.cursor.lanes() else {
             return false;
         };
-        if shape != past.shape {
-            return false;
-        }
+        let lanes = match self.even {
+            Some(now) => self.cursor.lanes_in(now),
+            None => match self.now.lanes(self.at) {
+                Some((shape, lanes)) if shape == past.shape => lanes,
+                Some(_) | None => return false,
+            },
+        };
         self.place += 1;
         self.at += 1;
         self.cursor.skip(1);
@@ -287,7 +300,7 @@ impl<'a, C: Coder> Whole<'a, C> {
         let own = &mut self.row.lanes;
         own.clear();
         own.extend_from_slice(lanes);
-        let shape = self.shapes.get(shape);
+        let shape = self.shapes.get(past.shape);
         let horizon = self.ages.horizon(past.mask);
         let memory = &mut *self.memory;
         entity::lanes(

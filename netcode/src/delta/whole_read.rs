@@ -94,9 +94,15 @@ impl<'a, 'b> WholeReader<'a, 'b> {
             NetId::NONE
         };
         let has_middle = reader.flag(flags::MIDDLE, false);
-        survey(layout, shapes, references, from, past, blocks);
+        let cursor = survey(layout, shapes, references, from, past, blocks);
+        let mut ahead = 0;
         if let Some(base) = references.first().filter(|_| !is_split) {
             base.view.reserve(out);
+            if let Some(base) = cursor.even_base() {
+                // Most bodies only change entities. The rest is dropped if one comes or goes.
+                out.push_run(base, 0, base.len());
+                ahead = base.len();
+            }
         }
         Ok(Self {
             layout,
@@ -113,10 +119,10 @@ impl<'a, 'b> WholeReader<'a, 'b> {
             from,
             is_split,
             has_middle,
-            cursor: Cursor::new(references, from),
+            cursor,
             place: 0,
             kept: 0,
-            ahead: 0,
+            ahead,
             did_previous: false,
             did_block: false,
             spawned: None,
@@ -177,14 +183,20 @@ impl<'a, 'b> WholeReader<'a, 'b> {
         let block = self.blocks[self.place / BLOCK];
         let first = self.place % BLOCK;
         let count = BLOCK.min(first + self.cursor.left());
-        for bit in first..count {
-            let context = block.changed_context(bit, self.did_previous);
-            self.did_previous = self.reader.flag(context, false);
-            self.place += 1;
-            if self.did_previous {
+        let mut bit = first;
+        while bit < count {
+            let contexts = block.contexts(bit..count, self.did_previous);
+            let stay = self.reader.flags(contexts, 0);
+            self.stay(stay);
+            bit += stay;
+            if stay > 0 {
+                self.did_previous = false;
+            }
+            if bit < count {
+                bit += 1;
+                self.place += 1;
+                self.did_previous = true;
                 self.change()?;
-            } else {
-                self.stay();
             }
         }
         Ok(())
@@ -197,11 +209,11 @@ impl<'a, 'b> WholeReader<'a, 'b> {
         }
         let context = changed_context(self.blocks, self.place, self.did_previous);
         self.did_previous = self.reader.flag(context, false);
-        self.place += 1;
         if self.did_previous {
+            self.place += 1;
             self.change()
         } else {
-            self.stay();
+            self.stay(1);
             Ok(())
         }
     }
@@ -215,23 +227,20 @@ impl<'a, 'b> WholeReader<'a, 'b> {
         let context = flags::BLOCK + usize::from(self.did_block);
         self.did_block = self.reader.flag(context, false);
         if !self.did_block {
-            self.kept += BLOCK;
-            self.cursor.skip(BLOCK);
-            self.place += BLOCK;
+            self.stay(BLOCK);
             self.did_previous = false;
         }
         !self.did_block
     }
 
-    /// The base's next entity stays as it is.
+    /// The base's next entities stay as they are.
     #[inline]
-    fn stay(&mut self) {
-        if self.ahead > 0 {
-            self.ahead -= 1;
-        } else {
-            self.kept += 1;
-        }
-        self.cursor.skip(1);
+    fn stay(&mut self, count: usize) {
+        let copied = count.min(self.ahead);
+        self.ahead -= copied;
+        self.kept += count - copied;
+        self.cursor.skip(count);
+        self.place += count;
     }
 
     /// Reads what became of the base's next entity, which changed.

@@ -140,9 +140,9 @@ pub enum TermMessage {
         /// To the target: what it may lack of the last ticks, as in a vote.
         records: Vec<u8>,
     },
-    /// The handover will not be.
+    /// The handover will not be; or the sender stands no more, and will never host the term.
     Abort {
-        /// The term that the target would have had.
+        /// The term that the target, or the sender, would have had.
         term: Term,
     },
     /// The sender leaves. A host that leaves so has stopped for ever in its term.

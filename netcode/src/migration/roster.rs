@@ -1,9 +1,7 @@
 //! Who counts in a term: members, votes, and the order of succession.
 
 use crate::id::{MemberId, Term};
-use crate::limits::{
-    TERM_MEMBERS_BYTES_MAX, TERM_MEMBERS_MAX, TERM_STANDBYS_MAX, TERM_VOTERS_MAX,
-};
+use crate::limits::{TERM_MEMBERS_BYTES_MAX, TERM_MEMBERS_MAX, TERM_STANDBYS_MAX, TERM_VOTERS_MAX};
 use crate::migration::certificate::ElectionKind;
 use crate::migration::lineage::{Lineage, Position};
 use crate::tick::Tick;

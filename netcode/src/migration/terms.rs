@@ -89,6 +89,8 @@ pub struct Terms {
     next_beat: Time,
     next_report: Time,
     load: (u16, u32),
+    /// Handovers switch at a multiple of so many ticks.
+    stride: u32,
     outgoing: VecDeque<(MemberId, TermMessage)>,
     decisions: VecDeque<Decision>,
     events: VecDeque<TermEvent>,
@@ -168,6 +170,7 @@ impl Terms {
             next_beat: now,
             next_report: now,
             load: (0, 0),
+            stride: 1,
             outgoing: VecDeque::new(),
             decisions: VecDeque::new(),
             events: VecDeque::new(),
@@ -310,6 +313,12 @@ impl Terms {
     /// tick takes, in microseconds. It counts when standbys are chosen.
     pub const fn set_load(&mut self, stalls: u16, tick_us: u32) {
         self.load = (stalls, tick_us);
+    }
+
+    /// Handovers from now on switch at a multiple of so many ticks: where only such ticks are shown,
+    /// the first one of the new host is then shown at once.
+    pub const fn set_stride(&mut self, ticks: u32) {
+        self.stride = ticks;
     }
 
     /// A message from a member, authenticated by its link.

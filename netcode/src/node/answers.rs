@@ -107,6 +107,7 @@ impl Node {
             Role::Host(host) => host.commit_authority(&mut self.core, tick, hash, state),
             Role::Client(client) => client.commit_authority(&mut self.core, tick, hash, state),
         }
+        self.authority_is_there();
     }
 
     /// Answers [`Request::StandByFrom`]: whether the state was taken over.

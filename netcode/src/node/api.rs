@@ -283,8 +283,8 @@ pub enum Event {
         /// Why.
         reason: HandoverFailure,
     },
-    /// This node was elected, but those who held all that was promised to be safe are gone: some of
-    /// it may be lost.
+    /// A host was elected, but those who held all that was promised to be safe are gone: some of it
+    /// may be lost. Every member that follows is told; [`HostChanged`](Event::HostChanged) says whom.
     DataLossPossible {
         /// The term.
         term: Term,

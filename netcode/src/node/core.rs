@@ -388,6 +388,12 @@ impl Core {
         }
     }
 
+    /// Whether the driver has still to give the state after a tick to those who stand by.
+    pub(super) fn awaits_authority(&self) -> bool {
+        let mut todo = self.todo.iter();
+        todo.any(|todo| matches!(todo, Todo::Authority(_)))
+    }
+
     /// Queues an event for the game.
     pub(super) fn report(&mut self, event: Event) {
         if self.events.len() >= EVENTS_MAX {

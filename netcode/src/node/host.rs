@@ -572,6 +572,9 @@ impl Host {
                 let last = core.timeline.simulated();
                 audience.release(last, since_end, self.guests.values_mut());
             }
+            if let Some(stream) = &mut self.stream {
+                stream.repeat(&mut self.guests);
+            }
             for guest in self.guests.values_mut() {
                 guest.due = true;
             }

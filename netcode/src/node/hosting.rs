@@ -18,6 +18,7 @@ use crate::migration::{
 };
 use crate::node::api::Event;
 use crate::node::host::Host;
+use crate::node::standby::AuthorityStream;
 use crate::node::takeover::{Prepare, StepDown, TakeOver, Warm};
 use crate::session::control::Stand;
 use crate::session::handshake::TermStart;
@@ -46,6 +47,16 @@ pub(super) struct Hosting {
     /// A term that this node hosts as soon as it has run the ticks that another standby held, in
     /// state-sync mode.
     pending: Option<Pending>,
+    /// What the next host may still lack of the state that this node has handed over.
+    owed: Option<Owed>,
+}
+
+/// The newest state of a host that has handed over, until the next one has it.
+#[derive(Debug)]
+struct Owed {
+    stream: Box<AuthorityStream>,
+    path: Path,
+    next_at: Time,
 }
 
 /// A term that this node is about to host.
@@ -63,14 +74,23 @@ const PENDING_US: u64 = 200_000;
 /// Datagrams that a host which has handed over sends at most, beside two per guest.
 const LAST_DATAGRAMS: usize = 16;
 
+/// The same for one of state: a standby that copies may need as many for a tick.
+const LAST_STATE_DATAGRAMS: usize = 1024;
+
+/// Microseconds after which the next host is sent again what it may lack.
+const OWED_US: u64 = 20_000;
+
 impl Hosting {
     /// Tells the machine of a host what its guests have acked.
     fn tell_acks(&mut self, host: &Host, now: Time) {
         for guest in host.guests.values() {
             if let (Some(sent), Some(incarnation)) = (guest.peer.echoed_at, guest.incarnation) {
-                let held = guest.exchange.peer_holds();
-                self.terms
-                    .acked(now, guest.peer.member, incarnation, sent, held);
+                let member = guest.peer.member;
+                let held = match &host.stream {
+                    Some(stream) => stream.held_by(member),
+                    None => guest.exchange.peer_holds(),
+                };
+                self.terms.acked(now, member, incarnation, sent, held);
             }
         }
     }
@@ -139,6 +159,7 @@ impl Node {
             now,
             tells_at: now,
             pending: None,
+            owed: None,
         }));
     }
 
@@ -160,6 +181,7 @@ impl Node {
             now,
             tells_at: now,
             pending: None,
+            owed: None,
         }));
     }
 
@@ -228,8 +250,11 @@ impl Node {
             self.tell_members_of_terms(now);
         }
         if let Some(hosting) = &mut self.hosting {
-            // A host that has run a tick may have reached the last one before a handover.
-            if hosting.terms.poll_timeout() <= now || hosting.terms.handover_target().is_some() {
+            // A host that has run a tick may have reached the last one before a handover. One of state
+            // commits to what came out of it, not before.
+            let hands_over = hosting.terms.handover_target().is_some();
+            let is_due = hosting.terms.poll_timeout() <= now || hands_over;
+            if is_due && !(hands_over && self.core.awaits_authority()) {
                 let held = held(
                     &self.core,
                     &self.role,
@@ -242,13 +267,53 @@ impl Node {
         self.obey_terms(now);
         self.fall_in_line(now);
         self.send_term_messages();
+        self.send_owed(now);
         self.go_when_replaced(now);
     }
 
     /// When [`Node::drive_terms`] is due.
     pub(super) fn terms_due(&self) -> Time {
-        let hosting = self.hosting.as_ref();
-        hosting.map_or(Time::FAR, |hosting| hosting.terms.poll_timeout())
+        self.hosting.as_ref().map_or(Time::FAR, |hosting| {
+            let owed = hosting.owed.as_ref();
+            let owed_at = owed.map_or(Time::FAR, |owed| owed.next_at);
+            hosting.terms.poll_timeout().min(owed_at)
+        })
+    }
+
+    /// The state after a tick is there, which may have been the last one before a handover.
+    pub(super) fn authority_is_there(&mut self) {
+        let Some(hosting) = &self.hosting else {
+            return;
+        };
+        let now = hosting.now;
+        let hands_over = hosting.terms.handover_target().is_some();
+        if let Role::Client(client) = &mut self.role {
+            // The next host wants inputs for the ticks to come as soon as possible.
+            client.advance(&mut self.core, now);
+        }
+        if hands_over {
+            self.drive_terms(now);
+        }
+    }
+
+    /// Sends the next host what it may lack of the last tick, until it hosts.
+    fn send_owed(&mut self, now: Time) {
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
+        let Some(owed) = &mut hosting.owed else {
+            return;
+        };
+        let Some((target, _)) = hosting.terms.owes() else {
+            hosting.owed = None;
+            return;
+        };
+        if owed.next_at <= now {
+            owed.next_at = now.plus_micros(OWED_US);
+            let datagrams = owed.stream.repeat_for(target).into_iter();
+            self.parting
+                .extend(datagrams.map(|bytes| (owed.path, bytes)));
+        }
     }
 
     fn take_term_messages(&mut self, now: Time) {
@@ -287,6 +352,11 @@ impl Node {
         let Some(hosting) = &mut self.hosting else {
             return;
         };
+        if let Role::Host(host) = &self.role
+            && let Some(audience) = &host.audience
+        {
+            hosting.terms.set_stride(audience.config.snapshot_ticks);
+        }
         if let Some(mesh) = &self.mesh {
             for member in mesh.members() {
                 if let Some(us) = mesh.rtt(member) {
@@ -393,18 +463,28 @@ impl Node {
         let (Role::Host(host), Some((target, warm))) = (&mut self.role, warm) else {
             return;
         };
-        if host.audience.is_some() {
-            return;
-        }
         for guest in host.guests.values_mut() {
             guest.due = true;
         }
-        for _ in 0..2 * host.guests.len() + LAST_DATAGRAMS {
+        let tells_state = host.audience.is_some();
+        let more = if tells_state {
+            LAST_STATE_DATAGRAMS
+        } else {
+            LAST_DATAGRAMS
+        };
+        for _ in 0..2 * host.guests.len() + more {
             let mut out = Vec::new();
             let Some(path) = host.poll_transmit(&mut self.core, now, &mut out) else {
                 break;
             };
             self.parting.push_back((path, out));
+        }
+        if let (Some(stream), Some(hosting)) = (host.stream.take(), &mut self.hosting) {
+            hosting.owed = Some(Owed {
+                stream,
+                path: warm.path,
+                next_at: now.plus_micros(OWED_US),
+            });
         }
         self.step_down(
             now,
@@ -414,7 +494,10 @@ impl Node {
                 term,
             },
         );
-        if let Role::Client(client) = &mut self.role {
+        // A host of state goes on when all of that is there.
+        if let Role::Client(client) = &mut self.role
+            && !tells_state
+        {
             client.advance(&mut self.core, now);
         }
     }
@@ -599,6 +682,15 @@ impl Node {
                     member: target,
                     reason,
                 });
+            }
+            // The elected host reports this itself, when it has taken over.
+            TermEvent::HostChanged {
+                term,
+                host,
+                data_loss_possible: true,
+                ..
+            } if host != self.core.info.member => {
+                self.core.report(Event::DataLossPossible { term });
             }
             // The role reports these itself, when it has gone over.
             TermEvent::HostChanged { .. }

@@ -184,6 +184,33 @@ impl AuthorityStream {
         }
     }
 
+    /// No tick follows for now: what standbys have not acked of the newest one goes out again.
+    pub(super) fn repeat(&mut self, guests: &mut BTreeMap<Path, Guest>) {
+        for guest in guests.values_mut() {
+            if let Some(feed) = self.feeds.get_mut(&guest.peer.member) {
+                feed.tick(&mut self.stream, guest);
+            }
+        }
+    }
+
+    /// The same, where this node hosts no more: the datagrams for `member`.
+    pub(super) fn repeat_for(&mut self, member: MemberId) -> Vec<Vec<u8>> {
+        let mut datagrams = Vec::new();
+        if let Some(feed) = self.feeds.get_mut(&member) {
+            feed.feed.begin_tick(&mut self.stream);
+        }
+        let mut out = Vec::new();
+        while self.write(member, &mut out) {
+            datagrams.push(core::mem::take(&mut out));
+        }
+        datagrams
+    }
+
+    /// The newest tick that `member` is known to hold.
+    pub(super) fn held_by(&self, member: MemberId) -> Option<Tick> {
+        self.feeds.get(&member)?.feed.held()
+    }
+
     pub(super) fn handle_ack(&mut self, member: MemberId, body: &[u8]) -> Result<(), DropReason> {
         let ack = StandbyAck::decode(body).map_err(|_error| DropReason::Malformed)?;
         let feed = self.feeds.get_mut(&member).ok_or(DropReason::Unexpected)?;

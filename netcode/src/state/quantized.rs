@@ -239,6 +239,58 @@ impl QuantizedSnapshot {
         });
     }
 
+    /// Whether `other` (of the same table of shapes) has the same entities with the same shapes, and
+    /// all of both is lanes: then the lanes of an entity lie at the same places.
+    pub(crate) fn is_aligned(&self, other: &Self) -> bool {
+        self.opaque.is_empty()
+            && other.opaque.is_empty()
+            && self.lanes.len() == other.lanes.len()
+            && self.ids == other.ids
+            && self.shapes == other.shapes
+    }
+
+    /// Which of `count` entities, at most 32, from number `at` on differ from those of an aligned
+    /// snapshot: bit `n` is the `n`-th. If that is unlikely, all of them are looked at together first.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[inline]
+    pub(crate) fn aligned_differences(
+        &self,
+        at: usize,
+        other: &Self,
+        count: usize,
+        is_likely: bool,
+    ) -> u32 {
+        let heads = &self.heads[at..at + count];
+        let start = self.lanes_of(at).start;
+        let end = heads.last().map_or(start, |last| last.lanes_end as usize);
+        let (mine, others) = (&self.lanes[start..end], &other.lanes[start..end]);
+        if !is_likely && mine == others {
+            return 0;
+        }
+        let shapes = &self.shapes[at..at + count];
+        let first = shapes.first().copied().unwrap_or_default();
+        if shapes
+            .iter()
+            .fold(0, |differs, shape| differs | (shape ^ first))
+            == 0
+        {
+            equal_rows_that_differ(mine.len() / count.max(1), mine, others)
+        } else {
+            rows_that_differ(heads, start, mine, others)
+        }
+    }
+
+    /// The lanes of entity number `index` of an aligned snapshot.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub(crate) fn aligned_lanes<'a>(&self, index: usize, other: &'a Self) -> &'a [i32] {
+        &other.lanes[self.lanes_of(index)]
+    }
+
     /// Which of `count` entities, at most 32, from number `at` on differ in value from those of
     /// `other` from `other_at` on: bit `n` is the `n`-th. `None` if these are not the same entities
     /// with the same shapes (of one table).

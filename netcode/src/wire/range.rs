@@ -175,6 +175,21 @@ impl<'a> Encoder<'a> {
         self.normalize();
     }
 
+    /// Codes a zero with the chance that each of `models` gives it, as [`Encoder::bit`] does.
+    #[inline]
+    pub fn zeros(&mut self, models: impl Iterator<Item = Bit>) {
+        let mut range = self.range;
+        for model in models {
+            range = zeros_share(range, model);
+            if range < 1 << 32 {
+                self.range = range;
+                self.shift();
+                range = self.range;
+            }
+        }
+        self.range = range;
+    }
+
     /// Codes the lowest `bits` bits of `value`, all values alike.
     ///
     /// # Panics
@@ -400,6 +415,49 @@ impl<'a> Decoder<'a> {
         };
         self.normalize();
         bit
+    }
+
+    /// The same for a bit that can be foreseen most of the time: what follows does not wait for it.
+    #[inline]
+    pub fn likely_bit(&mut self, model: Bit) -> bool {
+        let split = zeros_share(self.range, model);
+        let bit = self.code >= split;
+        if bit {
+            self.code = self.code.wrapping_sub(split);
+            self.range = self.range.wrapping_sub(split);
+        } else {
+            self.range = split;
+        }
+        self.normalize();
+        bit
+    }
+
+    /// Reads bits with the chances that `models` give them, up to the first one and with it. Returns
+    /// how many zeros there were.
+    #[inline]
+    pub fn zeros(&mut self, models: impl Iterator<Item = Bit>) -> usize {
+        let (mut range, mut code) = (self.range, self.code);
+        let mut zeros = 0;
+        for model in models {
+            let split = zeros_share(range, model);
+            let bit = code >= split;
+            if bit {
+                code = code.wrapping_sub(split);
+                range = range.wrapping_sub(split);
+            } else {
+                range = split;
+                zeros += 1;
+            }
+            if range < 1 << 32 {
+                range <<= 32;
+                code = (code << 32) | u64::from(self.unit());
+            }
+            if bit {
+                break;
+            }
+        }
+        (self.range, self.code) = (range, code);
+        zeros
     }
 
     /// The value that [`Encoder::uniform`] coded.

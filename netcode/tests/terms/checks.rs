@@ -1,9 +1,11 @@
-//! What must hold whatever happens.
+//! What must hold whatever happens: the invariants of safety, and when all are in step (I9). That
+//! machines neither grow nor talk more and more (I13), and what their messages survive (I12), is in
+//! scenarios of their own.
 
 use std::collections::BTreeMap;
 
 use phalanx_netcode::id::NetId;
-use phalanx_netcode::migration::{Authority, Takeover};
+use phalanx_netcode::migration::{Authority, HandoverFailure, Takeover};
 use phalanx_netcode::tick::Tick;
 
 use crate::toy::Toy;
@@ -15,8 +17,8 @@ pub(crate) struct Checks {
     hosts: BTreeMap<u32, (u64, u32)>,
     ids: BTreeMap<NetId, (u64, u32)>,
     shown: BTreeMap<(u64, u32), (u32, u32)>,
-    /// The newest tick that was promised to be safe, and its hash.
-    safe: Option<(Tick, u64)>,
+    /// The newest tick that was promised to be safe, its hash, and the term that promised it.
+    safe: Option<(Tick, u64, u32)>,
     /// Inputs that were promised to be safe.
     promised: BTreeMap<(u64, u32), Tick>,
     /// Whether an election has put promises at risk, and said so.
@@ -43,10 +45,18 @@ impl Checks {
         }
     }
 
-    /// I2: at most one acts at any instant.
-    pub(crate) fn acting(&mut self, acting: &[u64]) {
+    /// I2: at most one acts at any instant, each in its term; and none whose term a later one has
+    /// followed that has promised anything.
+    pub(crate) fn acting(&mut self, acting: &[(u64, u32)]) {
         if acting.len() > 1 {
             self.fail(format!("I2: {acting:?} act at once"));
+        }
+        if let Some((_, _, promised)) = self.safe
+            && let Some((node, term)) = acting.iter().find(|(_, term)| *term < promised)
+        {
+            self.fail(format!(
+                "I2: {node} acts in term {term}, something of term {promised} was safe"
+            ));
         }
     }
 
@@ -60,6 +70,38 @@ impl Checks {
         }
     }
 
+    /// I3: who has voted shows nothing more until it follows whom it has elected.
+    pub(crate) fn voted_with(&mut self, node: u64, then: Tick, now: Tick) {
+        if now > then {
+            self.fail(format!(
+                "I3: {node} voted with {then} shown, and showed {now}"
+            ));
+        }
+    }
+
+    /// I6: what the host sends fits what a follower holds.
+    pub(crate) fn differs_from_host(&mut self, node: u64, tick: Tick) {
+        self.fail(format!(
+            "I6: {node} holds another tick {tick} than its host"
+        ));
+    }
+
+    /// I11: a handover that came to nothing leaves the host in its term.
+    pub(crate) fn aborted(&mut self, node: u64, reason: HandoverFailure, hosts: bool) {
+        if reason != HandoverFailure::LostLease && !hosts {
+            self.fail(format!(
+                "I11: {node} hosts no more after a handover came to nothing"
+            ));
+        }
+    }
+
+    /// I9: once the faults are over all are in step soon.
+    pub(crate) fn in_step_after(&mut self, us: u64, bound_us: u64) {
+        if us > bound_us {
+            self.fail(format!("I9: all are in step after {us} us only"));
+        }
+    }
+
     /// Somebody was told that all up to `tick` is safe.
     pub(crate) fn is_safe(&mut self, term: u32, tick: Tick, toy: &Toy) {
         if term < self.unclean_term {
@@ -69,13 +111,13 @@ impl Checks {
             return;
         };
         match self.safe {
-            Some((known, _)) if known > tick => {}
-            Some((known, before)) if known == tick => {
+            Some((known, _, _)) if known > tick => {}
+            Some((known, before, _)) if known == tick => {
                 if before != hash {
                     self.fail(format!("I6: two histories of tick {tick} are safe"));
                 }
             }
-            _ => self.safe = Some((tick, hash)),
+            _ => self.safe = Some((tick, hash, term)),
         }
     }
 
@@ -86,7 +128,8 @@ impl Checks {
         }
     }
 
-    /// I6: a term takes over all that was safe.
+    /// I6: a term takes over all that was safe in the terms before. One that begins when a later term
+    /// has promised something (the target of a handover that slept) is void: it must never act.
     pub(crate) fn takes_over(&mut self, node: u64, takeover: &Takeover, toy: &Toy) {
         if takeover.data_loss_possible {
             self.unclean = true;
@@ -94,7 +137,9 @@ impl Checks {
             (self.safe, self.promised) = (None, BTreeMap::new());
             return;
         }
-        if let Some((tick, hash)) = self.safe {
+        if let Some((tick, hash, promised)) = self.safe
+            && promised <= takeover.term.0
+        {
             let term = takeover.term.0;
             if takeover.base < tick {
                 let base = takeover.base;

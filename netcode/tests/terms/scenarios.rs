@@ -123,9 +123,10 @@ fn r3_a_voter_keeps_the_word_that_its_ack_of_a_tick_gives() {
 fn late_votes(number: u64, ablation: Ablation) -> World {
     let mut world = world(5, None, ablation);
     world.crash(0);
-    // Of both standbys the first one stands; what it is sent takes long.
+    // Of both standbys the first one stands; what it is sent then takes long.
+    step_until(&mut world, |it| it.nodes[1].terms.statistics().stood > 0);
     for id in 2..5 {
-        world.network.far.insert((id, 1), 40_000 + number * 5000);
+        world.network.far.insert((id, 1), 40_000 + number * 8000);
     }
     step_until(&mut world, |it| {
         (2..5).all(|id| it.nodes[id].terms.fence() > Term(1))
@@ -149,7 +150,9 @@ fn r4_a_lease_counts_from_the_request() {
 fn standby_changes(number: u64, ablation: Ablation) -> World {
     let mut world = world(5, Some(1), ablation);
     let before = world.nodes[0].terms.roster().standbys[0].0;
-    world.nodes[usize::try_from(before).unwrap()].terms.set_load(60, 0);
+    world.nodes[usize::try_from(before).unwrap()]
+        .terms
+        .set_load(60, 0);
     let next: u64 = if before == 1 { 2 } else { 1 };
     let rest: Vec<u64> = (1..5).filter(|&id| id != next).collect();
     // Its load is reported within a second, and ranked then.
@@ -184,7 +187,9 @@ fn unknown_term(number: u64, ablation: Ablation) -> World {
     // All have voted; who becomes its standby is the first of them.
     let (second, rest) = (others[0], &others[1..]);
     block(&mut world, &[next], &[&[0], rest].concat());
-    step_until(&mut world, |it| it.nodes[usize::try_from(next).unwrap()].terms.is_host());
+    step_until(&mut world, |it| {
+        it.nodes[usize::try_from(next).unwrap()].terms.is_host()
+    });
     part(&mut world, &[next, second], &[&[0], rest].concat());
     let end = world.now + 2_500_000;
     world.run_until(end);

@@ -105,6 +105,8 @@ impl Terms {
             .unclean_after_us
             .filter(|_| kind == ElectionKind::Unclean);
         let since = quorum_since.max(suspected_since.plus_micros(unclean_us.unwrap_or(0)));
+        // Whoever comes first gets the same start each time that all may stand again.
+        let since = since.max(self.free_since(now));
         let step_us = 40_000 + self.rtt_max_us() / 2;
         if now.micros_since(since) >= rank * step_us {
             self.stand(now, kind, authority);
@@ -266,12 +268,13 @@ impl Terms {
         }
     }
 
-    /// Stands no more; the vote for itself binds nobody then.
+    /// Stands no more; the vote for itself binds nobody then, and those for it are given back.
     pub(super) fn give_up(&mut self, now: Time) {
         let Some(attempt) = self.attempt.take() else {
             return;
         };
         (self.promised, self.vote) = attempt.before;
+        self.release_votes(attempt.term);
         // Candidates that met once shall not meet again.
         let spread_us = RETRY_US + self.rtt_max_us();
         let jitter = mix(self.me.member.0, u64::from(attempt.term.0)) % spread_us;
@@ -286,6 +289,57 @@ impl Terms {
             Role::Host(host) => host.stood_in_vain(now, jitter),
             Role::Over => {}
         }
+    }
+
+    /// A candidate that will never host `term` frees those who voted for it, so that the next one
+    /// need not wait until their word ends. It counts on no word of theirs any more. A host that
+    /// stood again does: it goes on in its term.
+    fn release_votes(&mut self, term: Term) {
+        if self.is_host() {
+            return;
+        }
+        for known in self.known.values_mut() {
+            known.lease_until = Time::ZERO;
+        }
+        let voters: Vec<MemberId> = self.roster.voters().collect();
+        for id in voters {
+            if id != self.me.member {
+                for _ in 0..2 {
+                    self.send(id, TermMessage::Abort { term });
+                }
+            }
+        }
+    }
+
+    /// A candidate stands no more: the vote that it had is free, and the word that went with it.
+    pub(super) fn released(&mut self, from: MemberId, term: Term) {
+        let was_given = self.promised == term && self.vote == Some(from);
+        let by_handover = self.grant.is_some_and(|one| one.term == term);
+        if !was_given || by_handover || from == self.roster.host || self.is_host() {
+            return;
+        }
+        self.vote = None;
+        self.sticky.take_if(|one| one.to == from);
+        if let Role::Follower(follower) = &mut self.role {
+            // Whoever comes first among those who are left comes first again.
+            follower.quorum_since = None;
+        }
+    }
+
+    /// Since when no word of its own and no pause keeps this node from standing, as far as that was
+    /// so lately.
+    fn free_since(&self, now: Time) -> Time {
+        let Role::Follower(follower) = &self.role else {
+            return now;
+        };
+        let me = self.me.member;
+        let sticky = self.sticky.filter(|one| one.to != me).map(|one| one.until);
+        let grant = self
+            .grant
+            .filter(|one| one.target != me)
+            .map(|one| one.until);
+        let word = sticky.max(grant).unwrap_or(Time::ZERO);
+        word.max(follower.stands_not_before)
     }
 
     /// Somebody asks for this node's vote.
@@ -389,7 +443,8 @@ impl Terms {
             .attempt
             .as_ref()
             .is_some_and(|one| one.term == request.term);
-        let spent = request.term == self.promised && self.vote != Some(from) && !gives_way;
+        let is_given = self.vote.is_some_and(|vote| vote != from);
+        let spent = request.term == self.promised && is_given && !gives_way;
         if !votes || ((granted || spent) && !ablation.many_votes) {
             return false;
         }
@@ -641,6 +696,7 @@ impl Terms {
                 last: None,
             });
             self.role = Role::Follower(super::follower::Follower::new(now));
+            self.release_votes(election.roster.term);
             return;
         }
         self.roster = election.roster;

@@ -231,12 +231,15 @@ impl Terms {
         if roster.number() < self.roster.number() && !self.policy.ablation.no_gossip {
             self.send_news(now, from);
         }
-        if roster.term != self.roster.term {
+        // Whoever has promised more than this term is worth cannot take it over any more, and has
+        // no host either.
+        let follows = roster.term == self.roster.term;
+        if !follows && (roster.term > self.roster.term || promised <= self.roster.term) {
             return;
         }
         if let Some(known) = self.known.get_mut(&from) {
             known.suspects_at = Some(now);
-            known.position = position;
+            known.position = if follows { position } else { Tick::ZERO };
         }
         self.consider_standing(now, authority);
     }

@@ -161,6 +161,11 @@ impl Terms {
         let highest = self.highest;
         let roster_term = self.roster.term;
         let beat_us = self.beat_us();
+        let stride = self.stride.max(1);
+        let in_stride = |tick: Tick| {
+            let number = tick.number().checked_next_multiple_of(stride);
+            number.map_or(tick, Tick::new)
+        };
         let Role::Host(host) = &mut self.role else {
             return;
         };
@@ -179,7 +184,7 @@ impl Terms {
             if acts && settled && is_standby && is_near {
                 let lead_us = rtt_us + rtt_us / 2 + 2 * beat_us;
                 handover.term = Some(Term(highest.max(roster_term).0 + 1));
-                handover.switch = newest.plus(self.rate.ticks_in_us_ceil(lead_us) + 1);
+                handover.switch = in_stride(newest.plus(self.rate.ticks_in_us_ceil(lead_us) + 1));
                 self.highest = Term(highest.max(roster_term).0 + 1);
                 self.next_beat = now;
             } else if now >= deadline {
@@ -208,7 +213,7 @@ impl Terms {
         } else if now >= deadline {
             self.abort_handover(HandoverFailure::NotReady);
         } else {
-            handover.switch = newest.plus(POSTPONE_TICKS);
+            handover.switch = in_stride(newest.plus(POSTPONE_TICKS));
         }
     }
 
@@ -602,8 +607,9 @@ impl Terms {
         );
     }
 
-    /// The host calls it off, or the target refuses.
+    /// The host calls it off, or the target refuses, or a candidate stands no more.
     pub(super) fn aborted(&mut self, now: Time, from: MemberId, term: Term) {
+        self.released(from, term);
         if from == self.roster.host {
             let is_this = self
                 .grant

@@ -31,6 +31,8 @@ pub(in crate::node) struct Heir {
     pub(in crate::node) catch_up_ticks: u32,
     /// Microseconds by which its ticks ran before the inputs of the others were there.
     pub(in crate::node) ahead_us: u64,
+    /// The round trip to the host before, in microseconds; 0 if it is not known.
+    pub(in crate::node) trip_us: u64,
     /// What others ask of it, by path.
     pub(in crate::node) returns: BTreeMap<Path, Vec<u8>>,
 }
@@ -141,6 +143,7 @@ impl Client {
             delay: self.delay.clone(),
             catch_up_ticks: self.config.catch_up_ticks.max(1),
             ahead_us: ahead * core.rate.tick_us(),
+            trip_us: self.peer.rtt.smoothed_us().unwrap_or(0),
             returns: core::mem::take(&mut self.returns),
         }
     }

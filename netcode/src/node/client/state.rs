@@ -59,7 +59,8 @@ impl Client {
         now: Time,
         body: &[u8],
     ) -> Result<(), DropReason> {
-        if self.follower.is_none() {
+        // What it said that it holds must stay true, after a vote.
+        if self.follower.is_none() || self.has_renounced() {
             return Err(DropReason::Unexpected);
         }
         self.standby_mut(core).handle_part(core, body)?;

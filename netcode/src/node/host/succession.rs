@@ -130,7 +130,7 @@ impl Host {
             while host.is_paced() && core.timeline.simulated() < take_over.base {
                 core.step(confirmed, heir.slot);
             }
-            host.set_clock(core, now, take_over.base, heir.ahead_us);
+            host.set_clock(core, now, take_over, heir.ahead_us, heir.trip_us);
         }
         host.recover(core, now, take_over, heir.catch_up_ticks);
         host
@@ -217,11 +217,28 @@ impl Host {
         self.started = false;
     }
 
-    /// Ticks stay at the times at which this node had the inputs of others until now.
-    fn set_clock(&mut self, core: &mut Core, now: Time, base: Tick, ahead_us: u64) {
+    /// Ticks stay at the times at which this node had the inputs of others until now; after a
+    /// handover, nearly at those at which the old host ran them.
+    fn set_clock(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        take_over: &TakeOver,
+        ahead_us: u64,
+        trip_us: u64,
+    ) {
+        let base = take_over.base;
         self.started = true;
         if self.is_paced() {
             let due = core.clock.due(base).plus_micros(ahead_us);
+            let due = if take_over.is_planned {
+                // All are there, and their inputs with them: the next tick need not wait longer.
+                let there = due.micros().saturating_sub(trip_us / 2);
+                let next = now.micros().saturating_sub(core.rate.tick_us());
+                due.min(Time::from_micros(there.max(next)))
+            } else {
+                due
+            };
             core.clock.jump(base, due);
             self.limit_lateness(core, now);
             core.stalled_since = None;
