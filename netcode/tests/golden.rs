@@ -505,7 +505,7 @@ fn mesh_datagram() {
     mesh::seal(key.direction(from, to), &mut bytes);
     assert_eq!(
         bytes,
-        golden("d0 02 00 91 67 b9 09 f2 88 fb 72 02 01 00 00 01 09 00 00 00 ac 02 04 'vote'")
+        golden("d0 19 f8 6a 60 37 7a 10 d6 02 02 01 00 00 01 09 00 00 00 ac 02 04 'vote'")
     );
     let read = MeshDatagram::read(&bytes, key.direction(from, to)).unwrap();
     assert_eq!(

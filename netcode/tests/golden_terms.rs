@@ -58,7 +58,7 @@ fn roster() -> TermRoster {
 }
 
 const ROSTER: &str = "03 04 01 01 ae 02 03 ad 02 02 01 00 03 ac 02 \
-    03 01 07 07 00 00 00 02 07 04 03 02 01 aa 02 04 09 00 00 00 01 02";
+    03 01 07 07 00 00 00 01 07 04 03 02 01 aa 02 04 09 00 00 00 01 02";
 
 #[test]
 fn what_a_host_and_its_voters_say_all_the_time() {
