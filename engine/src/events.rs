@@ -148,6 +148,8 @@ pub(crate) struct EventSource {
     pub(crate) resource: &'static str,
     pub(crate) init: fn(&mut World),
     pub(crate) begin: fn(&mut World, Tick),
+    /// The events of the second world take the place of those of the first.
+    pub(crate) succeed: fn(&mut World, &mut World),
 }
 
 impl EventSource {
@@ -159,6 +161,11 @@ impl EventSource {
             },
             begin: |world, tick| {
                 world.get_resource_or_init::<TickEvents<T>>().begin(tick);
+            },
+            succeed: |world, before| {
+                if let Some(events) = before.remove_resource::<TickEvents<T>>() {
+                    world.insert_resource(events);
+                }
             },
         }
     }

@@ -475,6 +475,12 @@ impl Simulation for EcsSimulation {
     fn import(&mut self, snapshot: &Snapshot) -> Result<(), ImportError> {
         let image = self.decode(snapshot)?;
         self.take_over(&image);
+        if self.side().is_authority() {
+            // Who takes over states tick by tick has a past, too.
+            for past in &self.game.inner().rewinds {
+                past.record(&mut self.world, self.tick);
+            }
+        }
         Ok(())
     }
 
@@ -586,6 +592,13 @@ impl Simulation for EcsSimulation {
     /// them.
     fn become_authority(&mut self) {
         self.set_side(Side::Authority);
+    }
+
+    /// What this simulation told nobody, since nobody looked at it, is not told now.
+    fn succeed(&mut self, before: &mut Self) {
+        for events in &self.game.inner().events {
+            (events.succeed)(&mut self.world, &mut before.world);
+        }
     }
 
     fn begin_term(&mut self, term: Term) {

@@ -249,7 +249,11 @@ impl<P: Player> Driver<P> {
         while let Some(request) = self.node.poll_request() {
             match request {
                 Request::Begin(session) => {
-                    self.simulation = Some(self.player.begin(session));
+                    let mut simulation = self.player.begin(session);
+                    if let Some(before) = &mut self.simulation {
+                        simulation.succeed(before);
+                    }
+                    self.simulation = Some(simulation);
                     let images = usize::try_from(session.images).unwrap_or(0);
                     self.images.clear();
                     self.images.resize_with(images, Image::default);
@@ -339,12 +343,17 @@ impl<P: Player> Driver<P> {
                         self.node.commit_authority(tick, hash, state);
                     }
                 }
-                Request::Promote { tick, term, state } => {
-                    let state = state.cloned();
+                Request::Promote {
+                    tick,
+                    term,
+                    state,
+                    past,
+                } => {
+                    let states: Vec<Snapshot> = past.into_iter().chain(state).cloned().collect();
                     if let Some(publisher) = self.node.publisher_mut() {
                         self.player.publishes(publisher);
                     }
-                    if !self.promote(tick, term, state.as_ref()) {
+                    if !self.promote(tick, term, &states) {
                         self.node.commit_restore(now, false);
                     }
                 }
@@ -543,12 +552,13 @@ impl<P: Player> Driver<P> {
         self.recording.state(&self.published);
     }
 
-    /// Makes what this node stood by with the state of the session.
-    fn promote(&mut self, tick: Tick, term: Term, state: Option<&Snapshot>) -> bool {
-        if let Some(state) = state
-            && !self.stand_by(state)
-        {
-            return false;
+    /// Makes what this node stood by with the state of the session. `states` are what it took over
+    /// instead of running, oldest first.
+    fn promote(&mut self, tick: Tick, term: Term, states: &[Snapshot]) -> bool {
+        for state in states {
+            if !self.stand_by(state) {
+                return false;
+            }
         }
         let Some((mut simulation, _)) = self.standby.take() else {
             return false;
@@ -558,6 +568,9 @@ impl<P: Player> Driver<P> {
         }
         simulation.become_authority();
         simulation.begin_term(term);
+        if let Some(before) = &mut self.simulation {
+            simulation.succeed(before);
+        }
         self.simulation = Some(simulation);
         core::mem::swap(&mut self.published, &mut self.stood_by);
         self.images.clear();

@@ -555,9 +555,17 @@ impl Node {
                 },
             },
             Todo::Promote(tick, term) => {
-                let state = self.promoted.as_ref();
-                let state = state.and_then(|standby| standby.state_at(tick));
-                Request::Promote { tick, term, state }
+                let ticks = match &self.role {
+                    Role::Host(host) => host.rewind_ticks_max(),
+                    Role::Client(_) => 0,
+                };
+                let held = self.promoted.as_ref();
+                Request::Promote {
+                    tick,
+                    term,
+                    state: held.and_then(|standby| standby.state_at(tick)),
+                    past: held.map_or_else(Vec::new, |standby| standby.past(tick, ticks)),
+                }
             }
             Todo::StandBy => match &mut self.role {
                 Role::Client(client) => client.standby.as_mut()?.request()?,

@@ -137,6 +137,12 @@ pub trait Simulation {
     /// on a standby, before it takes over the host's state, and on a node that becomes the host.
     fn become_authority(&mut self) {}
 
+    /// Takes the place of `before` on this node. Nothing of the state changes; but what presentation
+    /// was told of past ticks it is not told again, and what it was not told yet is not lost.
+    fn succeed(&mut self, before: &mut Self) {
+        let _ = before;
+    }
+
     /// A term begins in which this simulation computes the state: ids that it gives from now on are
     /// of that term. In state-sync only: in lockstep all compute the state, so ids follow from it,
     /// and ticks that an election leaves out are undone with all that they spawned.

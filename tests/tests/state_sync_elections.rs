@@ -5,12 +5,14 @@
 
 use phalanx::netcode::id::MemberId;
 use phalanx::netcode::link::conditioner::Conditions;
+use phalanx::netcode::node::Event;
 use phalanx::netcode::prng::Prng;
+use phalanx::netcode::session::config::{HostConfig, JoinConfig};
 use phalanx::netcode::statesync::Interest;
 use phalanx::netcode::tick::Tick;
-use phalanx_tests::cluster::Index;
+use phalanx_tests::cluster::{ClusterOf, Index};
 use phalanx_tests::reign::Reign;
-use phalanx_tests::yard::Plan;
+use phalanx_tests::yard::{self, Plan, Pusher};
 
 fn open(plan: Plan, players: u8, conditions: Conditions, seed: u64, test: &str) -> Reign {
     let repeat =
@@ -129,6 +131,51 @@ fn a_handover_stops_nobody_for_longer_than_a_round_trip_and_a_tick() {
             beyond <= rtt_ms / 2,
             "RTT {rtt_ms} ms: {of_clients} of clients"
         );
+    }
+}
+
+/// At the end members leave as soon as they have all of it. The host, which is heard by fewer and
+/// fewer voters, sees to the last of them.
+#[test]
+fn nobody_is_left_behind_at_the_end() {
+    for seed in seeds(6) {
+        let host = HostConfig {
+            last_tick: Some(Tick::new(500)),
+            ..Reign::host_config(6)
+        };
+        let test = "nobody_is_left_behind_at_the_end";
+        let conditions = Conditions::from_rtt(80_000, 100_000);
+        let mut cluster: ClusterOf<Pusher> = ClusterOf::new(host, conditions, seed);
+        for number in 1..6 {
+            cluster.join(JoinConfig {
+                prediction_ticks: 12,
+                ..JoinConfig::new(yard::game(), &format!("{number}"))
+            });
+        }
+        for index in 0..6 {
+            cluster.driver(index).player_mut().plan = lively();
+        }
+        let is_over = cluster.run_while_not(40_000_000, |it| {
+            it.members
+                .iter()
+                .all(|member| member.driver.node().is_over())
+        });
+        assert!(is_over, "SEED={seed}, {test}");
+        let events = &cluster.members[0].events;
+        let ended = events
+            .iter()
+            .position(|it| matches!(it, Event::Ended { .. }));
+        let after = &events[ended.expect("it has ended")..];
+        let froze = after.iter().any(|event| matches!(event, Event::Frozen));
+        assert!(!froze, "SEED={seed}, {test}: {after:?}");
+        for index in 1..6 {
+            let told = cluster.node(index).state_sync().expect("a client");
+            assert_eq!(
+                told.converged,
+                Some(true),
+                "SEED={seed}, {test}: {index}: {told:?}"
+            );
+        }
     }
 }
 

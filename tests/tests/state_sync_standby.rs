@@ -78,6 +78,43 @@ fn standbys_run_the_hosts_ticks() {
     }
 }
 
+/// While a whole state is on its way to a standby, the host runs on. What is to be made up for then
+/// runs some ticks at a time, or the standby would be deaf and mute meanwhile.
+#[test]
+fn a_standby_makes_up_for_ticks_a_few_at_a_time() {
+    let plan = Plan {
+        bodies: 300,
+        is_lively: true,
+        ..Plan::default()
+    };
+    // It takes 24 ticks to arrive.
+    let mut cluster = cluster(plan, Conditions::from_rtt(800_000, 0), 4);
+    cluster.run_us(8_000_000);
+    cluster.driver(0).node_mut().stream_to(&[MemberId(1)]);
+    let runs = |cluster: &ClusterOf<Pusher>| {
+        let counted = cluster.node(1).standby_statistics();
+        counted.map_or(0, |counted| counted.runs)
+    };
+    let (mut before, mut most, mut behind) = (0, 0, 0);
+    for _ in 0..8000 {
+        cluster.run_us(1000);
+        let now = runs(&cluster);
+        most = most.max(now - before);
+        before = now;
+        if let Some(held) = cluster.node(1).standby_held() {
+            behind = behind.max(cluster.node(0).tick().since(held));
+        }
+    }
+    let lag = cluster.node(0).tick().since(held(&cluster, 1));
+    assert!(lag <= 28, "it has caught up: {lag} ticks behind");
+    assert!(
+        behind > lag + 20,
+        "there is something to make up for: {behind}, {lag}"
+    );
+    // In a millisecond there may be two or three occasions.
+    assert!(most <= 16, "{most} ticks within a millisecond");
+}
+
 #[test]
 fn standbys_copy_what_no_input_tells() {
     // Clients decide an entity by turns, and the host takes over what they say.

@@ -144,6 +144,9 @@ pub enum Request<'a> {
         term: Term,
         /// The state, if no second simulation runs.
         state: Option<&'a Snapshot>,
+        /// The states before it, oldest first, as far as clients may see back: to be imported before,
+        /// so that queries for what players saw have an answer.
+        past: Vec<&'a Snapshot>,
     },
     /// State-sync: the player of `slot` sees others as they were so many ticks before its inputs
     /// act.

@@ -103,6 +103,9 @@ impl Audience {
         self.published = publisher.newest();
         self.statistics.newest = self.published;
         self.publisher = *publisher;
+        if let Some(late) = &mut self.late {
+            late.keep_all(&self.publisher);
+        }
     }
 
     /// What a member is told that may hold some of the snapshots here; the one that it goes on from.

@@ -536,6 +536,9 @@ impl Client {
     }
 
     pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Time) {
+        if let Some(standby) = &mut self.standby {
+            standby.allow(core, self.config.catch_up_ticks.max(1));
+        }
         match &mut self.phase {
             Phase::Asking {
                 since,

@@ -17,6 +17,7 @@ use crate::migration::{
     TermMessage, TermRoster, Terms,
 };
 use crate::node::api::Event;
+use crate::node::core::Core;
 use crate::node::host::Host;
 use crate::node::standby::AuthorityStream;
 use crate::node::takeover::{Prepare, StepDown, TakeOver, Warm};
@@ -193,6 +194,11 @@ impl Node {
         if !hosting.terms.is_host() {
             return;
         }
+        if is_done(&self.core, &hosting.terms) {
+            // Whoever may host next goes on from the last tick: nothing can be ordered anew.
+            host.freeze(false);
+            return;
+        }
         if !hosting.terms.may_act(now) {
             // Acks that have come since may say that it does.
             hosting.tell_acks(host, now);
@@ -203,6 +209,11 @@ impl Node {
         if was_frozen && !is_frozen {
             host.pardon(&mut self.core, now);
         }
+    }
+
+    fn is_done(&self) -> bool {
+        let hosting = self.hosting.as_ref();
+        hosting.is_some_and(|hosting| is_done(&self.core, &hosting.terms))
     }
 
     /// Before a client takes a datagram: whether it may still take ticks of its host. Its ack would
@@ -536,6 +547,12 @@ impl Node {
         match &mut self.hosting {
             Some(hosting) if waits => {
                 hosting.pending = Some(pending);
+                if let Role::Client(client) = &mut self.role
+                    && let Some(standby) = &mut client.standby
+                {
+                    // Nothing else matters now.
+                    standby.allow(&mut self.core, u32::MAX);
+                }
                 true
             }
             Some(_) | None => self.begin_to_host(now, &pending),
@@ -672,6 +689,7 @@ impl Node {
                     },
                 );
             }
+            TermEvent::Frozen | TermEvent::Resumed if self.is_done() => {}
             TermEvent::Frozen => self.core.report(Event::Frozen),
             TermEvent::Resumed => self.core.report(Event::Thawed),
             TermEvent::HandoverAborted { target, reason } => {
@@ -816,6 +834,12 @@ impl Node {
             .filter_map(|member| Some((member, self.warm(member)?)))
             .collect()
     }
+}
+
+/// Whether the last tick of the session has run, and all who may host next hold it.
+fn is_done(core: &Core, terms: &Terms) -> bool {
+    core.last_tick
+        .is_some_and(|last| core.timeline.settled() >= last && terms.safe_tick() >= last)
 }
 
 /// What a member says of itself to a host.

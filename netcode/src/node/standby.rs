@@ -32,7 +32,7 @@ const SILENT_TICKS_MAX: u32 = 30;
 /// Microseconds after which a standby says again what it holds, although nothing has come.
 const ACK_US: u64 = 100_000;
 
-/// Ticks after which standbys are told again how far clients see.
+/// Ticks after which standbys are told again how far clients see, and what players saw.
 const INTEREST_TICKS: u32 = 16;
 
 /// Ticks whose inputs a standby hands on, at most.
@@ -60,8 +60,9 @@ pub struct StandbyStatistics {
 pub(super) struct AuthorityStream {
     stream: StandbyStream,
     feeds: BTreeMap<MemberId, Feed>,
-    /// What players saw when the next tick ran, since the one before.
-    seen: Vec<(Slot, u32)>,
+    /// How far behind players see, as the simulation was told last, and whether that is news to
+    /// standbys.
+    seen: BTreeMap<Slot, (u32, bool)>,
     /// How far clients see, as it was told last.
     interest: Option<Interest>,
     context: Vec<u8>,
@@ -86,7 +87,7 @@ impl AuthorityStream {
         Self {
             stream: StandbyStream::new(schema, core.info.term, config),
             feeds: BTreeMap::new(),
-            seen: Vec::new(),
+            seen: BTreeMap::new(),
             interest: None,
             context: Vec::new(),
         }
@@ -137,8 +138,7 @@ impl AuthorityStream {
 
     /// The simulation takes notice of what a player sees.
     pub(super) fn note_seen(&mut self, slot: Slot, behind_ticks: u32) {
-        self.seen.retain(|(other, _)| *other != slot);
-        self.seen.push((slot, behind_ticks));
+        self.seen.insert(slot, (behind_ticks, true));
     }
 
     /// The simulation takes over what a client decides: no input tells that.
@@ -161,10 +161,20 @@ impl AuthorityStream {
         if self.stream.newest().is_some_and(|newest| newest >= tick) {
             return;
         }
-        let tells = interest != self.interest || tick.number().is_multiple_of(INTEREST_TICKS);
+        let tells_all = tick.number().is_multiple_of(INTEREST_TICKS);
+        let tells = interest != self.interest || tells_all;
         self.interest = interest;
+        // Whoever begins with the state of this tick has heard nothing of players yet.
+        let tells_all = tells_all || self.feeds.values().any(|feed| feed.feed.needs_whole());
+        let seen = self
+            .seen
+            .iter_mut()
+            .filter_map(|(&slot, (ticks, is_news))| {
+                let is_told = core::mem::take(is_news) || tells_all;
+                is_told.then_some((slot, *ticks))
+            });
         let extra = Extra {
-            seen: core::mem::take(&mut self.seen),
+            seen: seen.collect(),
             interest: tells.then_some(interest),
         }
         .encode();
@@ -283,9 +293,15 @@ pub(super) struct Standby {
     input_bytes: u8,
     /// The next tick to run.
     frame: InputFrame,
+    /// What players see of late, for that tick; before it is known, what they saw at the state that
+    /// the first tick starts from.
     seen: Vec<(Slot, u32)>,
+    /// A state was taken over, and no tick has run from there.
+    starts: bool,
     /// The inputs of ticks that this node ran as a host, oldest first.
     earlier: Vec<InputFrame>,
+    /// Ticks that may run before time moves on.
+    spare_ticks: u32,
     /// What has come is to be told.
     ack_due: bool,
     acked_at: Time,
@@ -304,7 +320,9 @@ impl Standby {
             input_bytes,
             frame: InputFrame::empty(Tick::ZERO, slots, input_bytes),
             seen: Vec::new(),
+            starts: false,
             earlier: Vec::new(),
+            spare_ticks: 1,
             ack_due: true,
             acked_at: Time::ZERO,
             statistics: StandbyStatistics::default(),
@@ -392,6 +410,20 @@ impl Standby {
         frames
     }
 
+    /// How far behind players see, as far as what is held tells.
+    pub(super) fn newest_seen(&self) -> Vec<(Slot, u32)> {
+        let mut newest: BTreeMap<Slot, u32> = BTreeMap::new();
+        for (tick, context) in self.state.told_newest_first().take(FRAMES_MAX) {
+            let context = TickContext::decode(context, tick, self.slots, self.input_bytes);
+            let extra = context.and_then(|context| Extra::decode(&context.extra));
+            let seen = extra.map(|extra| extra.seen).unwrap_or_default();
+            for (slot, ticks) in seen {
+                newest.entry(slot).or_insert(ticks);
+            }
+        }
+        newest.into_iter().collect()
+    }
+
     /// The snapshots that clients may hold of the host.
     pub(super) fn take_publisher(&mut self) -> Option<Box<Publisher>> {
         if self.state.mode() == StandbyMode::Copies {
@@ -454,6 +486,17 @@ impl Standby {
         }
     }
 
+    /// The states of at most `ticks` ticks up to the one before `tick`, oldest first, where states are
+    /// held: what a simulation that takes over at `tick` would remember, had it run.
+    pub(super) fn past(&self, tick: Tick, ticks: u32) -> Vec<&Snapshot> {
+        if self.state_at(tick).is_none() {
+            return Vec::new();
+        }
+        let held = self.state.states().map(|held| &held.state);
+        held.filter(|state| state.tick < tick && tick.since(state.tick) <= ticks)
+            .collect()
+    }
+
     /// Stands by for the host of another term, which goes on after `base`.
     pub(super) fn begin_term(&mut self, term: Term, base: Tick) {
         self.state.begin_term(term, base);
@@ -498,9 +541,17 @@ impl Standby {
         })
     }
 
+    /// Time has moved on: so many ticks may run. After a whole state there are many of them, and
+    /// while they run this node hears and says nothing.
+    pub(super) fn allow(&mut self, core: &mut Core, ticks: u32) {
+        self.spare_ticks = ticks;
+        self.tend(core);
+    }
+
     /// Asks the driver for what is to be done.
     fn tend(&mut self, core: &mut Core) {
-        let has_work = self.state.to_import().is_some() || self.state.to_run().is_some();
+        let may_run = self.spare_ticks > 0 && self.state.to_run().is_some();
+        let has_work = self.state.to_import().is_some() || may_run;
         if has_work && !core.todo.contains(&Todo::StandBy) {
             core.todo.push_back(Todo::StandBy);
         }
@@ -512,6 +563,7 @@ impl Standby {
             let held = self.state.to_import()?;
             return Some(Request::StandByFrom(&held.state));
         }
+        self.spare_ticks = self.spare_ticks.checked_sub(1)?;
         let run = self.state.to_run()?;
         let (slots, input_bytes) = (self.slots, self.input_bytes);
         let context = TickContext::decode(&run.context, run.tick, slots, input_bytes);
@@ -525,7 +577,12 @@ impl Standby {
             self.ack_due = true;
             return None;
         };
-        (self.frame, self.seen) = (frame, extra.seen);
+        self.frame = frame;
+        if !self.starts {
+            self.seen.clear();
+        }
+        self.starts = false;
+        self.seen.extend(extra.seen);
         if let Some(interest) = extra.interest {
             self.publisher_mut().set_interest(interest);
         }
@@ -539,6 +596,7 @@ impl Standby {
     }
 
     pub(super) fn commit_from(&mut self, core: &mut Core, is_imported: bool) {
+        (self.seen, self.starts) = (self.newest_seen(), true);
         self.state.imported(is_imported);
         self.ack_due = true;
         self.tend(core);

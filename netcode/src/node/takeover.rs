@@ -223,9 +223,12 @@ impl Node {
                 if self.core.follows {
                     client.leave_following(&mut self.core, base)?;
                     self.promoted = client.standby.take();
-                    self.core
-                        .todo
-                        .push_back(Todo::Promote(base, take_over.term));
+                    let todo = &mut self.core.todo;
+                    todo.push_back(Todo::Promote(base, take_over.term));
+                    // Where ticks ran here, that is known already.
+                    let seen = self.promoted.as_ref().map(|standby| standby.newest_seen());
+                    let seen = seen.into_iter().flatten();
+                    todo.extend(seen.map(|(slot, ticks)| Todo::Seen(slot, ticks)));
                 }
                 begin(&mut self.core, take_over);
                 let host = Host::succeed(client, &mut self.core, now, take_over);

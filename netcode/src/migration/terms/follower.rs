@@ -20,6 +20,9 @@ const REACH_US: u64 = 2_500_000;
 pub(super) struct Follower {
     pub(super) detector: Detector,
     pub(super) suspected_since: Option<Time>,
+    /// For how long it has listened since then, and when it did last.
+    listened_us: u64,
+    listened_at: Time,
     /// Since when enough others suspect the host, too.
     pub(super) quorum_since: Option<Time>,
     /// It does not stand for election before.
@@ -35,6 +38,8 @@ impl Follower {
         Self {
             detector,
             suspected_since: None,
+            listened_us: 0,
+            listened_at: now,
             quorum_since: None,
             stands_not_before: Time::ZERO,
             failed: 0,
@@ -187,6 +192,7 @@ impl Terms {
         let host = self.roster.host;
         if let Role::Follower(follower) = &mut self.role {
             follower.suspected_since = Some(now);
+            (follower.listened_us, follower.listened_at) = (0, now);
             follower.quorum_since = None;
         }
         // The host will not commit any more: what it prepared is void.
@@ -311,21 +317,46 @@ impl Terms {
         self.send(self.roster.host, report);
     }
 
+    /// Goes on alone if it is one of two voters, and has listened long enough for the other one.
     fn consider_fork(&mut self, now: Time, authority: &impl Authority) {
+        let Some(fork_us) = self.policy.fork_after_us else {
+            return;
+        };
+        self.listen(now, fork_us);
         let Role::Follower(follower) = &self.role else {
             return;
         };
-        let waited = |us: u64| {
-            let since = follower.suspected_since;
-            since.is_some_and(|since| now.micros_since(since) >= us)
-        };
-        let is_due = self.policy.fork_after_us.is_some_and(waited);
+        let is_due = follower.suspected_since.is_some() && follower.listened_us >= fork_us;
         let own = self.roster.member(self.me.member);
         let able = self.policy.can_host && own.is_some_and(|own| own.can_host);
         let may = able && self.is_member() && self.attempt.is_none();
-        let few = self.roster.voter_count() <= 2 || self.policy.fork_minority;
+        // Whoever has lost its vote is one that others do without.
+        let few = self.is_last_but_host() || self.policy.fork_minority;
         if is_due && may && few && self.election.is_none() && self.decisions.is_empty() {
             self.fork(authority);
+        }
+    }
+
+    /// Whether this node votes, and nobody else does but the host.
+    fn is_last_but_host(&self) -> bool {
+        let me = self.me.member;
+        let host = self.roster.host;
+        self.roster.is_voter(me) && self.roster.voters().all(|id| id == me || id == host)
+    }
+
+    /// Counts the time in which a suspected host could have been heard: one that slept has not
+    /// listened, and listens for a while before it gives up anybody.
+    fn listen(&mut self, now: Time, fork_us: u64) {
+        let step_max_us = 2 * self.policy.heartbeat_us_max + 50_000;
+        let after_sleep_us = fork_us.saturating_sub(self.policy.suspect_us_max);
+        if let Role::Follower(follower) = &mut self.role {
+            let step_us = now.micros_since(follower.listened_at);
+            follower.listened_at = now;
+            follower.listened_us = if step_us > step_max_us {
+                follower.listened_us.min(after_sleep_us)
+            } else {
+                follower.listened_us + step_us
+            };
         }
     }
 

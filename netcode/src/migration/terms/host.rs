@@ -41,6 +41,8 @@ pub(super) struct Host {
     /// Whether the node was told to freeze.
     pub(super) is_frozen: bool,
     frozen_since: Time,
+    /// Since when it acts without a break. Before, silence may have been its own.
+    acts_since: Time,
     /// Members that came, changed or went, and are not in the roster yet.
     wishes: BTreeMap<MemberId, Option<TermMember>>,
     /// Who should succeed, in order; not all need be in the roster yet.
@@ -68,6 +70,7 @@ impl Host {
             is_settled,
             is_frozen: false,
             frozen_since: now,
+            acts_since: now,
             wishes: BTreeMap::new(),
             ranked_at: Time::ZERO,
             handover: None,
@@ -298,6 +301,7 @@ impl Terms {
         }
         host.is_frozen = !acts;
         if acts {
+            host.acts_since = now;
             self.event(TermEvent::Resumed);
             self.decisions.push_back(Decision::Thaw);
             self.advance_safe(now, authority);
@@ -591,6 +595,8 @@ impl Terms {
             let known = self.known.get(&id);
             known.map_or(0, |one| now.micros_since(one.echoed_at.max(host.began_at)))
         };
+        // A host that slept has not heard anybody meanwhile.
+        let listened_us = now.micros_since(host.acts_since);
         let fresh_us = self.policy.demote_after_us / 2;
         let voters = next.voter_count();
         for index in 0..next.members.len() {
@@ -599,8 +605,8 @@ impl Terms {
             if one.id == self.me.member {
                 continue;
             }
-            if one.is_voter && (silent_us(one.id) >= self.policy.evict_after_us || !one.wants_vote)
-            {
+            let unheard_us = silent_us(one.id).min(listened_us);
+            if one.is_voter && (unheard_us >= self.policy.evict_after_us || !one.wants_vote) {
                 next.members[index].is_voter = false;
                 *votes_changed = true;
                 return Some(one.id);

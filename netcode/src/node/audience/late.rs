@@ -45,6 +45,14 @@ impl Late {
         }
     }
 
+    /// All snapshots that `main` still has wait from here on: another host published them.
+    pub(super) fn keep_all(&mut self, main: &Publisher) {
+        let newest_first = main.slots_newest_first();
+        let newest_first = newest_first.map(|(_, tick, snapshot)| (tick, Arc::clone(snapshot)));
+        self.waiting = newest_first.collect();
+        self.waiting.make_contiguous().reverse();
+    }
+
     /// Publishes what is due `since_end` ticks after `newest` ran; says whether it was the first.
     fn release(&mut self, main: &Publisher, newest: Tick, since_end: u32) -> bool {
         let was_empty = self.publisher.newest().is_none();

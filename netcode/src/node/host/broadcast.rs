@@ -88,6 +88,12 @@ impl Host {
         }
     }
 
+    /// How many ticks clients may see behind.
+    pub(in crate::node) fn rewind_ticks_max(&self) -> u32 {
+        let audience = self.audience.as_ref();
+        audience.map_or(0, |audience| audience.config.rewind_ticks_max)
+    }
+
     /// Begins to count what clients are sent, or stops to; false in lockstep.
     pub(in crate::node) fn inspect(&mut self, on: bool) -> bool {
         let Some(audience) = &mut self.audience else {
