@@ -389,7 +389,14 @@ impl Client {
         let Some(slot) = self.peer.slot else { return };
         let newest = core.known.newest(slot);
         while let Some((tick, input)) = self.abandoned.pop_front_if(|(tick, _)| *tick <= newest) {
-            if core.known.get(slot, tick).bytes() != Some(&input[..]) {
+            let acted = core.known.get(slot, tick).bytes();
+            // Another one was asked for since, and is told of as any other.
+            let anew = core.submitted.get(slot, tick).bytes();
+            let is_told_anew = tick > self.checked_own
+                && self.active_from.is_some_and(|from| tick >= from)
+                && anew.is_some()
+                && anew != acted;
+            if acted != Some(&input[..]) && !is_told_anew {
                 core.statistics.inputs_replaced += 1;
                 core.report(Event::InputReplaced { tick });
             }
