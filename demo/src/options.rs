@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use phalanx::netcode::limits::{INPUT_DELAY_TICKS_MAX, PREDICTION_TICKS_MAX, SLOTS_MAX};
 use phalanx::netcode::link::conditioner::Conditions;
+use phalanx::netcode::link::udp::TOKEN_LIFE_S_MAX;
 use phalanx::netcode::session::config::{Gate, InputDelay, Mode as SessionMode};
 use phalanx::netcode::tick::Tick;
 use serde::Deserialize;
@@ -18,6 +19,9 @@ use crate::place::Place;
 /// How long a host that waits for everyone waits for one, in microseconds.
 const WAIT_LIMIT_US: u64 = 3_000_000;
 
+/// How long a join code is good for unless told otherwise, in seconds.
+const TOKEN_LIFE_S: u64 = 3600;
+
 /// Seconds by which spectators may be behind in either mode: a host that tells 60 states per second
 /// keeps as many.
 const SPECTATOR_DELAY_S_MAX: u16 = 10;
@@ -27,22 +31,22 @@ const SPECTATOR_DELAY_S_MAX: u16 = 10;
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Options {
     /// Ends the session after so many ticks (60 per second); a client leaves it then
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub ticks: Option<u32>,
     /// Seed of the field, the bots and the network that is added [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub seed: Option<u64>,
     /// Adds to the round trip time, in milliseconds
-    #[arg(long, value_name = "MS")]
+    #[arg(long, allow_negative_numbers = true, value_name = "MS")]
     pub rtt: Option<u32>,
     /// Adds up to this to each datagram's way, in milliseconds
-    #[arg(long, value_name = "MS")]
+    #[arg(long, allow_negative_numbers = true, value_name = "MS")]
     pub jitter: Option<u32>,
     /// Loses so many datagrams in each direction
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT")]
     pub loss: Option<f64>,
     /// Slots of a session that is hosted here; it starts when all are taken [default: 4]
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub players: Option<u8>,
     /// Records the session as a replay, and verifies it at the end
     #[arg(long, value_name = "FILE")]
@@ -54,30 +58,30 @@ pub struct Options {
     #[arg(long)]
     pub mode: Option<Mode>,
     /// State-sync: states per second that a session hosted here tells its clients [default: 20]
-    #[arg(long, value_name = "HZ")]
+    #[arg(long, allow_negative_numbers = true, value_name = "HZ")]
     pub snapshots: Option<u32>,
     /// State-sync: state per client of a session hosted here, at most, in kbit/s [default: 400]
-    #[arg(long, value_name = "KBIT")]
+    #[arg(long, allow_negative_numbers = true, value_name = "KBIT")]
     pub budget: Option<u32>,
     /// State-sync: how far a hero sees in a session hosted here, in metres; 0 is everything
     /// [default: 50]
-    #[arg(long, value_name = "METRES")]
+    #[arg(long, allow_negative_numbers = true, value_name = "METRES")]
     pub view: Option<u32>,
     /// Units of the game; must be the same for all [default: 3000]
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub units: Option<u32>,
     /// When the next tick runs, for a session that is hosted here [default: paced]
     #[arg(long)]
     pub gate: Option<GateOption>,
     /// Ticks between an input and its effect, or "auto" [default: auto]
-    #[arg(long, value_name = "N|auto")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N|auto")]
     pub delay: Option<Delay>,
     /// Ticks to run ahead on guessed inputs; in state-sync mode, for the own hero
     /// [default: 0, state-sync: 12]
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub predict: Option<u32>,
     /// Seconds to wait for an answer, and of silence until a link is lost [default: 10]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
     pub timeout: Option<u16>,
     /// No join codes and no encryption: for development and trusted local networks
     #[arg(long)]
@@ -434,24 +438,24 @@ pub struct Hosting {
     #[arg(long, value_name = "DIR")]
     pub token_dir: Option<PathBuf>,
     /// Seconds for which join codes are valid [default: 3600]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
     pub token_life: Option<u64>,
     /// Join codes for players; spare ones are for those who start anew [default: as many as slots]
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub tokens: Option<u16>,
     /// Seconds for which the slot of a lost player is kept; then another may take it [default: 15]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
     pub keep: Option<u16>,
     /// Writes figures in Prometheus' text format into this file, every few seconds
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
     /// State-sync: tells every so many seconds what each client is sent, by component and field; it
     /// costs some of the host's time [without a number: 5]
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5")]
     pub inspect: Option<u16>,
     /// Seconds by which spectators are behind the match, so that nobody learns of it from them
     /// [default: 0]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
     pub spectator_delay: Option<u16>,
 }
 
@@ -479,6 +483,19 @@ impl Hosting {
     #[must_use]
     pub fn keeps_slots_for(&self) -> Duration {
         Duration::from_secs(u64::from(self.keep.unwrap_or(15)))
+    }
+
+    /// How long a join code is good for.
+    ///
+    /// # Errors
+    /// If that is no time, or too long.
+    pub fn codes_live_for(&self) -> Result<Duration> {
+        let seconds = self.token_life.unwrap_or(TOKEN_LIFE_S);
+        ensure!(
+            (1..=TOKEN_LIFE_S_MAX).contains(&seconds),
+            "--token-life must lie in 1 to {TOKEN_LIFE_S_MAX} seconds, it is {seconds}"
+        );
+        Ok(Duration::from_secs(seconds))
     }
 
     /// How far spectators are behind.

@@ -28,6 +28,7 @@ pub use changes::Migrations;
 pub use link::{Destination, GameLink, Network, open_link};
 pub use outcome::{End, HEADER_BYTES, Outcome, Traffic};
 
+use self::figures::Recent;
 use self::log::{Log, Moment};
 use crate::eye::Eye;
 use crate::inspector::Accounts;
@@ -49,10 +50,10 @@ pub struct Session {
     driver: Driver<Pilot>,
     link: GameLink,
     epoch: Instant,
-    host: Option<Destination>,
-    /// The path to the host.
-    path: Option<Path>,
+    /// The path to the host that this node follows or followed last, and where it led.
+    way: Option<(Path, SocketAddr)>,
     leave_at: Option<Tick>,
+    recent: Recent,
     /// What a host does that is asked to stop.
     farewell: Farewell,
     /// When to vanish without a word.
@@ -129,6 +130,7 @@ impl Session {
             let settled = told.unwrap_or(node.settled_tick());
             self.log.changes.advance(now, settled, node.host_member());
             self.count_traffic();
+            self.note_way();
             if let Some(eye) = &mut self.eye {
                 let sampled = self.driver.player().sampled();
                 eye.follow(now, &mut self.driver, sampled);
@@ -246,8 +248,13 @@ impl Session {
         {
             return;
         }
+        let electors = self.driver.node().terms().map(|terms| {
+            let roster = terms.roster();
+            roster.voter_count()
+        });
         let moment = Moment {
             now,
+            electors: electors.filter(|&count| count > 1),
             own: self.driver.node().session().member,
             given: self.driver.player().sampled(),
             address: self.host_address(),
@@ -268,7 +275,7 @@ impl Session {
             reason,
             DisconnectReason::Silence | DisconnectReason::PathClosed(_)
         );
-        let (Some(to), Some(old)) = (&self.host, self.path) else {
+        let Some((old, address)) = self.way else {
             return false;
         };
         if !lost || self.log.end.is_some() || self.log.returns >= RETURNS_MAX {
@@ -277,14 +284,10 @@ impl Session {
         let now = self.now();
         // The old path closes first.
         self.driver.transmit(now, &mut self.link);
-        let again = match to {
-            Destination::Address(_) => link::connect(&mut self.link, to),
-            Destination::Token(_) => self.link.inner_mut().rejoin(old).map_err(Into::into),
-        };
-        let Ok(path) = again else {
+        let Ok(path) = link::connect_again(&mut self.link, old, address) else {
             return false;
         };
-        self.path = Some(path);
+        self.way = Some((path, address));
         self.log.returns += 1;
         self.log.news.push(format!(
             "lost the host; coming back (attempt {} of {RETURNS_MAX})",
@@ -294,8 +297,18 @@ impl Session {
         true
     }
 
+    /// Remembers how the present host is reached: the way back, should that path be lost.
+    fn note_way(&mut self) {
+        let path = self.driver.node().host_path();
+        if let Some(path) = path.filter(|&path| self.way.is_none_or(|(known, _)| known != path))
+            && let Some(address) = self.link.inner().remote_addr(path)
+        {
+            self.way = Some((path, address));
+        }
+    }
+
     fn host_address(&self) -> Option<SocketAddr> {
-        self.host.as_ref().map(Destination::address)
+        self.way.map(|(_, address)| address)
     }
 }
 

@@ -416,7 +416,20 @@ impl Summary {
         );
         let refused = self.total(|node| node.traffic.datagrams_refused);
         if refused > 0 {
-            let _ = writeln!(text, "foreign or damaged datagrams refused: {refused}");
+            let _ = writeln!(
+                text,
+                "datagrams refused (foreign, damaged, or of links that had ended): {refused}"
+            );
+        }
+        for node in &self.nodes {
+            let (replaced, ticks) = (node.statistics.inputs_replaced, node.statistics.ticks);
+            if replaced > ticks / 2 {
+                let _ = writeln!(
+                    text,
+                    "{replaced} inputs of this connection came too late to act, in {ticks} ticks: \
+                     its round trip is beyond what the input delay covers"
+                );
+            }
         }
         let _ = writeln!(
             text,

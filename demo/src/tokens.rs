@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -13,8 +12,6 @@ use crate::session::GameLink;
 
 /// Where a host listens if nothing else is said.
 const PORT: u16 = 7777;
-/// Seconds for which join codes are valid if nothing else is said.
-const TOKEN_LIFE_S: u64 = 3600;
 
 /// Where a host listens.
 ///
@@ -61,7 +58,7 @@ pub fn announce(
                 "the join codes lead to {address}, so they work on this machine only; for others, say --public ADDRESS:PORT"
             )?;
         }
-        let life = Duration::from_secs(hosting.token_life.unwrap_or(TOKEN_LIFE_S));
+        let life = hosting.codes_live_for()?;
         let count = hosting.tokens.unwrap_or_else(|| u16::from(guests.players));
         if let Some(folder) = &hosting.token_dir {
             fs::create_dir_all(folder)

@@ -22,7 +22,9 @@ const WAITING_MAX: usize = 16_384;
 /// [`drain`](TickEvents::drain)s them. Registered by
 /// [`GameBuilder::event`](crate::GameBuilder::event).
 ///
-/// It is no state. Two events are the same if they are equal and happen in the same tick; two
+/// It is no state, and does not travel: a node is told what its own ticks bring about. In state-sync
+/// mode, what systems of the host alone send ([`on_authority`](crate::on_authority)) reaches nobody
+/// else; tell others of it with a message, or by a change of the state. Two events are the same if they are equal and happen in the same tick; two
 /// equal ones in one tick are told twice.
 ///
 /// ```

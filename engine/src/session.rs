@@ -6,9 +6,9 @@ use std::path::Path as FilePath;
 use bevy_ecs::world::World;
 use phalanx_netcode::driver::{Driver, Player};
 use phalanx_netcode::id::Path;
-use phalanx_netcode::link::Link;
 use phalanx_netcode::link::clock::Clock;
 use phalanx_netcode::link::replay_file::RecordError;
+use phalanx_netcode::link::{Link, random_secret};
 use phalanx_netcode::node::{Event, Inspection, Node, SessionInfo};
 use phalanx_netcode::replay::Summary;
 use phalanx_netcode::session::config::{ConfigError, GameInfo, HostConfig, JoinConfig, Mode, Role};
@@ -71,7 +71,7 @@ impl Player for EcsPlayer {
 
 impl<L: Link> Session<L> {
     /// Opens a session as its host, over `link`. A secret of 0 in the settings is replaced by a
-    /// random one.
+    /// random one, and in state-sync mode, where it is the host's secret, a seed of 0 as well.
     ///
     /// # Errors
     /// If the settings cannot be used, the input is of another type than the game's, or the system
@@ -84,6 +84,9 @@ impl<L: Link> Session<L> {
     ) -> Result<Self, SessionError> {
         let clock = Clock::new();
         prepare::<I>(game, &mut config.secret)?;
+        if config.seed == 0 && config.game.mode == Mode::StateSync {
+            config.seed = u64::try_from(random_secret()? >> 64).unwrap_or(1);
+        }
         let info = config.game.clone();
         let node = Node::host(config, clock.now())?;
         Ok(Self::new(game, info, node, link, clock, input))
@@ -280,7 +283,9 @@ impl<L: Link> Session<L> {
         self.driver.node().inspections()
     }
 
-    /// The hash of the present state: equal on all nodes at the same tick.
+    /// The hash of the state that this node holds. In lockstep it is equal on all nodes at the same
+    /// tick. In state-sync a client holds a part of the state, in steps: the hash of the host's whole
+    /// state, as clients are told it, is `node().state_sync()`'s `authority`.
     pub fn state_hash(&mut self) -> Option<u64> {
         self.driver.state_hash()
     }
@@ -332,7 +337,7 @@ fn prepare<I: 'static>(game: &Game, secret: &mut u128) -> Result<(), SessionErro
     game.check_input::<I>()
         .map_err(|expected| SessionError::Input { expected, found })?;
     if *secret == 0 {
-        *secret = phalanx_netcode::link::random_secret()?;
+        *secret = random_secret()?;
     }
     Ok(())
 }

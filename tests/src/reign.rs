@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use phalanx::netcode::id::MemberId;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::Event;
-use phalanx::netcode::session::config::{HostConfig, JoinConfig, MigrationConfig, Start};
+use phalanx::netcode::session::config::{HostConfig, MigrationConfig, Start};
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
 
@@ -64,7 +64,7 @@ impl Reign {
     #[must_use]
     pub fn new(plan: Plan, players: u8, conditions: Conditions, seed: u64, repeat: &str) -> Self {
         let host = Self::host_config(players);
-        Self::with_host(host, plan, players, conditions, seed, repeat)
+        Self::with_host(host, plan, conditions, seed, repeat)
     }
 
     /// The settings of a host that plays, in a session of so many players.
@@ -86,22 +86,16 @@ impl Reign {
     pub fn with_host(
         host: HostConfig,
         plan: Plan,
-        players: u8,
         conditions: Conditions,
         seed: u64,
         repeat: &str,
     ) -> Self {
-        let mut cluster: ClusterOf<Pusher> = ClusterOf::new(host, conditions, seed);
-        for number in 1..players {
-            cluster.join(JoinConfig {
-                prediction_ticks: 12,
-                ..JoinConfig::new(yard::game(), &format!("member {number}"))
-            });
-        }
+        // Clocks that differ by what cheap ones do, in every other run.
+        let drift_ppm = if seed.is_multiple_of(2) { 250 } else { 0 };
+        let mut cluster = yard::cluster(host, plan, conditions, drift_ppm, seed);
         let mut seen = Vec::new();
-        for index in 0..usize::from(players) {
-            let player = cluster.driver(index).player_mut();
-            (player.plan, player.is_steady) = (plan, true);
+        for member in &mut cluster.members {
+            member.driver.player_mut().is_steady = true;
             seen.push(Seen::default());
         }
         let mut reign = Self {

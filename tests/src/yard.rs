@@ -9,9 +9,10 @@ use std::sync::Arc;
 use phalanx::netcode::driver::Player;
 use phalanx::netcode::id::{NetId, Slot, Term};
 use phalanx::netcode::input::InputFrame;
+use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::SessionInfo;
 use phalanx::netcode::prng::Prng;
-use phalanx::netcode::session::config::{GameInfo, Mode};
+use phalanx::netcode::session::config::{GameInfo, HostConfig, JoinConfig, Mode};
 use phalanx::netcode::simulation::{
     AUTHORITY_KIND, ClaimRefused, OWNER_KIND, Simulation, StepKind,
 };
@@ -21,7 +22,7 @@ use phalanx::netcode::state::{
 };
 use phalanx::netcode::tick::{Tick, TickRate};
 
-use crate::cluster::Seeded;
+use crate::cluster::{ClusterOf, Seeded};
 
 /// Bytes of an input: one, whose two low bits push the hero, and whose third stops it.
 pub const INPUT_BYTES: u8 = 1;
@@ -500,6 +501,36 @@ fn to_float(steps: i32) -> f32 {
 )]
 fn to_steps(value: f32) -> i32 {
     (value * 64.0) as i32
+}
+
+/// A session of players, as many as `host` has slots, who predict and play by `plan`. The clocks of
+/// the clients differ from the host's by `drift_ppm` millionths, to either side.
+#[must_use]
+pub fn cluster(
+    host: HostConfig,
+    plan: Plan,
+    network: Conditions,
+    drift_ppm: i32,
+    seed: u64,
+) -> ClusterOf<Pusher> {
+    let players = host.slots;
+    let mut cluster: ClusterOf<Pusher> = ClusterOf::new(host, network, seed);
+    for number in 1..players {
+        let config = JoinConfig {
+            prediction_ticks: 12,
+            ..JoinConfig::new(game(), &format!("member {number}"))
+        };
+        let drift_ppm = if number % 2 == 0 {
+            drift_ppm
+        } else {
+            -drift_ppm
+        };
+        cluster.join_drifting(config, 0, drift_ppm);
+    }
+    for member in &mut cluster.members {
+        member.driver.player_mut().plan = plan;
+    }
+    cluster
 }
 
 /// A player whose hero is pushed to and fro.

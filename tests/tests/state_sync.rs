@@ -8,7 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use phalanx::netcode::link::conditioner::{Burst, Conditions};
 use phalanx::netcode::node::{DisconnectReason, Event, StateSyncStatistics};
 use phalanx::netcode::prng::Prng;
-use phalanx::netcode::session::config::{HostConfig, InputDelay, JoinConfig, Role, Start};
+use phalanx::netcode::session::config::{
+    HostConfig, InputDelay, JoinConfig, Role, Start, StateSyncConfig,
+};
 use phalanx::netcode::tick::Tick;
 use phalanx_tests::cluster::{ClusterOf, Index};
 use phalanx_tests::yard::{self, Plan, Pusher};
@@ -422,6 +424,42 @@ fn whoever_joins_a_large_world_gets_it_in_one_piece() {
         assert_eq!(statistics(&cluster, index).keyframes, 1);
     }
     finish(&mut cluster, &[1, 2, 3, 4]);
+}
+
+#[test]
+fn a_tight_budget_over_a_long_way_ends_in_the_same_state_soon() {
+    for (seed, rtt_us) in [(1, 300_000), (2, 500_000)] {
+        let config = HostConfig {
+            state_sync: StateSyncConfig {
+                budget_bytes_per_second: 20_000,
+                ..HostConfig::new(yard::game(), 3).state_sync
+            },
+            last_tick: Some(Tick::new(400)),
+            ..host(3, 3)
+        };
+        let mut cluster = Cluster::new(config, path(rtt_us, 0), seed);
+        let members = [0, 1, 2].map(|_| cluster.join(player("one")));
+        plan(
+            &mut cluster,
+            Plan {
+                bodies: 800,
+                is_lively: true,
+                ..CALM
+            },
+        );
+        let is_at_end = |c: &Cluster| c.node(0).tick() == Tick::new(400);
+        assert!(cluster.run_while_not(60_000_000, is_at_end));
+        let since = cluster.now();
+        let is_over = |c: &Cluster| (0..4).all(|index| c.node(index).is_over());
+        let ends = cluster.run_while_not(20_000_000, is_over);
+        let took_us = cluster.now().micros_since(since);
+        assert!(ends, "{}", places(&cluster));
+        for index in members {
+            let converged = statistics(&cluster, index).converged;
+            assert_eq!(converged, Some(true), "node {index}, seed {seed}");
+        }
+        assert!(took_us < 2_500_000, "{took_us} µs");
+    }
 }
 
 /// Seeds of a default run.

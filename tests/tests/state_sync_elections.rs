@@ -7,12 +7,12 @@ use phalanx::netcode::id::MemberId;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::Event;
 use phalanx::netcode::prng::Prng;
-use phalanx::netcode::session::config::{HostConfig, JoinConfig};
+use phalanx::netcode::session::config::HostConfig;
 use phalanx::netcode::statesync::Interest;
 use phalanx::netcode::tick::Tick;
-use phalanx_tests::cluster::{ClusterOf, Index};
+use phalanx_tests::cluster::Index;
 use phalanx_tests::reign::Reign;
-use phalanx_tests::yard::{self, Plan, Pusher};
+use phalanx_tests::yard::{self, Plan};
 
 fn open(plan: Plan, players: u8, conditions: Conditions, seed: u64, test: &str) -> Reign {
     let repeat =
@@ -145,16 +145,7 @@ fn nobody_is_left_behind_at_the_end() {
         };
         let test = "nobody_is_left_behind_at_the_end";
         let conditions = Conditions::from_rtt(80_000, 100_000);
-        let mut cluster: ClusterOf<Pusher> = ClusterOf::new(host, conditions, seed);
-        for number in 1..6 {
-            cluster.join(JoinConfig {
-                prediction_ticks: 12,
-                ..JoinConfig::new(yard::game(), &format!("{number}"))
-            });
-        }
-        for index in 0..6 {
-            cluster.driver(index).player_mut().plan = lively();
-        }
+        let mut cluster = yard::cluster(host, lively(), conditions, 250, seed);
         let is_over = cluster.run_while_not(40_000_000, |it| {
             it.members
                 .iter()
@@ -245,7 +236,7 @@ fn settings_of_what_clients_see_go_over_to_the_next_host() {
     host.state_sync.budget_bytes_per_second = 20_000;
     host.state_sync.rewind_ticks_max = 5;
     let conditions = Conditions::from_rtt(50_000, 10_000);
-    let mut session = Reign::with_host(host, lively(), 4, conditions, 1, test);
+    let mut session = Reign::with_host(host, lively(), conditions, 1, test);
     let publisher = session.cluster.driver(0).node_mut().publisher_mut();
     let interest = Some(Interest::within(60.0));
     publisher.expect("it hosts").set_interest(interest);
@@ -292,7 +283,7 @@ fn a_change_of_host_does_not_tell_the_world_again() {
         ..lively()
     };
     let conditions = Conditions::from_rtt(50_000, 0);
-    let mut session = Reign::with_host(host, plan, 4, conditions, 1, test);
+    let mut session = Reign::with_host(host, plan, conditions, 1, test);
     session.run(1_000_000);
     let told = |it: &Reign, index| {
         let told = it.cluster.node(index).state_sync().expect("state-sync");

@@ -2,7 +2,7 @@
 
 use phalanx::netcode::id::MemberId;
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::session::config::{HostConfig, JoinConfig, Start};
+use phalanx::netcode::session::config::{HostConfig, Start};
 use phalanx::netcode::simulation::Simulation as _;
 use phalanx::netcode::state::StateHash;
 use phalanx::netcode::statesync::StandbyMode;
@@ -11,21 +11,12 @@ use phalanx_tests::cluster::ClusterOf;
 use phalanx_tests::yard::{self, Plan, Pusher};
 
 fn cluster(plan: Plan, network: Conditions, seed: u64) -> ClusterOf<Pusher> {
-    let config = HostConfig {
+    let host = HostConfig {
         start: Start::Players(4),
         plays: true,
         ..HostConfig::new(yard::game(), 4)
     };
-    let mut cluster: ClusterOf<Pusher> = ClusterOf::new(config, network, seed);
-    cluster.driver(0).player_mut().plan = plan;
-    for number in 1..4 {
-        let index = cluster.join(JoinConfig {
-            prediction_ticks: 12,
-            ..JoinConfig::new(yard::game(), &format!("{number}"))
-        });
-        cluster.driver(index).player_mut().plan = plan;
-    }
-    cluster
+    yard::cluster(host, plan, network, 0, seed)
 }
 
 fn held(cluster: &ClusterOf<Pusher>, index: usize) -> Tick {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use phalanx::netcode::id::{MemberId, Path, Term};
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::{Prepare, TakeOver, TakeOverError, Warm};
-use phalanx::netcode::session::config::{HostConfig, JoinConfig, MigrationConfig, Start};
+use phalanx::netcode::session::config::{HostConfig, MigrationConfig, Start};
 use phalanx::netcode::simulation::Simulation as _;
 use phalanx::netcode::tick::Tick;
 use phalanx_tests::cluster::ClusterOf;
@@ -26,17 +26,7 @@ fn cluster(loss: u32, seed: u64, claims: bool) -> ClusterOf<Pusher> {
         term_ticks: if claims { 40 } else { 0 },
         ..Plan::default()
     };
-    let network = Conditions::from_rtt(RTT_US, loss);
-    let mut cluster: ClusterOf<Pusher> = ClusterOf::new(config, network, seed);
-    cluster.driver(0).player_mut().plan = plan;
-    for number in 1..4 {
-        let index = cluster.join(JoinConfig {
-            prediction_ticks: 12,
-            ..JoinConfig::new(yard::game(), &format!("{number}"))
-        });
-        cluster.driver(index).player_mut().plan = plan;
-    }
-    cluster
+    yard::cluster(config, plan, Conditions::from_rtt(RTT_US, loss), 0, seed)
 }
 
 fn warm(index: usize) -> Warm {
@@ -165,13 +155,7 @@ fn members_of_a_state_sync_session_elect_a_standby() {
             ..HostConfig::new(yard::game(), 4)
         };
         let network = Conditions::from_rtt(RTT_US, 0);
-        let mut cluster: ClusterOf<Pusher> = ClusterOf::new(config, network, seed);
-        for number in 1..4 {
-            cluster.join(JoinConfig {
-                prediction_ticks: 12,
-                ..JoinConfig::new(yard::game(), &format!("{number}"))
-            });
-        }
+        let mut cluster = yard::cluster(config, Plan::default(), network, 0, seed);
         cluster.run_us(10_000_000);
         let last = cluster.node(0).tick();
         let standbys = (1..4).filter(|&index| cluster.node(index).standby_held().is_some());

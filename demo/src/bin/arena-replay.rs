@@ -49,10 +49,15 @@ enum Command {
         /// The replay
         file: PathBuf,
         /// Times the speed of the match
-        #[arg(long, value_name = "X", default_value_t = 1.0)]
+        #[arg(
+            long,
+            allow_negative_numbers = true,
+            value_name = "X",
+            default_value_t = 1.0
+        )]
         speed: f64,
         /// The tick to begin at
-        #[arg(long, value_name = "TICK")]
+        #[arg(long, allow_negative_numbers = true, value_name = "TICK")]
         from: Option<u32>,
     },
     /// Prints the state at a tick as text
@@ -60,7 +65,7 @@ enum Command {
         /// The replay
         file: PathBuf,
         /// The tick; the last one otherwise
-        #[arg(long, value_name = "T")]
+        #[arg(long, allow_negative_numbers = true, value_name = "T")]
         tick: Option<u32>,
     },
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use phalanx::netcode::link::udp::UdpStatistics;
 use phalanx::netcode::tick::Tick;
 use phalanx::{EcsSimulation, ShownWorld};
 
@@ -10,23 +11,57 @@ use super::{Baseline, End, HEADER_BYTES, Outcome, Session, board};
 use crate::arena::standings;
 use crate::view;
 
+/// Ticks over which a status line counts bytes.
+const RECENT_TICKS: u32 = 60;
+
+/// What went over the link lately, whatever this node is by now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Recent {
+    /// Tick, bytes sent and bytes received when counting began.
+    since: (Tick, u64, u64),
+    /// kbit/s that went to each link and came from each, in the last period.
+    sent: u64,
+    received: u64,
+}
+
+impl Recent {
+    fn count(&mut self, tick: Tick, udp: &UdpStatistics, links: u64) {
+        let bytes = |bytes, datagrams| bytes + HEADER_BYTES * datagrams;
+        let sent = bytes(udp.bytes_sent, udp.datagrams_sent);
+        let received = bytes(udp.bytes_received, udp.datagrams_received);
+        let (from, sent_before, received_before) = self.since;
+        let link_ticks = u64::from(tick.since(from)) * links;
+        if from > Tick::ZERO && tick.since(from) < RECENT_TICKS {
+            return;
+        }
+        // 8 bits, 60 ticks per second.
+        let kbit_s = |bytes: u64| (bytes * 480).checked_div(link_ticks * 1000).unwrap_or(0);
+        if from > Tick::ZERO {
+            self.sent = kbit_s(sent - sent_before);
+            self.received = kbit_s(received - received_before);
+        }
+        self.since = (tick, sent, received);
+    }
+}
+
 impl Session {
     /// Keeps the counts between the first and the last tick.
     pub(super) fn count_traffic(&mut self) {
         let node = self.driver.node();
         let tick = node.tick();
         self.log.players = self.log.players.max(node.roster().players());
+        let links = u64::try_from(node.links().count()).unwrap_or(0);
+        let udp = self.link.inner().statistics();
+        self.recent.count(tick, &udp, links);
         // Hosts and clients send different things: whoever is both counts as what it was first.
         self.has_changed_role |= node.is_host() != self.is_founder;
         if tick == Tick::ZERO || self.log.end.is_some() || self.has_changed_role {
             return;
         }
-        let udp = self.link.inner().statistics();
         let Some(base) = self.baseline else {
             self.baseline = Some(Baseline { tick, udp });
             return;
         };
-        let links = u64::try_from(node.links().count()).unwrap_or(0);
         let traffic = &mut self.log.traffic;
         let before = traffic.until.max(base.tick);
         traffic.link_ticks += u64::from(tick.since(before)) * links;
@@ -120,25 +155,15 @@ impl Session {
             let (rollbacks, desyncs) = (statistics.rollbacks, statistics.desyncs);
             return format!("{head}  rollbacks {rollbacks}  desyncs {desyncs}");
         };
-        let traffic = &self.log.traffic;
-        let bytes = if node.is_host() {
-            traffic.bytes_sent
-        } else {
-            traffic.bytes_received
-        };
-        // 8 bits, 60 ticks per second.
-        let kbit_s = (bytes * 480)
-            .checked_div(traffic.link_ticks * 1000)
-            .unwrap_or(0);
         if node.is_host() {
             format!(
-                "{head}  {kbit_s} kbit/s per client  snapshots {}",
-                sync.snapshots
+                "{head}  {} kbit/s per client  snapshots {}",
+                self.recent.sent, sync.snapshots
             )
         } else {
             format!(
-                "{head}  {kbit_s} kbit/s down  corrections {}",
-                sync.corrections
+                "{head}  {} kbit/s down  corrections {}",
+                self.recent.received, sync.corrections
             )
         }
     }

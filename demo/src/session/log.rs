@@ -43,6 +43,8 @@ pub(super) struct Moment {
     pub(super) given: Tick,
     /// The host that this node was to join.
     pub(super) address: Option<SocketAddr>,
+    /// Where members elect: how many vote.
+    pub(super) electors: Option<usize>,
 }
 
 impl Log {
@@ -105,7 +107,10 @@ impl Log {
                 self.end.get_or_insert(End::Failed(sentence));
             }
             Event::JoinFailed { reason } => {
-                let sentence = why_closed(reason, moment.address);
+                let sentence = match moment.electors {
+                    Some(electors) => cut_off(electors),
+                    None => why_closed(reason, moment.address),
+                };
                 self.end.get_or_insert(End::Failed(sentence));
             }
             // A new host introduces everyone again.
@@ -145,8 +150,7 @@ impl Log {
                 if reason == DisconnectReason::Bye(ByeReason::HostStops) {
                     self.say("the host stopped the session");
                 }
-                self.end
-                    .get_or_insert_with(|| end_of(reason, moment.address));
+                self.end.get_or_insert_with(|| end_of(reason, moment));
             }
             Event::HostSuspected { .. }
             | Event::HostHeardAgain { .. }
@@ -227,16 +231,31 @@ impl Log {
 }
 
 /// How a session ended that `reason` cut off.
-fn end_of(reason: DisconnectReason, host: Option<SocketAddr>) -> End {
+fn end_of(reason: DisconnectReason, moment: Moment) -> End {
+    let is_lost = matches!(
+        reason,
+        DisconnectReason::PathClosed(_) | DisconnectReason::Silence
+    );
+    if let (true, Some(electors)) = (is_lost, moment.electors) {
+        return End::Failed(cut_off(electors));
+    }
     match reason {
         DisconnectReason::Left => End::Left,
         DisconnectReason::Bye(ByeReason::Ended) => End::Finished,
         DisconnectReason::Bye(ByeReason::HostStops) => End::HostStopped,
-        DisconnectReason::PathClosed(reason) => End::Failed(why_closed(reason, host)),
+        DisconnectReason::PathClosed(reason) => End::Failed(why_closed(reason, moment.address)),
         DisconnectReason::Bye(_) | DisconnectReason::Silence | DisconnectReason::BadState => {
             End::Failed(reason.to_string())
         }
     }
+}
+
+/// Why a member of a session that elects its hosts had to give up.
+fn cut_off(electors: usize) -> String {
+    format!(
+        "the host is not heard, nor is a majority of the {electors} members that could elect \
+         another: they are gone, or this machine is cut off"
+    )
 }
 
 /// Why there is no path to the host any more, or never was one.

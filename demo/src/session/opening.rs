@@ -18,6 +18,7 @@ use phalanx::netcode::statesync::Interest;
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
 
+use super::figures::Recent;
 use super::link::{self, Destination, GameLink};
 use super::log::Log;
 use super::{Farewell, Inspector, Session};
@@ -123,8 +124,7 @@ impl Session {
         let pilot = Pilot::new(game, hands);
         let mut session = Self::new(node, info, pilot, settings, link)?;
         session.eye = eye;
-        session.host = Some(to.clone());
-        session.path = Some(path);
+        session.way = Some((path, to.address()));
         session.leave_at = settings.ticks;
         Ok(session)
     }
@@ -161,8 +161,8 @@ impl Session {
             driver,
             link,
             epoch: Instant::now(),
-            host: None,
-            path: None,
+            way: None,
+            recent: Recent::default(),
             leave_at: None,
             record: settings.record.clone(),
             eye: None,

@@ -227,6 +227,9 @@ impl<'a, C: Coder> Whole<'a, C> {
             return;
         };
         let count = BLOCK.min(view.len() - place);
+        if count == 0 {
+            return;
+        }
         if let Some(now) = self.even {
             let is_likely = !is_block(self.blocks, self.place);
             self.ahead = count;

@@ -70,6 +70,13 @@ impl Guest {
         uneven: bool,
         out: &mut Vec<u8>,
     ) {
+        // Where all wait for all, some inputs are final long before they act: whoever watches with a
+        // delay counts from what acts now.
+        let newest = if self.behind > 0 {
+            newest.min(core.timeline.simulated())
+        } else {
+            newest
+        };
         let reference = newest
             .minus(self.behind.saturating_sub(since_end))
             .max(self.exchange.newest_base());

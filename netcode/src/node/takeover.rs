@@ -114,6 +114,16 @@ impl Node {
         }
     }
 
+    /// The path to the host that this node follows; `None` on a host. A program that takes the
+    /// session up again after that path is lost goes back over it, or to the address that it led to.
+    #[must_use]
+    pub fn host_path(&self) -> Option<Path> {
+        match &self.role {
+            Role::Host(_) => None,
+            Role::Client(client) => Some(client.path()),
+        }
+    }
+
     /// The term that this node is in, and the newest tick whose input frame it holds, as it holds
     /// all before. Of a client in state-sync mode, the newest tick whose state it holds as a standby.
     #[must_use]

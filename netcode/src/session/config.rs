@@ -106,9 +106,17 @@ pub enum InputDelay {
     },
 }
 
+impl InputDelay {
+    /// Limits for any connection on which one can play at all: inputs act as early as the measured
+    /// lateness allows, and at least after a second. Of what is later than that, nothing acts.
+    pub(crate) const fn adaptive(min: u32) -> Self {
+        Self::Adaptive { min, max: 60 }
+    }
+}
+
 impl Default for InputDelay {
     fn default() -> Self {
-        Self::Adaptive { min: 1, max: 30 }
+        Self::adaptive(1)
     }
 }
 
@@ -477,7 +485,7 @@ impl JoinConfig {
     pub fn new(game: GameInfo, name: &str) -> Self {
         let (prediction_ticks, input_delay) = match game.mode {
             Mode::Lockstep => (0, InputDelay::default()),
-            Mode::StateSync => (12, InputDelay::Adaptive { min: 0, max: 30 }),
+            Mode::StateSync => (12, InputDelay::adaptive(0)),
         };
         Self {
             game,

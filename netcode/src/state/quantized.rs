@@ -263,8 +263,11 @@ impl QuantizedSnapshot {
         is_likely: bool,
     ) -> u32 {
         let heads = &self.heads[at..at + count];
-        let start = self.lanes_of(at).start;
-        let end = heads.last().map_or(start, |last| last.lanes_end as usize);
+        // A group may begin where the last entity ends, and have none.
+        let Some(last) = heads.last() else {
+            return 0;
+        };
+        let (start, end) = (self.lanes_of(at).start, last.lanes_end as usize);
         let (mine, others) = (&self.lanes[start..end], &other.lanes[start..end]);
         if !is_likely && mine == others {
             return 0;

@@ -393,26 +393,22 @@ impl Host {
         has_seat: bool,
         avoids: u64,
     ) -> Entry {
-        let term = Term(ask.term);
         let newest = core.final_tick();
-        let terms: Option<Vec<TermStart>> = core.terms_after(term).map(|it| it.copied().collect());
-        let terms = terms.filter(|terms| terms.len() <= TERMS_MAX);
-        let standing = core.standing(term).unwrap_or(Tick::ZERO).min(newest);
+        let terms = terms_since(core, ask);
+        let standing = core.standing(Term(ask.term)).unwrap_or(Tick::ZERO);
+        let standing = standing.min(newest);
         let confirmed = Tick::new(ask.hello.confirmed).min(standing);
         let holds = core
             .slots()
             .all(|slot| core.known.oldest(slot) <= confirmed);
         let is_near = newest.since(confirmed) < INPUT_HISTORY_TICKS_MAX / 2;
-        let goes_on = terms.is_some() && self.audience.is_none();
-        let resumed = goes_on && confirmed > Tick::ZERO && holds && is_near;
+        let resumed = terms.is_some() && confirmed > Tick::ZERO && holds && is_near;
         let from = if resumed {
             confirmed
         } else {
             core.timeline.settled()
         };
-        let limit = core.clock.tick().plus(INPUT_HISTORY_TICKS_MAX / 4);
-        let offers = ask.offers.map(Tick::new).filter(|&after| after <= limit);
-        let inputs_after = match (slot, offers) {
+        let inputs_after = match (slot, offered(core, ask)) {
             (Some(slot), Some(after)) if resumed && has_seat => {
                 let holder = self.seats[slot.index()].holder.as_ref();
                 let is_present = holder.is_some_and(|holder| holder.from.is_some());
@@ -448,17 +444,13 @@ impl Host {
         avoids: u64,
     ) -> Entry {
         let newest = core.final_tick();
-        let terms: Option<Vec<TermStart>> = core
-            .terms_after(Term(ask.term))
-            .map(|terms| terms.copied().collect());
-        let terms = terms.filter(|terms| terms.len() <= TERMS_MAX);
+        let terms = terms_since(core, ask);
         let standing = core.standing(Term(ask.term)).filter(|_| terms.is_some());
         let from = standing.map_or(newest, |standing| standing.min(newest));
         let audience = self.audience.as_mut().filter(|_| standing.is_some());
         let listener =
             audience.and_then(|audience| audience.take_up(slot, member, &ask.baselines, from));
-        let limit = core.clock.tick().plus(INPUT_HISTORY_TICKS_MAX / 4);
-        let offers = ask.offers.map(Tick::new).filter(|&after| after <= limit);
+        let offers = offered(core, ask);
         let takes_part = slot.is_some() && has_seat && newest > Tick::ZERO;
         Entry {
             member,
@@ -703,6 +695,19 @@ impl Host {
             guest.tell(&Control::Settings(self.settings(core)));
         }
     }
+}
+
+/// How terms began since that of whoever asks, as far as a Back can tell.
+fn terms_since(core: &Core, ask: &Return) -> Option<Vec<TermStart>> {
+    let terms = core.terms_after(Term(ask.term))?;
+    let terms: Vec<TermStart> = terms.copied().collect();
+    (terms.len() <= TERMS_MAX).then_some(terms)
+}
+
+/// The tick after which whoever asks has inputs that this node can take in.
+fn offered(core: &Core, ask: &Return) -> Option<Tick> {
+    let limit = core.clock.tick().plus(INPUT_HISTORY_TICKS_MAX / 4);
+    ask.offers.map(Tick::new).filter(|&after| after <= limit)
 }
 
 /// Whether `member` takes part without a slot.

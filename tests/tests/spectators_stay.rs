@@ -1,0 +1,185 @@
+//! Whoever watches goes on watching when the host changes, in all modes, with and without a delay:
+//! nothing is shown twice, and nothing else than what happened.
+
+use phalanx::netcode::link::conditioner::Conditions;
+use phalanx::netcode::node::Event;
+use phalanx::netcode::session::config::{
+    Gate, HostConfig, JoinConfig, MigrationConfig, Role, Start,
+};
+use phalanx::netcode::tick::Tick;
+use phalanx_tests::cluster::{Bot, ClusterOf, Index, Seeded};
+use phalanx_tests::toy;
+use phalanx_tests::yard::{self, Plan, Pusher};
+
+const PLAYERS: u8 = 3;
+const RTT_US: u64 = 50_000;
+/// Index of the one who watches.
+const WATCHER: Index = PLAYERS as Index;
+const LOOK_US: u64 = 5_000;
+
+/// How hosting moves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Change {
+    Crash,
+    Handover,
+}
+
+fn host(config: HostConfig, delay_ticks: u32) -> HostConfig {
+    HostConfig {
+        plays: true,
+        start: Start::Players(PLAYERS),
+        migration: MigrationConfig::ELECTED,
+        spectators: 1,
+        spectator_delay_ticks: delay_ticks,
+        ..config
+    }
+}
+
+fn join<P: Seeded>(cluster: &mut ClusterOf<P>, config: &JoinConfig) {
+    for number in 1..=PLAYERS {
+        cluster.join(JoinConfig {
+            name: format!("member {number}"),
+            role: if usize::from(number) == WATCHER {
+                Role::Spectator
+            } else {
+                Role::Player
+            },
+            ..config.clone()
+        });
+    }
+}
+
+/// What the watcher has been shown, and how long nothing was new, in microseconds.
+#[derive(Debug, Default)]
+struct Watched {
+    tick: Tick,
+    since_us: u64,
+    longest_us: u64,
+}
+
+impl Watched {
+    /// Runs on, and looks at what `shown` gives.
+    fn run<P: Seeded>(
+        &mut self,
+        cluster: &mut ClusterOf<P>,
+        us: u64,
+        shown: impl Fn(&ClusterOf<P>) -> Tick,
+    ) {
+        for _ in 0..us / LOOK_US {
+            cluster.run_us(LOOK_US);
+            let tick = shown(cluster);
+            assert!(tick >= self.tick, "{tick} is shown after {}", self.tick);
+            self.since_us += LOOK_US;
+            if tick > self.tick {
+                self.longest_us = self.longest_us.max(self.since_us);
+                (self.tick, self.since_us) = (tick, 0);
+            }
+        }
+    }
+}
+
+/// Lets hosting move, and checks what the watcher gets; says how long it got nothing new.
+fn change<P: Seeded>(
+    cluster: &mut ClusterOf<P>,
+    change: Change,
+    delay_ticks: u32,
+    shown: impl Fn(&ClusterOf<P>) -> Tick,
+    what: &str,
+) -> u64 {
+    let mut watched = Watched::default();
+    watched.run(cluster, 9_000_000, &shown);
+    assert!(watched.tick > Tick::new(200), "{what}: {watched:?}");
+    watched.longest_us = 0;
+    let mut others: Vec<Index> = (0..=usize::from(PLAYERS)).collect();
+    match change {
+        Change::Crash => {
+            cluster.crash(0);
+            others.remove(0);
+        }
+        Change::Handover => {
+            let now = cluster.now_of(0);
+            let node = cluster.driver(0).node_mut();
+            node.request_handover(now, None).expect("somebody can host");
+        }
+    }
+    watched.run(cluster, 4_000_000, &shown);
+    let host = cluster.host_of(&others);
+    let host = host.filter(|&host| host != 0 && host != WATCHER);
+    let host = host.unwrap_or_else(|| panic!("{what}: nobody hosts whom all follow"));
+    watched.run(cluster, 2_000_000, &shown);
+    let behind = cluster.node(host).tick().since(watched.tick);
+    assert!(
+        behind >= delay_ticks && behind <= delay_ticks + 30,
+        "{what}: it is {behind} ticks behind"
+    );
+    let member = &cluster.members[WATCHER];
+    let is_out = |event: &Event| matches!(event, Event::Disconnected { .. });
+    assert!(!member.events.iter().any(is_out), "{what}");
+    watched.longest_us
+}
+
+#[test]
+fn watchers_of_a_lockstep_session_stay() {
+    let wait = Gate::Wait {
+        limit_us: 4_000_000,
+    };
+    for gate in [Gate::Paced, wait] {
+        for delay_ticks in [0, 90] {
+            for how in [Change::Crash, Change::Handover] {
+                let what = format!("{gate:?}, {delay_ticks} ticks, {how:?}");
+                let config = HostConfig {
+                    gate,
+                    ..HostConfig::new(toy::game(), PLAYERS)
+                };
+                let conditions = Conditions::from_rtt(RTT_US, 0);
+                let mut cluster: ClusterOf<Bot> =
+                    ClusterOf::new(host(config, delay_ticks), conditions, 3);
+                join(&mut cluster, &JoinConfig::new(toy::game(), ""));
+                let shown = |it: &ClusterOf<Bot>| it.node(WATCHER).settled_tick();
+                let longest_us = change(&mut cluster, how, delay_ticks, shown, &what);
+                println!("{what}: nothing new for {} ms", longest_us / 1000);
+                assert!(longest_us <= 500_000, "{what}: {longest_us}");
+                for member in &cluster.members {
+                    let desyncs = member.driver.node().statistics().desyncs;
+                    assert_eq!(desyncs, 0, "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn watchers_of_a_state_sync_session_stay() {
+    let plan = Plan {
+        bodies: 100,
+        is_lively: true,
+        ..Plan::default()
+    };
+    for delay_ticks in [0, 90] {
+        for how in [Change::Crash, Change::Handover] {
+            let what = format!("state-sync, {delay_ticks} ticks, {how:?}");
+            let config = HostConfig::new(yard::game(), PLAYERS);
+            let conditions = Conditions::from_rtt(RTT_US, 0);
+            let mut cluster: ClusterOf<Pusher> =
+                ClusterOf::new(host(config, delay_ticks), conditions, 3);
+            let usual = JoinConfig {
+                prediction_ticks: 12,
+                ..JoinConfig::new(yard::game(), "")
+            };
+            join(&mut cluster, &usual);
+            for member in &mut cluster.members {
+                member.driver.player_mut().plan = plan;
+            }
+            let shown = |it: &ClusterOf<Pusher>| {
+                let newest = it.node(WATCHER).received().last();
+                newest.map_or(Tick::ZERO, |newest| newest.tick)
+            };
+            let longest_us = change(&mut cluster, how, delay_ticks, shown, &what);
+            println!("{what}: nothing new for {} ms", longest_us / 1000);
+            assert!(longest_us <= 500_000, "{what}: {longest_us}");
+            let told = cluster.node(WATCHER).state_sync().expect("a client");
+            assert!(told.hashes > 2, "{what}: {told:?}");
+            assert_eq!(told.hashes_wrong, 0, "{what}");
+        }
+    }
+}
