@@ -69,7 +69,7 @@ fn control(prng: &mut Prng) -> Control {
         },
         8 => Control::Reset,
         9 => Control::Peer {
-            member: wild(prng).into(),
+            member: wild(prng),
             key: u128::from(wild(prng)),
             route: match prng.below(4) {
                 0 => Route::Here,
