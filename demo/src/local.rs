@@ -21,10 +21,6 @@ use crate::show::{self, Display};
 use crate::summary::Summary;
 use crate::truth::Truth;
 
-/// Ticks until the first pairs of nodes have met.
-const MEETING_TICKS: u32 = 60;
-/// Ticks that each further pair takes: paths between players are secured one after another.
-const MEETING_TICKS_PER_PAIR: u32 = 6;
 /// Ticks of a match that must be left when its host is killed.
 const AFTER_TICKS_MIN: u32 = 60;
 /// Players that it takes to elect another host when one is gone.
@@ -85,13 +81,11 @@ pub fn play(options: Options, keep_host: bool, program: &str) -> Result<ExitCode
     Ok(code)
 }
 
-/// When the host is killed, if others can go on: in the middle, but not before all pairs of nodes
-/// had time to meet.
+/// When the host is killed, if others can go on: in the middle, or as soon as it says that another
+/// can take over.
 fn death(settings: &Settings) -> Option<Tick> {
     let last = settings.ticks?.number();
-    let players = u32::from(settings.players);
-    let pairs = players * players.saturating_sub(1) / 2;
-    let tick = (last / 2).max(MEETING_TICKS + MEETING_TICKS_PER_PAIR * pairs);
+    let tick = last / 2;
     let can_go_on = settings.migration && settings.players >= KILL_PLAYERS_MIN;
     (can_go_on && tick + AFTER_TICKS_MIN <= last).then(|| Tick::new(tick))
 }

@@ -186,16 +186,15 @@ impl Session {
         }
     }
 
-    /// Whether this node hosts and another could go on without it: somebody holds all that was
-    /// promised, and every player that is here has a vote.
+    /// Whether this node hosts and all others could go on without it: they have met, so that every
+    /// player that is here has a vote, and somebody holds all that was promised.
     fn is_replaceable(&self) -> bool {
         let node = self.driver.node();
-        node.terms().is_some_and(|terms| {
+        let is_ready = node.terms().is_some_and(|terms| {
             let voters = terms.roster().voter_count();
-            let has_enough = voters > 2 && voters >= node.roster().players();
-            let has_standby = !terms.roster().standbys.is_empty();
-            terms.is_host() && has_standby && terms.safe_tick() > Tick::ZERO && has_enough
-        })
+            voters >= node.roster().players() && terms.safe_tick() > Tick::ZERO
+        });
+        is_ready && node.is_replaceable()
     }
 
     /// Says so, once per term.

@@ -84,13 +84,13 @@ fn what_a_host_and_its_voters_say_all_the_time() {
     );
     check(
         &TermMessage::Report {
-            reach: 5,
+            reached: vec![MemberId(1), MemberId(300)],
             median_us: 50_000,
             p95_us: 70_000,
             stalls: 2,
             tick_us: 250,
         },
-        "03 05 d0 86 03 f0 a2 04 02 fa 01",
+        "03 02 01 ac 02 d0 86 03 f0 a2 04 02 fa 01",
     );
     check(
         &TermMessage::Suspect {

@@ -31,6 +31,8 @@ mod standing;
 mod toy;
 #[path = "terms/world.rs"]
 mod world;
+#[path = "terms/young.rs"]
+mod young;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -99,7 +101,8 @@ fn random_faults_break_no_promise() {
 fn seeds_that_found_something_pass() {
     // A vote after a commit, ticks of the retired host behind it; a target that comes back as another
     // process.
-    let safety = [44_570, 47_214];
+    // The word of a grant was forgotten when the target's term was followed.
+    let safety = [44_570, 47_214, 208_183];
     // The target of a handover slept through the election after it, and takes over, frozen.
     let late = [205_255];
     // Candidates that stood at the same moment took each other's votes, again and again.
@@ -131,6 +134,25 @@ fn hunted_hosts_break_no_promise() {
         |seed| plan::run_hunted(seed, Ablation::default(), false),
         "HUNTED",
     );
+}
+
+#[test]
+fn young_sessions_go_on_once_their_host_says_so() {
+    let count = number("SEEDS").unwrap_or(SEEDS);
+    let first = number("FIRST").unwrap_or(0);
+    run_all(
+        first..first + count,
+        |seed| young::run(seed, false),
+        "YOUNG",
+    );
+}
+
+#[test]
+fn one_young_seed() {
+    if let Some(seed) = number("YOUNG") {
+        let outcome = young::run(seed, true);
+        assert!(outcome.violation.is_none(), "{outcome:?}");
+    }
 }
 
 #[test]

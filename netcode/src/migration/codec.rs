@@ -75,13 +75,17 @@ impl TermMessage {
                 put_u32(out, *version);
             }
             Self::Report {
-                reach,
+                reached,
                 median_us,
                 p95_us,
                 stalls,
                 tick_us,
             } => {
-                out.extend_from_slice(&[kind::REPORT, *reach]);
+                out.push(kind::REPORT);
+                put_count(out, reached.len());
+                for &id in reached {
+                    put_member(out, id);
+                }
                 put_u32(out, *median_us);
                 put_u32(out, *p95_us);
                 put_u32(out, u32::from(*stalls));
@@ -243,7 +247,7 @@ impl TermMessage {
                 version: reader.varint_u32()?,
             },
             kind::REPORT => Self::Report {
-                reach: reader.u8()?,
+                reached: members(&mut reader)?,
                 median_us: reader.varint_u32()?,
                 p95_us: reader.varint_u32()?,
                 stalls: small(&mut reader)?,
@@ -426,6 +430,18 @@ fn next_member(
     let id = MemberId(id.ok_or(DecodeError::Invalid("members are out of order"))?);
     *before = Some(id);
     Ok(id)
+}
+
+fn members(reader: &mut Reader<'_>) -> Result<Vec<MemberId>, DecodeError> {
+    let count = count(reader, TERM_MEMBERS_MAX)?;
+    let mut members = Vec::with_capacity(count);
+    for _ in 0..count {
+        members.push(member(reader)?);
+    }
+    if members.windows(2).any(|pair| pair[0] >= pair[1]) {
+        return Err(DecodeError::Invalid("members are out of order"));
+    }
+    Ok(members)
 }
 
 fn suspect(reader: &mut Reader<'_>) -> Result<u16, DecodeError> {

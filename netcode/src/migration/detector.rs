@@ -42,6 +42,13 @@ impl Detector {
         self.heard_at = Some(now);
     }
 
+    /// Another pace begins: what was learned counts no more.
+    pub(super) fn forget(&mut self) {
+        let heard_at = self.heard_at;
+        *self = Self::default();
+        self.heard_at = heard_at;
+    }
+
     /// The next arrival ends a silence that is no part of the usual pace.
     pub(super) fn skip(&mut self, now: Time) {
         self.heard_at = Some(now);

@@ -38,10 +38,11 @@ pub enum TermMessage {
         /// The version of the term's roster that it holds.
         version: u32,
     },
-    /// To the host, each second: how well the sender would host.
+    /// To the host, each second and when others came into reach: how well the sender would host.
     Report {
-        /// Voters that it hears, itself included.
-        reach: u8,
+        /// The members besides the host that it hears and that hear it, over warm links, lately; by
+        /// identity. Those that neither vote nor host nor want to are left out.
+        reached: Vec<MemberId>,
         /// Median of its round trips to the others, in microseconds.
         median_us: u32,
         /// 95th percentile of them, in microseconds.

@@ -2,6 +2,7 @@
 //!
 //! What all roles share is here: facts about members, messages, sending; promises are in
 //! `promises.rs`, and how rosters are taken over in `rosters.rs`.
+//! `readiness.rs` knows who hears whom: whoever is not heard by the others has no vote.
 //! `follower.rs` watches the host, `election.rs` stands and votes, `host.rs` keeps the lease and
 //! the roster, `standbys.rs` chooses who succeeds, `handover.rs` moves hosting as planned.
 
@@ -11,13 +12,14 @@ mod handover;
 mod host;
 mod known;
 mod promises;
+mod readiness;
 mod rosters;
 mod standbys;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::{MemberId, Term};
-use crate::limits::{EVENTS_MAX, SUSPECT_US_MAX, TERM_SENDS_MAX};
+use crate::limits::{EVENTS_MAX, TERM_SENDS_MAX};
 use crate::migration::api::{Authority, Decision, TermEvent, TermsStatistics};
 use crate::migration::certificate::Certificate;
 use crate::migration::message::TermMessage;
@@ -88,6 +90,7 @@ pub struct Terms {
     /// When heartbeats, suspicions or requests go out again.
     next_beat: Time,
     next_report: Time,
+    reported_at: Time,
     load: (u16, u32),
     /// Handovers switch at a multiple of so many ticks.
     stride: u32,
@@ -138,6 +141,9 @@ impl Terms {
         terms.roster = roster;
         if terms.roster.host == me.member && terms.is_member() {
             terms.role = Role::Host(Box::new(Host::new(terms.roster.clone(), true, now)));
+            // It grows with the first that is far away. A word of those who come first that lasts
+            // longer would bind them beyond the host's end.
+            terms.suspect_us = terms.own_suspect_us();
         }
         terms
     }
@@ -169,6 +175,7 @@ impl Terms {
             paced_by: 0,
             next_beat: now,
             next_report: now,
+            reported_at: Time::ZERO,
             load: (0, 0),
             stride: 1,
             outgoing: VecDeque::new(),
@@ -302,13 +309,6 @@ impl Terms {
         self.fence() > term && !has_stopped
     }
 
-    /// The round trip to a member, as measured by the node.
-    pub fn set_rtt(&mut self, member: MemberId, us: u64) {
-        if let Some(known) = self.known.get_mut(&member) {
-            known.rtt_us = Some(us.min(SUSPECT_US_MAX));
-        }
-    }
-
     /// How this node copes: times that it stalled in the last minute, and the mean time that a
     /// tick takes, in microseconds. It counts when standbys are chosen.
     pub const fn set_load(&mut self, stalls: u16, tick_us: u32) {
@@ -342,7 +342,7 @@ impl Terms {
                 seq,
                 suspect_ms,
                 is_frozen,
-                tick: _,
+                tick,
                 safe,
             } => {
                 if self.refuses(now, from, *term) {
@@ -350,6 +350,7 @@ impl Terms {
                 }
                 if *term == self.roster.term && from == self.roster.host {
                     self.safe = self.safe.max(*safe);
+                    self.watch_pace(*tick);
                     self.heartbeat(now, *seq, *suspect_ms, *is_frozen, authority);
                 } else {
                     self.statistics.ignored += 1;
@@ -390,7 +391,7 @@ impl Terms {
                 version,
             } => self.echoed(now, from, *term, *seq, position.tick, *version, authority),
             TermMessage::Report {
-                reach,
+                reached,
                 median_us,
                 p95_us,
                 stalls,
@@ -398,7 +399,8 @@ impl Terms {
             } => {
                 let cost_us = standbys::cost_us(*median_us, *p95_us, *stalls, *tick_us);
                 if let Some(known) = self.known.get_mut(&from) {
-                    known.report = Some((*reach, cost_us));
+                    known.cost_us = Some(cost_us);
+                    known.reached.clone_from(reached);
                 }
             }
             TermMessage::Suspect {

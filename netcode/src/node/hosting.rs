@@ -112,6 +112,14 @@ impl Node {
         self.hosting.as_ref().map(|hosting| &hosting.terms)
     }
 
+    /// Whether the members could elect another host now if this one were gone: one that holds all that
+    /// is safe is heard by enough of those who vote. A young session cannot until its members have met,
+    /// and one of two players never. `false` on nodes that do not host.
+    #[must_use]
+    pub fn is_replaceable(&self) -> bool {
+        self.is_host() && self.terms().is_some_and(Terms::is_replaceable)
+    }
+
     /// Hands hosting over to `target`, or to the member that suits best, without losing a tick or
     /// an input. Says to whom; [`Event::HostChanged`] or [`Event::HandoverAborted`] follows.
     ///
@@ -370,9 +378,11 @@ impl Node {
         }
         if let Some(mesh) = &self.mesh {
             for member in mesh.members() {
-                if let Some(us) = mesh.rtt(member) {
-                    hosting.terms.set_rtt(member, us);
-                }
+                let link = mesh.peer(member).filter(|peer| peer.is_confirmed);
+                let echoed_at = link.and_then(|peer| peer.echoed_at);
+                hosting
+                    .terms
+                    .set_link(now, member, mesh.rtt(member), echoed_at);
             }
         }
         let Role::Host(host) = &mut self.role else {

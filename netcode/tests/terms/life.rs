@@ -44,7 +44,9 @@ impl World {
                 if node.terms.host() != Some(MemberId(from)) {
                     node.terms.heard(local, MemberId(from));
                 }
-                node.terms.set_rtt(MemberId(from), rtt_us);
+                // Over both ways, where none is cut.
+                node.terms
+                    .set_link(local, MemberId(from), Some(rtt_us), Some(local));
             }
             Body::Term(bytes) => {
                 let message = TermMessage::decode(bytes).unwrap();
@@ -299,7 +301,12 @@ impl World {
             return;
         }
         let mut settled = Vec::new();
-        for (index, record) in node.toy.log()[..from].iter().enumerate().rev().take(600) {
+        // What was looked at in this term already held none of them.
+        let (seen_term, seen) = node.looked_at;
+        let seen = if seen_term == term { seen } else { 0 };
+        let seen = seen.max(from.saturating_sub(600)).min(from);
+        node.looked_at = (term, from);
+        for (index, record) in node.toy.log()[..from].iter().enumerate().skip(seen) {
             for &(client, seq) in &record.inputs {
                 if client == id && node.unsafe_inputs.contains(&seq) {
                     settled.push((seq, Tick::new(u32::try_from(index + 1).unwrap())));

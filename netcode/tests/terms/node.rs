@@ -51,6 +51,8 @@ pub(crate) struct Node {
     pub(crate) counter: u32,
     pub(crate) next_input: u32,
     pub(crate) unsafe_inputs: Vec<u32>,
+    /// Up to where it has looked for its inputs among what is safe, and in which term.
+    pub(crate) looked_at: (u32, usize),
     pub(crate) received: BTreeMap<u64, Vec<u32>>,
     pub(crate) held_by: BTreeMap<u64, u32>,
     pub(crate) ticks: u64,

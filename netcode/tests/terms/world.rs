@@ -88,6 +88,7 @@ impl World {
             counter: 0,
             next_input: 1,
             unsafe_inputs: Vec::new(),
+            looked_at: (0, 0),
             received: BTreeMap::new(),
             held_by: BTreeMap::new(),
             ticks: 0,
@@ -154,6 +155,7 @@ impl World {
         (node.alive, node.paused_until, node.forked) = (true, 0, false);
         // Its inputs have other numbers: those of the process before are not its own.
         node.unsafe_inputs.clear();
+        node.looked_at = (0, 0);
         (node.received, node.held_by) = (BTreeMap::new(), BTreeMap::new());
         (node.wake_at, node.shown_at) = (u64::MAX, None);
         node.next_input = node.incarnation * 1_000_000 + 1;

@@ -69,7 +69,7 @@ fn all(prng: &mut Prng, members: u16) -> Vec<TermMessage> {
             version: 7,
         },
         TermMessage::Report {
-            reach: 3,
+            reached: vec![MemberId(1), MemberId(700)],
             median_us: prng.next_u32(),
             p95_us: 4,
             stalls: u16::MAX,

@@ -8,12 +8,7 @@ use crate::migration::roster::TermRoster;
 use crate::tick::Tick;
 use crate::time::Time;
 
-use super::{Farewell, RTT_UNKNOWN_US, Role, Terms};
-
-/// Time between two reports to the host, in microseconds.
-const REPORT_US: u64 = 1_000_000;
-/// Silence after which a voter is out of reach, in microseconds: links send at least each second.
-const REACH_US: u64 = 2_500_000;
+use super::{Farewell, Role, Terms};
 
 /// A node that does not host.
 #[derive(Debug)]
@@ -29,6 +24,8 @@ pub(super) struct Follower {
     pub(super) stands_not_before: Time,
     /// Elections that it stood for in vain since it followed anybody.
     pub(super) failed: u32,
+    /// Whether the session's ticks have begun, as far as the host has said.
+    has_begun: bool,
 }
 
 impl Follower {
@@ -43,6 +40,7 @@ impl Follower {
             quorum_since: None,
             stands_not_before: Time::ZERO,
             failed: 0,
+            has_begun: false,
         }
     }
 }
@@ -95,6 +93,17 @@ impl Terms {
             } else {
                 follower.detector.heard(now);
             }
+        }
+    }
+
+    /// A lobby's pace says nothing of that of ticks, which is faster.
+    pub(super) fn watch_pace(&mut self, tick: Tick) {
+        if let Role::Follower(follower) = &mut self.role
+            && tick > Tick::ZERO
+            && !follower.has_begun
+        {
+            follower.has_begun = true;
+            follower.detector.forget();
         }
     }
 
@@ -171,7 +180,6 @@ impl Terms {
             self.suspect(now);
         }
         if now >= self.next_report {
-            self.next_report = now.plus_micros(REPORT_US);
             self.report(now);
         }
         if now >= self.next_beat {
@@ -285,36 +293,6 @@ impl Terms {
             self.suspect(now);
         }
         self.follower_timeout(now, authority);
-    }
-
-    /// Tells the host how well this node would host. A voter counts as reached if it was heard
-    /// over a warm link lately.
-    fn report(&mut self, now: Time) {
-        let mut trips: Vec<u64> = Vec::new();
-        let mut reach = 0_u8;
-        for id in self.others() {
-            let Some(known) = self.known.get(&id) else {
-                continue;
-            };
-            let is_heard = now.micros_since(known.heard_at) < REACH_US;
-            reach = reach.saturating_add(u8::from(is_heard && self.roster.is_voter(id)));
-            trips.extend(known.mean_rtt_us());
-        }
-        reach = reach.saturating_add(u8::from(self.roster.is_voter(self.me.member)));
-        trips.sort_unstable();
-        let small = |us: u64| u32::try_from(us).unwrap_or(u32::MAX);
-        let at = |percent: usize| {
-            let index = (trips.len() * percent / 100).min(trips.len().saturating_sub(1));
-            small(trips.get(index).copied().unwrap_or(RTT_UNKNOWN_US))
-        };
-        let report = TermMessage::Report {
-            reach,
-            median_us: at(50),
-            p95_us: at(95),
-            stalls: self.load.0,
-            tick_us: self.load.1,
-        };
-        self.send(self.roster.host, report);
     }
 
     /// Goes on alone if it is one of two voters, and has listened long enough for the other one.

@@ -56,6 +56,8 @@ pub(super) struct Host {
     told_us: u64,
     told_by: u32,
     tuned_at: Time,
+    /// Whether it has run a tick.
+    has_begun: bool,
     stands_not_before: Time,
     failed: u32,
 }
@@ -79,6 +81,7 @@ impl Host {
             told_us: 0,
             told_by: 0,
             tuned_at: now,
+            has_begun: false,
             stands_not_before: Time::ZERO,
             failed: 0,
         }
@@ -356,7 +359,7 @@ impl Terms {
         }
         self.maintain(now, authority);
         if now >= self.next_beat && self.attempt.is_none() {
-            self.tune(now);
+            self.tune(now, authority.newest());
             self.next_beat = now.plus_micros(self.beat_us());
             self.beat(now, authority);
             self.handover_beat(now, authority);
@@ -365,13 +368,16 @@ impl Terms {
         self.consider_host_fork(now, authority);
     }
 
-    /// Longer paths have it suspected later at once; shorter ones earlier, after a while.
-    fn tune(&mut self, now: Time) {
+    /// Longer paths have it suspected later at once; shorter ones earlier, after a while, and when
+    /// ticks begin: a lobby has time, a match has not.
+    fn tune(&mut self, now: Time, newest: Tick) {
         let own_us = self.own_suspect_us();
         let Role::Host(host) = &mut self.role else {
             return;
         };
-        if own_us > self.suspect_us || now.micros_since(host.tuned_at) >= TUNE_US {
+        let begins =
+            newest > Tick::ZERO && !core::mem::replace(&mut host.has_begun, newest > Tick::ZERO);
+        if own_us > self.suspect_us || begins || now.micros_since(host.tuned_at) >= TUNE_US {
             self.suspect_us = own_us;
             host.tuned_at = now;
         }
@@ -615,7 +621,8 @@ impl Terms {
                 let holds = known.term == term && known.version >= self.roster.version;
                 holds && known.incarnation == one.incarnation && silent_us(one.id) < fresh_us
             });
-            if one.wants_vote && !one.is_voter && is_up && voters < TERM_VOTERS_MAX {
+            let may_vote = is_up && self.may_vote(now, one.id, next);
+            if one.wants_vote && !one.is_voter && may_vote && voters < TERM_VOTERS_MAX {
                 next.members[index].is_voter = true;
                 *votes_changed = true;
                 return None;

@@ -1,6 +1,6 @@
 //! What a node knows of the other members, and what it sent when.
 
-use crate::id::Term;
+use crate::id::{MemberId, Term};
 use crate::session::clock::Rtt;
 use crate::tick::Tick;
 use crate::time::Time;
@@ -11,8 +11,12 @@ pub(super) struct Known {
     pub(super) incarnation: u32,
     /// When anything arrived.
     pub(super) heard_at: Time,
+    /// Since when anything is known of it.
+    pub(super) since: Time,
     /// As the node measures it.
     pub(super) rtt_us: Option<u64>,
+    /// When the newest datagram was sent over the warm link that the member has echoed.
+    pub(super) met_at: Option<Time>,
     /// As echoes measure it.
     rtt: Rtt,
     /// When it last said that it suspects the host of the roster.
@@ -21,8 +25,9 @@ pub(super) struct Known {
     pub(super) promised: Term,
     /// What it last said that it holds.
     pub(super) position: Tick,
-    /// Voters that it hears, and what hosting there would cost.
-    pub(super) report: Option<(u8, u64)>,
+    /// What hosting there would cost, and whom it hears, as it last said.
+    pub(super) cost_us: Option<u64>,
+    pub(super) reached: Vec<MemberId>,
     /// When it was told of a newer term.
     pub(super) news_at: Time,
     /// Its word not to vote for another than this node.
@@ -46,12 +51,15 @@ impl Known {
         Self {
             incarnation,
             heard_at: now,
+            since: now,
             rtt_us: None,
+            met_at: None,
             rtt: Rtt::default(),
             suspects_at: None,
             promised: Term(0),
             position: Tick::ZERO,
-            report: None,
+            cost_us: None,
+            reached: Vec::new(),
             news_at: Time::ZERO,
             lease_until: Time::ZERO,
             term: Term(0),

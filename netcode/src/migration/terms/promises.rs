@@ -41,7 +41,14 @@ impl Terms {
 
     /// Gives the word not to vote for another than `to` for so long.
     pub(super) fn stick(&mut self, now: Time, to: MemberId, suspect_us: u64) {
-        let until = now.plus_micros(suspect_us.saturating_sub(STICKY_MARGIN_US));
+        self.keep_word(
+            to,
+            now.plus_micros(suspect_us.saturating_sub(STICKY_MARGIN_US)),
+        );
+    }
+
+    /// Its word not to vote for another than `to` lasts until then at least.
+    pub(super) fn keep_word(&mut self, to: MemberId, until: Time) {
         let before = self.sticky.filter(|one| one.to == to);
         let until = before.map_or(until, |one| one.until.max(until));
         self.sticky = Some(Sticky { to, until });

@@ -79,11 +79,19 @@ impl Terms {
         (self.promised, self.vote) = (roster.term, None);
         self.highest = self.highest.max(roster.term);
         (self.attempt, self.election, self.incoming) = (None, None, None);
+        // The target of a handover counts on the word of the grants, however long that lasts.
+        if let Some(grant) = self.grant.take_if(|one| one.term == roster.term)
+            && grant.target == roster.host
+        {
+            self.keep_word(grant.target, grant.until);
+        }
         (self.farewell, self.grant) = (None, None);
         self.safe = self.safe.min(self.roster.lineage.base());
         self.role = Role::Follower(Follower::new(now));
         self.suspect_us = self.suspect_us.max(self.own_suspect_us());
         self.paced_by = 0;
+        // The new host knows of nobody who hears whom.
+        self.next_report = now;
         self.statistics.terms += 1;
         self.decisions.push_back(Decision::Follow {
             term: roster.term,

@@ -51,12 +51,11 @@ impl Terms {
     }
 
     fn cost_of(&self, id: MemberId) -> u64 {
-        let report = self.known.get(&id).and_then(|one| one.report);
-        let elect = self.roster.elect();
-        report.map_or(COST_UNKNOWN_US, |(reach, cost_us)| {
-            // Whoever reaches too few could not get elected now; still better than nobody.
-            let reaches = usize::from(reach) >= elect;
-            cost_us + if reaches { 0 } else { COST_UNKNOWN_US }
+        let cost_us = self.known.get(&id).and_then(|one| one.cost_us);
+        cost_us.map_or(2 * COST_UNKNOWN_US, |cost_us| {
+            // Whom too few hear could not get elected now; still better than nobody.
+            let is_electable = self.is_electable(id, &self.roster);
+            cost_us + if is_electable { 0 } else { COST_UNKNOWN_US }
         })
     }
 
@@ -148,7 +147,8 @@ impl Terms {
         let is_listed = |id: MemberId| next.member(id).is_some_and(|one| one.can_host);
         let fits = |id: MemberId| {
             let stays = self.roster.is_standby(id) && lag(id) <= lag_max;
-            is_listed(id) && (stays || lag(id) <= LAG_TICKS_MAX)
+            let may_come = Some(id) == target || self.may_succeed(now, id, next);
+            is_listed(id) && (stays || (lag(id) <= LAG_TICKS_MAX && may_come))
         };
         let mut standbys = host.wanted.clone();
         standbys.retain(|&id| fits(id));
