@@ -281,7 +281,7 @@ fn apply(
     let now = world.now;
     let count = u64::try_from(world.nodes.len()).unwrap();
     let host = world.host();
-    let some = u64::try_from(plan.prng.below(count)).unwrap();
+    let some = plan.prng.below(count);
     let chosen = |wants_host: bool| {
         if wants_host {
             host.unwrap_or(some)
@@ -289,8 +289,8 @@ fn apply(
             some
         }
     };
-    let in_group = |mask: u64, id: u64| mask >> (u64::from(id) % 64) & 1 == 1;
-    let ids = 0..u64::try_from(count).unwrap();
+    let in_group = |mask: u64, id: u64| mask >> (id % 64) & 1 == 1;
+    let ids = 0..count;
     match fault {
         Fault::Crash { host, back_us } => {
             let node = chosen(host);
@@ -368,7 +368,7 @@ pub(crate) fn run_hunted(seed: u64, ablation: Ablation, trace: bool) -> Outcome 
     };
     let mut world = World::new(Network::new(quality, Prng::with_stream(seed, 4)));
     world.trace = trace;
-    let count = u64::try_from(pick(&mut prng, &[3, 4, 5, 5])).unwrap();
+    let count = pick(&mut prng, &[3, 4, 5, 5]);
     for _ in 0..count {
         let policy = HostPolicy {
             ablation,
@@ -386,7 +386,7 @@ pub(crate) fn run_hunted(seed: u64, ablation: Ablation, trace: bool) -> Outcome 
         world.run_until(next);
         let now = world.now;
         if now.is_multiple_of(200_000) {
-            let node = usize::try_from(prng.below(u64::from(count))).unwrap();
+            let node = usize::try_from(prng.below(count)).unwrap();
             let stalls = u16::try_from(prng.below(6)).unwrap();
             world.nodes[node].terms.set_load(stalls, 0);
         }
@@ -409,7 +409,7 @@ pub(crate) fn run_hunted(seed: u64, ablation: Ablation, trace: bool) -> Outcome 
         let mut near = vec![host];
         near.extend(standby.filter(|_| prng.below(4) > 0));
         if prng.below(4) == 0 {
-            near.push(u64::try_from(prng.below(u64::from(count))).unwrap());
+            near.push(prng.below(count));
         }
         let us = 200_000 + prng.below(900_000);
         cut_until = world.now + us;

@@ -49,7 +49,7 @@ impl Toy {
     pub(crate) fn step(&mut self, term: u32, inputs: Vec<(u64, u32)>) {
         let mut hash = mix(self.top_hash(), u64::from(term));
         for &(client, seq) in &inputs {
-            hash = mix(hash, u64::from(client) << 32 | u64::from(seq));
+            hash = mix(hash, client << 32 | u64::from(seq));
             self.applied.insert(client, seq);
         }
         self.log.push(Record { term, inputs, hash });

@@ -71,7 +71,7 @@ impl World {
     /// Adds a node: the founder, or one that wants to join.
     pub(crate) fn add(&mut self, policy: HostPolicy, ppm: i64) -> u64 {
         let id = u64::try_from(self.nodes.len()).unwrap();
-        let offset_us = 1_000_000 * u64::from(id) + 77;
+        let offset_us = 1_000_000 * id + 77;
         let terms = Self::machine(id, 1, &policy, Time::from_micros(offset_us + self.now));
         self.nodes.push(Node {
             id,
@@ -125,7 +125,7 @@ impl World {
 
     fn start(&mut self, id: u64) {
         let incarnation = self.nodes[usize::try_from(id).unwrap()].incarnation;
-        let first = self.now + 1000 + 1900 * u64::from(id) % TICK_US;
+        let first = self.now + 1000 + 1900 * id % TICK_US;
         self.push(
             first,
             Happening::Tick {
