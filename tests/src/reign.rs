@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use phalanx::netcode::id::MemberId;
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::node::Event;
-use phalanx::netcode::session::config::{HostConfig, MigrationConfig, Start};
+use phalanx::netcode::node::{DisconnectReason, Event};
+use phalanx::netcode::session::config::{HostConfig, JoinConfig, MigrationConfig, Start};
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
 
@@ -25,9 +25,21 @@ pub struct Ran {
     pub inputs: Vec<Option<u8>>,
 }
 
+/// How long a newcomer that was let in nowhere waits before it asks again, in microseconds.
+const ASK_AGAIN_US: u64 = 200_000;
+
+/// How long a slot is kept for a member that is not heard, in microseconds.
+const RESUME_US: u64 = 5_000_000;
+
 /// What was seen of a node.
 #[derive(Debug, Default)]
 struct Seen {
+    /// It came when the session was under way: it may have to ask again.
+    is_newcomer: bool,
+    /// A newcomer that holds no state yet.
+    is_outside: bool,
+    /// When it asks again.
+    asks_at: Option<Time>,
     /// The newest state that it was shown: term and tick.
     shown: (u32, Tick),
     /// Own inputs of which it was told that another one acted.
@@ -55,6 +67,15 @@ pub struct Reign {
     births: BTreeMap<u64, (u32, Tick)>,
 }
 
+/// A player who comes later.
+fn newcomer() -> JoinConfig {
+    JoinConfig {
+        prediction_ticks: 12,
+        resume_us: RESUME_US,
+        ..JoinConfig::new(yard::game(), "newcomer")
+    }
+}
+
 impl Reign {
     /// Opens a session of `players` and runs it until each standby holds a state and 240 ticks have
     /// run.
@@ -74,6 +95,7 @@ impl Reign {
             plays: true,
             start: Start::Players(players),
             migration: MigrationConfig::ELECTED,
+            resume_us: RESUME_US,
             ..HostConfig::new(yard::game(), players)
         }
     }
@@ -112,12 +134,54 @@ impl Reign {
         reign
     }
 
-    /// The nodes that have not crashed.
+    /// The nodes that have not crashed, and are in.
     #[must_use]
     pub fn alive(&self) -> Vec<Index> {
+        let mut all = self.processes();
+        all.retain(|&index| !self.seen[index].is_outside);
+        all
+    }
+
+    /// The nodes that have not crashed.
+    fn processes(&self) -> Vec<Index> {
         let all = 0..self.cluster.members.len();
         all.filter(|&index| !self.cluster.members[index].crashed)
             .collect()
+    }
+
+    /// Lets another player join, if somebody hosts whom all follow. The session must have a slot
+    /// for it.
+    pub fn join(&mut self) {
+        if self.host().is_some() {
+            let index = self.cluster.join(newcomer());
+            self.seen.push(Seen::default());
+            self.restart(index);
+        }
+    }
+
+    /// Starts the process of `index` again, which remembers nothing and asks whoever hosts. If
+    /// nobody does, it comes back later.
+    pub fn restart(&mut self, index: Index) {
+        let acts = |&other: &Index| {
+            let node = self.cluster.node(other);
+            other != index && node.is_host() && !self.cluster.members[other].paused
+        };
+        let Some(host) = self.alive().into_iter().find(acts) else {
+            self.cluster.crash(index);
+            self.seen[index].asks_at = Some(self.cluster.now().plus_micros(ASK_AGAIN_US));
+            return;
+        };
+        let events = self.cluster.members[index].events.len();
+        let plan = self.cluster.members[host].driver.player().plan;
+        self.cluster.restart(index, host, newcomer());
+        let player = self.cluster.driver(index).player_mut();
+        (player.plan, player.is_steady) = (plan, true);
+        self.seen[index] = Seen {
+            is_newcomer: true,
+            is_outside: true,
+            events,
+            ..Seen::default()
+        };
     }
 
     /// The newest tick that all nodes that are alive have, or were shown.
@@ -133,6 +197,17 @@ impl Reign {
             }
         });
         ticks.min().unwrap_or_default()
+    }
+
+    /// Slots that nobody has, whom all follow.
+    #[must_use]
+    pub fn free_slots(&self) -> usize {
+        let node = self
+            .alive()
+            .into_iter()
+            .map(|index| self.cluster.node(index));
+        let free = node.map(|node| usize::from(node.session().slots) - node.roster().players());
+        free.min().unwrap_or(0)
     }
 
     /// Runs until `done`.
@@ -198,8 +273,20 @@ impl Reign {
     }
 
     fn look(&mut self) {
-        for index in self.alive() {
+        let now = self.cluster.now();
+        for index in 0..self.seen.len() {
+            if self.seen[index].asks_at.is_some_and(|at| at <= now) {
+                self.restart(index);
+            }
+        }
+        for index in self.processes() {
             self.hear(index);
+            let is_in = self.cluster.node(index).received().next().is_some();
+            let seen = &mut self.seen[index];
+            seen.is_outside &= seen.asks_at.is_some() || !is_in;
+            if seen.is_outside {
+                continue;
+            }
             if self.cluster.members[index].paused {
                 continue;
             }
@@ -289,6 +376,16 @@ impl Reign {
                     // A host that follows another one shows on what stands of its own.
                     let seen = &mut self.seen[index];
                     seen.ran = seen.ran.min(first.previous());
+                }
+                Event::Refused { .. }
+                | Event::JoinFailed { .. }
+                | Event::Disconnected {
+                    reason: DisconnectReason::Silence,
+                } if self.seen[index].is_newcomer => {
+                    // Whoever has not met the next host cannot follow it.
+                    let seen = &mut self.seen[index];
+                    seen.is_outside = true;
+                    seen.asks_at = Some(self.cluster.now().plus_micros(ASK_AGAIN_US));
                 }
                 Event::Disconnected { reason } => panic!(
                     "{}: node {index} is out: {reason}\n{}",
@@ -400,13 +497,16 @@ impl Reign {
         history
     }
 
-    /// All follow one host within `us` microseconds, ticks go on without a gap, what clients hold is
+    /// All follow one host within `us` microseconds, newcomers are in, ticks go on without a gap, what clients hold is
     /// what the host has, no id was given twice, and every input acted or its player was told.
     ///
     /// # Panics
     /// If not.
     pub fn assert_recovers(&mut self, us: u64) {
-        self.run_until(us, |it| it.host().is_some());
+        let is_waiting = |seen: &Seen| seen.is_outside || seen.asks_at.is_some();
+        self.run_until(us, |it| {
+            it.host().is_some() && !it.seen.iter().any(is_waiting)
+        });
         let alive = self.alive();
         let newest = alive.iter().map(|&index| {
             let node = self.cluster.node(index);

@@ -12,7 +12,7 @@ use phalanx::netcode::input::InputFrame;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::SessionInfo;
 use phalanx::netcode::prng::Prng;
-use phalanx::netcode::session::config::{GameInfo, HostConfig, JoinConfig, Mode};
+use phalanx::netcode::session::config::{GameInfo, HostConfig, JoinConfig, Mode, Start};
 use phalanx::netcode::simulation::{
     AUTHORITY_KIND, ClaimRefused, OWNER_KIND, Simulation, StepKind,
 };
@@ -503,7 +503,7 @@ fn to_steps(value: f32) -> i32 {
     (value * 64.0) as i32
 }
 
-/// A session of players, as many as `host` has slots, who predict and play by `plan`. The clocks of
+/// A session of players, as many as `host` waits for, who predict and play by `plan`. The clocks of
 /// the clients differ from the host's by `drift_ppm` millionths, to either side.
 #[must_use]
 pub fn cluster(
@@ -513,7 +513,10 @@ pub fn cluster(
     drift_ppm: i32,
     seed: u64,
 ) -> ClusterOf<Pusher> {
-    let players = host.slots;
+    let players = match host.start {
+        Start::Players(players) => players,
+        Start::Manual => host.slots,
+    };
     let mut cluster: ClusterOf<Pusher> = ClusterOf::new(host, network, seed);
     for number in 1..players {
         let config = JoinConfig {

@@ -322,6 +322,9 @@ enum Fault {
     Mute(Index, u64),
     /// What is sent to the node does not arrive.
     Deafen(Index, u64),
+    /// The process of the node ends, and begins anew so much later, without a memory.
+    Restart(Index, u64),
+    Join,
     Handover,
     /// A handover, and the crash of this node so much later.
     HandoverAndCrash(Index, u64),
@@ -351,7 +354,11 @@ fn fault(prng: &mut Prng, session: &Reign) -> Fault {
     let voters = voters.map_or(0, |terms| terms.roster().voter_count());
     // Who is left must be able to elect, and one of them must have the state.
     let spare = 2 * (alive.len() - 1) > voters;
-    match prng.below(10) {
+    match prng.below(13) {
+        10 if spare && is_safe_without(session, whom) && session.free_slots() > 0 => {
+            Fault::Restart(whom, us)
+        }
+        11 if session.free_slots() > 0 => Fault::Join,
         0..=2 if spare && is_safe_without(session, whom) => Fault::Crash(whom),
         0..=4 => Fault::Pause(whom, us),
         5 => Fault::Isolate(whom, us),
@@ -405,6 +412,12 @@ fn strike(session: &mut Reign, fault: Fault) {
             session.run(us);
             session.cluster.mend(index);
         }
+        Fault::Restart(index, us) => {
+            session.cluster.crash(index);
+            session.run(us);
+            session.restart(index);
+        }
+        Fault::Join => session.join(),
         Fault::Handover => {
             let _target = hand_over(session);
         }
@@ -430,7 +443,13 @@ fn sessions_survive_what_befalls_their_hosts() {
             ..lively()
         };
         let test = "sessions_survive_what_befalls_their_hosts";
-        let mut session = open(plan, players, conditions, seed, test);
+        let host = HostConfig {
+            slots: players + 2,
+            ..Reign::host_config(players)
+        };
+        let repeat =
+            format!("SEED={seed} cargo test -p phalanx-tests --test state_sync_elections {test}");
+        let mut session = Reign::with_host(host, plan, conditions, seed, &repeat);
         let faults = 1 + prng.below(4);
         let mut story = Vec::new();
         for _ in 0..faults {
@@ -443,7 +462,7 @@ fn sessions_survive_what_befalls_their_hosts() {
             );
             strike(&mut session, fault);
         }
-        session.assert_recovers(20_000_000);
+        session.assert_recovers(30_000_000);
         recoveries += 1;
     }
     println!("{recoveries} sessions have recovered");
