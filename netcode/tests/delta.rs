@@ -6,7 +6,7 @@ mod world;
 use std::sync::Arc;
 
 use phalanx_netcode::delta::{
-    Decoder, Encoder, PartItem, PartState, Reference, Span, View, WholeEnd,
+    Decoder, Encoder, Entry, PartItem, PartState, Reference, Span, View, WholeEnd,
 };
 use phalanx_netcode::id::NetId;
 use phalanx_netcode::prng::Prng;
@@ -311,6 +311,142 @@ fn an_unchanged_world_takes_few_bytes() {
     assert_eq!(span, all);
     let is_same = got.heads() == moments[6].snapshot.heads();
     assert!(is_same, "`changed` is the base's");
+}
+
+/// Bodies in a row of `count` entities, of which some move at each step; one comes or goes at some.
+fn walkers(
+    layout: &WireLayout,
+    shapes: &mut Shapes,
+    prng: &mut Prng,
+    count: usize,
+) -> Vec<QuantizedSnapshot> {
+    let kinds = [&[0][..], &[0, 1], &[1]].map(|kinds| shapes.intern(layout, kinds));
+    let kinds = kinds.map(|shape| shape.expect("three shapes"));
+    let mut rows: Vec<(u64, usize, Vec<i32>)> = (1..=count as u64)
+        .map(|id| (id * 2, if prng.below(8) == 0 { 1 } else { 0 }, vec![0; 6]))
+        .collect();
+    let restless = [0, 3, 30, 100][below(prng, 4)];
+    let mut moments = Vec::new();
+    for tick in 0..12 {
+        for (_, _, lanes) in &mut rows {
+            if prng.below(100) < restless {
+                let at = below(prng, lanes.len());
+                lanes[at] += i32::try_from(prng.below(7)).expect("small") - 3;
+            }
+        }
+        match prng.below(10) {
+            0 if !rows.is_empty() => {
+                rows.remove(below(prng, rows.len()));
+            }
+            1 => {
+                let at = below(prng, rows.len() + 1);
+                let id = rows.get(at).map_or(1000 + tick, |row| row.0 - 1);
+                let is_new = at.checked_sub(1).is_none_or(|before| rows[before].0 < id);
+                if is_new {
+                    rows.insert(at, (id, 0, vec![5; 6]));
+                }
+            }
+            2 if !rows.is_empty() => {
+                let at = below(prng, rows.len());
+                rows[at].1 = below(prng, 3);
+            }
+            _ => {}
+        }
+        let now = Tick::new(u32::try_from(tick).expect("few ticks"));
+        let mut snapshot = QuantizedSnapshot::new(now);
+        for (id, shape, row) in &rows {
+            snapshot.push(
+                NetId::from_bits(*id),
+                kinds[*shape],
+                now,
+                |lanes, _opaque| {
+                    let own = [&row[..3], row, &row[3..]][*shape];
+                    lanes.extend_from_slice(own);
+                },
+            );
+        }
+        moments.push(snapshot);
+    }
+    moments
+}
+
+#[test]
+fn bodies_are_the_same_however_views_are_given() {
+    let vector = |name: &str| KindSchema {
+        name: name.to_owned(),
+        version: 1,
+        shape: KindShape::Component,
+        visibility: Visibility::Client,
+        fields: vec![
+            FieldSchema::new("0", ExactType::Vec3).wire(WireForm::Fixed {
+                min: -32,
+                max: 32,
+                per_unit: 512,
+            }),
+        ],
+    };
+    let schema = Schema::new(vec![vector("place"), vector("speed")]).expect("two kinds");
+    let layout = Arc::new(WireLayout::new(&schema));
+    for (seed, count) in (0..).zip([0, 1, 15, 16, 17, 31, 32, 48, 100].repeat(6)) {
+        let mut prng = Prng::with_stream(seed, 3);
+        let mut shapes = Shapes::default();
+        let moments = walkers(&layout, &mut shapes, &mut prng, count);
+        let entries: Vec<Vec<Entry>> = moments
+            .iter()
+            .map(|moment| {
+                let indexes = 0..u32::try_from(moment.len()).expect("few");
+                indexes.map(|index| Entry { index, hidden: 0 }).collect()
+            })
+            .collect();
+        let all: Vec<View<'_>> = moments.iter().map(View::all).collect();
+        let listed: Vec<View<'_>> = moments
+            .iter()
+            .zip(&entries)
+            .map(|(moment, entries)| View::of(moment, entries))
+            .collect();
+        let mut encoder = Encoder::new(Arc::clone(&layout));
+        let mut decoder = Decoder::new(Arc::clone(&layout));
+        for number in 0..moments.len() {
+            let ages = random_ages(&mut prng, number);
+            let room = [usize::MAX / 16, 60 + below(&mut prng, 200)][below(&mut prng, 2)];
+            let mut from = NetId::NONE;
+            let mut got: [Vec<(NetId, Vec<i32>)>; 2] = Default::default();
+            loop {
+                let mut bodies = [Vec::new(), Vec::new()];
+                let mut ends = Vec::new();
+                for (views, body) in [&all, &listed].into_iter().zip(&mut bodies) {
+                    let refs = references(&ages, &views[..number]);
+                    let now = views[number];
+                    ends.push(encoder.encode_whole(&shapes, now, &refs, from, room, body));
+                }
+                assert_eq!(bodies[0], bodies[1], "seed {seed}, snapshot {number}");
+                assert_eq!(ends[0], ends[1], "seed {seed}, snapshot {number}");
+                for (views, got) in [&all, &listed].into_iter().zip(&mut got) {
+                    let refs = references(&ages, &views[..number]);
+                    let mut out = QuantizedSnapshot::default();
+                    let tick = moments[number].tick;
+                    decoder
+                        .decode_whole(&mut shapes, tick, &refs, &bodies[0], &mut out)
+                        .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+                    got.extend(
+                        out.entities()
+                            .map(|entity| (entity.id, entity.lanes.to_vec())),
+                    );
+                }
+                match ends[0] {
+                    WholeEnd::Done => break,
+                    WholeEnd::Next(next) => from = next,
+                    WholeEnd::TooLarge(id) => panic!("seed {seed}: {id:?} does not fit"),
+                }
+            }
+            let told = moments[number].entities();
+            let told: Vec<_> = told
+                .map(|entity| (entity.id, entity.lanes.to_vec()))
+                .collect();
+            assert_eq!(got[0], told, "seed {seed}, snapshot {number}");
+            assert_eq!(got[1], told, "seed {seed}, snapshot {number}");
+        }
+    }
 }
 
 /// Mutated bodies: how many, more by `PHALANX_STORM`.

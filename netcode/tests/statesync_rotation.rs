@@ -258,3 +258,71 @@ fn where_the_world_nearly_fits_nobody_is_left_out() {
     }
     assert!(saw_room, "one of the budgets is more than it takes");
 }
+
+/// Bodies per second that a client gets, whole ones and others, when its world calms down after a
+/// time in which it took far more than its budget of so many bytes per snapshot.
+fn bodies_after_a_storm(budget: u32) -> (u64, u64, u64) {
+    let schema = schema();
+    let config = PublisherConfig {
+        snapshot_ticks: SNAPSHOT_TICKS,
+        rate: TickRate::DEFAULT,
+        budget_bytes_per_second: budget * 20,
+    };
+    let mut publisher = Publisher::new(&schema, config);
+    let mut client = Client::new(&schema, 0);
+    let mut prng = Prng::new(6);
+    let mut places = vec![[0_f32; 3]; 600];
+    let mut snapshot = Snapshot {
+        tick: Tick::ZERO,
+        kinds: vec![KindRows::default(); 2],
+    };
+    let mut before = *client.subscription.statistics();
+    for tick in 0..900_u32 {
+        if tick == 600 {
+            before = *client.subscription.statistics();
+        }
+        if tick % SNAPSHOT_TICKS == 0 {
+            snapshot.tick = Tick::new(tick);
+            snapshot.kinds.iter_mut().for_each(KindRows::clear);
+            let reach = if tick < 150 { 90.0 } else { 0.25 };
+            for (number, place) in (1..).zip(&mut places) {
+                for part in &mut place[..2] {
+                    *part = (*part + prng.range_f32(-reach, reach)).clamp(-200.0, 200.0);
+                }
+                snapshot.kinds[1].push(NetId::new(Term(1), number), |out| {
+                    place
+                        .iter()
+                        .for_each(|part| out.extend_from_slice(&part.to_le_bytes()));
+                });
+            }
+            publisher.publish(&snapshot);
+        }
+        if tick == 0 {
+            client.join(&mut publisher);
+        }
+        client.step(&mut publisher, tick, 6, false);
+    }
+    let after = client.subscription.statistics();
+    let whole = after.whole - before.whole;
+    (
+        whole / 5,
+        (after.parts - before.parts) / 5,
+        (after.bytes - before.bytes) / 100,
+    )
+}
+
+#[test]
+fn whole_bodies_follow_as_soon_as_they_fit() {
+    // Far more than it takes, and the least with which whole bodies fit.
+    let (whole, parts, bytes) = bodies_after_a_storm(6000);
+    assert!(
+        whole >= 20 && parts == 0,
+        "{whole} and {parts} bodies, {bytes} bytes"
+    );
+    let budget = u32::try_from(bytes * 5 / 4).expect("a small number");
+    let (whole, parts, bytes) = bodies_after_a_storm(budget);
+    assert!(
+        whole >= 20 && parts == 0,
+        "budget {budget}: {whole} and {parts} bodies, {bytes} bytes"
+    );
+}

@@ -4,7 +4,7 @@ use crate::wire::bytes::DecodeError;
 
 use super::coder::{Coder, Lesson, raw_wide};
 use super::plan::{CLASSES, LanePlan};
-use super::rotation::Circle;
+use super::rotation::Circles;
 use super::tables::{BENDS, SCALES, SURPRISES};
 
 /// Older references beside the base.
@@ -67,7 +67,7 @@ pub(super) struct Horizon {
     /// Age of the base over the time from the reference to the base, in 4096ths.
     pub(super) reach: [i64; OLDER],
     /// The same for rotations.
-    pub(super) circle: [Circle; OLDER],
+    pub(super) circles: Circles,
     /// By how much of the difference of both velocities the mean velocity until now differs from the
     /// newer one, if it goes on changing; in 256ths, and as a float.
     pub(super) bend: i64,
@@ -93,7 +93,8 @@ impl Ages {
                     horizon.mask |= 1 << bit;
                     gaps[bit] = (i64::from(age) - base).max(1);
                     horizon.reach[bit] = base * 4096 / gaps[bit];
-                    horizon.circle[bit] = Circle::new(small_f32(horizon.reach[bit]) / 4096.0);
+                    let ratio = small_f32(horizon.reach[bit]) / 4096.0;
+                    horizon.circles.set(bit, ratio);
                 }
             }
             if horizon.mask == 3 {

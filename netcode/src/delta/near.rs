@@ -77,19 +77,20 @@ impl Near {
     #[inline]
     pub(super) fn find<C: Coder>(&self, coder: &C, place: [f32; PARTS], limit: f32) -> Neighbours {
         let count = self.count.min(REMEMBERED);
-        let [xs, ys, zs] = self
-            .places
-            .each_ref()
-            .map(|places| places.as_chunks::<LOT>().0);
+        let [xs, ys, zs] = &self.places;
+        let (xs, ys, zs) = (xs.as_chunks().0, ys.as_chunks().0, zs.as_chunks().0);
+        let [x0, y0, z0] = place;
         // Of each column of lots the nearest two, as floats that end with where they are. No
         // branch depends on a distance: nobody could predict it.
         let mut first = [FAR; LOT];
         let mut second = [FAR; LOT];
         let mut numbers: [u32; LOT] = [0, 1, 2, 3, 4, 5, 6, 7];
-        let lots = xs.iter().zip(ys).zip(zs).take(count.div_ceil(LOT));
+        let lots: usize = count.div_ceil(LOT);
+        let lots = xs[..lots].iter().zip(&ys[..lots]).zip(&zs[..lots]);
         for ((xs, ys), zs) in lots {
+            let (xs, ys, zs): (&[f32; LOT], &[f32; LOT], &[f32; LOT]) = (xs, ys, zs);
             for at in 0..LOT {
-                let (x, y, z) = (xs[at] - place[0], ys[at] - place[1], zs[at] - place[2]);
+                let (x, y, z) = (xs[at] - x0, ys[at] - y0, zs[at] - z0);
                 let square = x * x + y * y + z * z + 1.0;
                 let key = f32::from_bits(square.to_bits() & !NUMBER | numbers[at]);
                 let further = greater(first[at], key);
@@ -128,17 +129,17 @@ impl Near {
             )]
             let class = (square / limit * per_limit) as i32 as usize;
             found.classes[at] = if is_near { class.min(NONE - 1) } else { NONE };
-            found.residuals[at] = residuals.map(|part| if is_near { part } else { 0 });
-            sum = found.residuals[at]
-                .iter()
-                .fold(sum, |sum, part| sum.saturating_add(part.unsigned_abs()));
+            for (found, part) in found.residuals[at].iter_mut().zip(residuals) {
+                *found = if is_near { part } else { 0 };
+                sum = sum.saturating_add(found.unsigned_abs());
+            }
             parts += u32::from(is_near) * 3;
         }
         found.mean = sum.checked_div(parts);
-        found.weights = coder
+        let [one, two] = coder
             .tables()
-            .neighbours(found.classes[0], found.classes[1])
-            .map(i64::from);
+            .neighbours(found.classes[0], found.classes[1]);
+        found.weights = [one.into(), two.into()];
         found
     }
 
@@ -172,7 +173,7 @@ impl Neighbours {
     #[inline]
     pub(super) fn step<C: Coder>(&self, coder: &mut C, part: usize, actual: i64) -> i64 {
         // Those that are not near count nothing.
-        let theirs = self.residuals.map(|residuals| residuals[part]);
+        let theirs = [self.residuals[0][part], self.residuals[1][part]];
         if C::LEARNS && self.mean.is_some() {
             coder.learn(&Lesson::Neighbours {
                 classes: self.classes,

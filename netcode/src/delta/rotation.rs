@@ -47,48 +47,91 @@ impl SineRatio {
         let fourth = third * (9.0 - square) * (1.0 / 21.0);
         Self([r, second, third, fourth])
     }
-
-    #[inline]
-    fn at(&self, x: f32) -> f32 {
-        let [first, second, third, fourth] = self.0;
-        first + x * (second + x * (third + x * fourth))
-    }
 }
 
-/// How far a great circle through an older reference and the base is followed.
+/// What each of the references has, or gets: the base, the newer and the older one, and the base once
+/// more, as four numbers are worked out as fast as three.
+type Lot = [f32; 4];
+
+#[inline(always)]
+fn each(f: impl Fn(usize) -> f32) -> Lot {
+    [f(0), f(1), f(2), f(3)]
+}
+
+/// How far the great circles through older references and the base are followed.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Circle {
-    base: SineRatio,
-    from: SineRatio,
+pub(super) struct Circles {
+    /// The terms of the sine ratios.
+    base: [Lot; 4],
+    from: [Lot; 4],
     /// Beyond this it turns too fast to tell.
-    x_max: f32,
+    x_max: Lot,
 }
 
-impl Circle {
-    /// `ratio` times as far again.
-    pub(super) fn new(ratio: f32) -> Self {
+impl Circles {
+    /// The circle through older reference `at` is followed `ratio` times as far again.
+    pub(super) fn set(&mut self, at: usize, ratio: f32) {
         let reach = 1.0 + ratio;
-        Self {
-            base: SineRatio::new(reach),
-            from: SineRatio::new(ratio),
-            x_max: 4.0 / (reach * reach),
+        let at = at + 1;
+        for (terms, term) in self.base.iter_mut().zip(SineRatio::new(reach).0) {
+            terms[at] = term;
         }
+        for (terms, term) in self.from.iter_mut().zip(SineRatio::new(ratio).0) {
+            terms[at] = term;
+        }
+        self.x_max[at] = 4.0 / (reach * reach);
     }
 
-    /// Where it leads; `None` where nobody can tell.
-    #[inline]
-    fn follow(&self, base: &Quaternion, from: &Quaternion) -> Option<Quaternion> {
-        let cosine = dot(base, from);
-        let x = 1.0 - cosine.abs();
-        let x = if x > 0.0 { x } else { 0.0 };
-        if x > self.x_max {
-            return None;
-        }
-        let a = self.base.at(x);
-        let b = self.from.at(x);
-        let b = if cosine < 0.0 { -b } else { b };
-        Some([0, 1, 2, 3].map(|at| a * base[at] - b * from[at]))
+    /// Where they lead, part by part; and whether that can be told.
+    #[inline(always)]
+    fn follow(&self, base: &Quaternion, from: &[Lot; 4]) -> ([Lot; 4], [bool; 4]) {
+        let cosine = each(|at| {
+            (base[0] * from[0][at] + base[1] * from[1][at])
+                + (base[2] * from[2][at] + base[3] * from[3][at])
+        });
+        let x = each(|at| 1.0 - cosine[at].abs());
+        let x = each(|at| if x[at] > 0.0 { x[at] } else { 0.0 });
+        let a = ratio(&self.base, &x);
+        let b = ratio(&self.from, &x);
+        let b = each(|at| if cosine[at] < 0.0 { -b[at] } else { b[at] });
+        let part = |part: usize| each(|at| a[at] * base[part] - b[at] * from[part][at]);
+        let tells = |at: usize| x[at] <= self.x_max[at];
+        (
+            [part(0), part(1), part(2), part(3)],
+            [tells(0), tells(1), tells(2), tells(3)],
+        )
     }
+}
+
+#[inline(always)]
+fn ratio(terms: &[Lot; 4], x: &Lot) -> Lot {
+    let [first, second, third, fourth] = terms;
+    each(|at| first[at] + x[at] * (second[at] + x[at] * (third[at] + x[at] * fourth[at])))
+}
+
+/// The quaternions of rotations' lanes, part by part, in the order of the first.
+#[inline(always)]
+fn in_order_of_first(lanes: &[[i32; 4]; 4], plan: &RotationPlan) -> [Lot; 4] {
+    let part = |part: usize| {
+        each(|at| lanes[at][part].wrapping_mul(2).wrapping_sub(plan.steps) as f32 * plan.part)
+    };
+    let (a, b, c) = (part(1), part(2), part(3));
+    let rest = each(|at| 1.0 - a[at] * a[at] - b[at] * b[at] - c[at] * c[at]);
+    let rest = each(|at| if rest[at] > 0.0 { rest[at] } else { 0.0 });
+    let d = each(|at| rest[at].sqrt());
+    let mut parts = [a, b, c, d];
+    let base = largest_of(lanes[0][0]);
+    for at in 1..3 {
+        let largest = largest_of(lanes[at][0]);
+        if largest != base {
+            let own = parts.map(|part| part[at]);
+            let own = reordered(own, largest, base);
+            for (part, own) in parts.iter_mut().zip(own) {
+                part[at] = own;
+            }
+        }
+    }
+    parts
 }
 
 #[inline]
@@ -107,18 +150,17 @@ fn in_own_order(lanes: [i32; 4], plan: &RotationPlan) -> Quaternion {
 }
 
 /// The quaternion of a rotation's lanes, in the order of one that leaves out part `base`.
-#[inline]
 fn in_order_of(base: usize, lanes: [i32; 4], plan: &RotationPlan) -> Quaternion {
-    let own = in_own_order(lanes, plan);
-    let largest = largest_of(lanes[0]);
-    if largest == base {
-        return own;
-    }
+    reordered(in_own_order(lanes, plan), largest_of(lanes[0]), base)
+}
+
+/// A quaternion that leaves out part `from`, in the order of one that leaves out part `to`.
+fn reordered(own: Quaternion, from: usize, to: usize) -> Quaternion {
     let mut parts = [0.0; 4];
-    for (own, part) in own.into_iter().zip(ORDERS[largest]) {
+    for (own, part) in own.into_iter().zip(ORDERS[from]) {
         parts[part] = own;
     }
-    ORDERS[base].map(|part| parts[part])
+    ORDERS[to].map(|part| parts[part])
 }
 
 #[inline]
@@ -157,20 +199,20 @@ pub(super) fn turn<C: Coder>(
     plan: &RotationPlan,
     actual: &[i32],
 ) -> Turn {
-    let base = four(base);
-    let start = in_own_order(base, plan);
-    let base = largest_of(base[0]);
-    let extend = |at: usize| {
-        let from = in_order_of(base, four(older[at]), plan);
-        horizon.circle[at].follow(&start, &from)
-    };
+    let rows = [four(base), four(older[0]), four(older[1]), four(base)];
+    let parts = in_order_of_first(&rows, plan);
+    let start = parts.map(|part| part[0]);
+    let base = largest_of(rows[0][0]);
+    let (ends, tells) = horizon.circles.follow(&start, &parts);
+    // Where the circle through older reference `at` leads.
+    let end = |at: usize| tells[at + 1].then(|| ends.map(|part| part[at + 1]));
     // In steps of lanes.
     let steps = |square: f32| square * plan.unit * plan.unit;
     let mut at = start;
     let mut scale = NO_PAST;
     let mut bent = 0;
     if horizon.mask == 3
-        && let (Some(near), Some(far)) = (extend(0), extend(1))
+        && let (Some(near), Some(far)) = (end(0), end(1))
     {
         let bend = steps(square(&near, &far));
         bent = class(bend).min(BENDS - 1);
@@ -197,7 +239,7 @@ pub(super) fn turn<C: Coder>(
             }
         }
     } else if horizon.mask != 0
-        && let Some(near) = extend(usize::from(horizon.mask == 2))
+        && let Some(near) = end(usize::from(horizon.mask == 2))
     {
         let moved = steps(square(&near, &start));
         bent = class(moved).min(BENDS - 1);

@@ -15,6 +15,7 @@ use crate::state::{
 use crate::tick::{Tick, TickRate};
 
 use super::interest::{Interest, Outlook, Rules, Sight, Viewer, VisibilityRule, WorldIndex};
+use super::records::stands;
 use super::ring::Ring;
 use super::rows::RowHashes;
 use shared::Rotation;
@@ -26,6 +27,8 @@ use store::Store;
 /// the ticks until the next; and down to which they do not any more.
 const BUSY_FROM: usize = 3000;
 const BUSY_TO: usize = 1500;
+/// Records of entities that are looked at in the time in which one is worked out.
+const RECORDS_PER_ENTITY: usize = 16;
 
 /// Bits that an entity of a part body takes, until there is experience.
 pub(super) const BITS_GUESS: u32 = 128;
@@ -110,6 +113,8 @@ pub struct Publisher {
     index: WorldIndex,
     /// Of which snapshot `index` is.
     indexed: Option<u32>,
+    /// When each entity of that snapshot changed, as [`stands`] has it.
+    changes: Vec<u32>,
     /// The views of the newest snapshot so far.
     sights: Vec<Arc<Vec<Entry>>>,
     spare_entries: Vec<Arc<Vec<Entry>>>,
@@ -162,6 +167,7 @@ impl Publisher {
             rules,
             index,
             indexed: None,
+            changes: Vec::new(),
             sights: Vec::new(),
             spare_entries: Vec::new(),
             stores: Default::default(),
@@ -432,6 +438,14 @@ impl Publisher {
         let reach = interest.filter(|radius| radius.is_finite());
         self.index
             .build(&self.layout, &self.shapes, &newest.snapshot, reach);
+        self.changes.clear();
+        let heads = newest.snapshot.heads().iter();
+        self.changes.extend(heads.map(|head| stands(head.changed)));
+    }
+
+    /// When each entity of the snapshot of the index changed, as [`stands`] has it.
+    pub(super) fn changes(&self) -> &[u32] {
+        &self.changes
     }
 
     pub(super) const fn index(&self) -> &WorldIndex {
@@ -591,6 +605,11 @@ impl Publisher {
             self.statistics.parts_made += 1;
             self.work += entities;
         }
+    }
+
+    /// Takes note that a client's records were looked at, so many of them.
+    pub(super) const fn note_look(&mut self, records: usize) {
+        self.work += records / RECORDS_PER_ENTITY;
     }
 
     /// Whether so many clients lack so much that they should go round together: it costs each some

@@ -68,6 +68,15 @@ impl Record {
         self.acked.is_some_and(|acked| acked >= changed)
     }
 
+    /// One more than the tick up to which the client is known to hold what is true, if that is all
+    /// there is to know; 0 if it is not.
+    fn standing(&self) -> u32 {
+        match self.acked {
+            Some(acked) if !self.is_ghost && self.debt == 0 && !self.is_lost => stands(acked),
+            Some(_) | None => 0,
+        }
+    }
+
     /// It enters or leaves the view: what was acked before does not count.
     fn restart(&mut self, now: Tick) {
         self.entered = now;
@@ -110,6 +119,11 @@ impl Record {
     }
 }
 
+/// A tick as [`Record::standing`] has it.
+pub(super) const fn stands(tick: Tick) -> u32 {
+    tick.number().saturating_add(1)
+}
+
 /// All records of one client, by NetId ascending.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Records {
@@ -117,6 +131,9 @@ pub(super) struct Records {
     spare: Vec<Record>,
     /// Number of a snapshot of which every entity has a record, in order, and nothing else has.
     aligned: Option<u32>,
+    /// While there is one: per record what [`Record::standing`] says, so that looking for what
+    /// changed takes a few bytes of memory per entity.
+    standing: Vec<u32>,
 }
 
 impl Records {
@@ -129,8 +146,7 @@ impl Records {
         });
         Self {
             rows: rows.collect(),
-            spare: Vec::new(),
-            aligned: None,
+            ..Self::default()
         }
     }
 
@@ -160,11 +176,55 @@ impl Records {
                 .iter()
                 .all(|record| !record.is_ghost && record.hidden == 0);
         self.aligned = is_aligned.then_some(number);
+        self.standing.clear();
+        if is_aligned {
+            self.standing.extend(self.rows.iter().map(Record::standing));
+        }
+    }
+
+    /// Lists the records that are about more than what the client is known to hold, and maybe some
+    /// others; `changes` says when each entity of the newest snapshot changed, as
+    /// [`stands`] has it. All of them if they are not those of its entities.
+    pub(super) fn list_open(&self, changes: &[u32], open: &mut Vec<u32>) {
+        const LOT: usize = 8;
+        open.clear();
+        if self.aligned.is_none() || self.standing.len() != changes.len() {
+            open.extend((0..).zip(&self.rows).map(|(at, _)| at));
+            return;
+        }
+        let (standing, rest) = self.standing.as_chunks::<LOT>();
+        let (changes, rest_changes) = changes.as_chunks::<LOT>();
+        let mut at = 0;
+        for (standing, changes) in standing.iter().zip(changes) {
+            let mut is_open = [false; LOT];
+            for ((is_open, standing), changes) in is_open.iter_mut().zip(standing).zip(changes) {
+                *is_open = standing < changes;
+            }
+            if is_open != [false; LOT] {
+                open.extend((at..).zip(is_open).filter_map(|(at, is)| is.then_some(at)));
+            }
+            at += 8;
+        }
+        let rest = (at..).zip(rest.iter().zip(rest_changes));
+        open.extend(
+            rest.filter_map(|(at, (standing, changes))| (standing < changes).then_some(at)),
+        );
+    }
+
+    /// The record at a place turned out to be of something that the client holds.
+    pub(super) fn close(&mut self, at: u32) {
+        let record = &mut self.rows[at as usize];
+        record.debt = 0;
+        record.is_lost = false;
+        if let Some(standing) = self.standing.get_mut(at as usize) {
+            *standing = record.standing();
+        }
     }
 
     /// Takes in what the client sees of the snapshot at `now`.
     pub(super) fn merge(&mut self, snapshot: &QuantizedSnapshot, sight: &Sight, now: Tick) {
         self.aligned = None;
+        self.standing.clear();
         let mut old = core::mem::replace(&mut self.rows, core::mem::take(&mut self.spare));
         self.rows.clear();
         let heads = snapshot.heads();
@@ -228,7 +288,11 @@ impl Records {
             let start = from + window.start;
             match rest[window].binary_search_by_key(&id, |record| record.id) {
                 Ok(at) => {
-                    act(&mut self.rows[start + at]);
+                    let record = &mut self.rows[start + at];
+                    act(record);
+                    if let Some(standing) = self.standing.get_mut(start + at) {
+                        *standing = record.standing();
+                    }
                     from = start + at + 1;
                 }
                 Err(at) => from = start + at,

@@ -46,6 +46,9 @@ use sent::{Sent, SentLog};
 pub(super) const BASE_AGE_MAX: u32 = 32;
 /// Snapshots with part bodies before whole ones are tried again, after they were too large.
 const PARTS_AT_LEAST: u32 = 8;
+/// Snapshots between two that a client with part bodies gets completely, on credit if need be, so that
+/// whole bodies can follow.
+const CREDIT_EVERY: u32 = 24;
 /// Records of entities out of view, at most: a client that has acked nothing for so long that there
 /// are more begins anew.
 const GHOSTS_MAX: usize = 1 << 16;
@@ -146,6 +149,8 @@ pub struct Subscription {
     /// There while bodies are parts.
     records: Option<Records>,
     parts_since: u32,
+    /// The newest snapshot that was told completely although there were too few bytes for it.
+    credit_at: u32,
     pending: Option<Pending>,
     sent: SentLog,
     queue: Queue,
@@ -188,6 +193,7 @@ impl Subscription {
             moments: VecDeque::new(),
             records: None,
             parts_since: 0,
+            credit_at: 0,
             pending: None,
             sent: SentLog::default(),
             queue: Queue::default(),
@@ -322,7 +328,8 @@ impl Subscription {
                 if self.queue.is_empty() {
                     is_all
                 } else {
-                    self.budget.as_ref().is_some_and(|it| it.tokens() > 0)
+                    self.has_credit(number)
+                        || self.budget.as_ref().is_some_and(|it| it.tokens() > 0)
                 }
             }
         }
@@ -379,7 +386,11 @@ impl Subscription {
         }
         let start = out.len();
         self.queue.sent.clear();
-        let tokens = usize::try_from(self.budget.as_ref().map_or(0, Budget::tokens)).unwrap_or(0);
+        let tokens = if self.has_credit(number) {
+            room
+        } else {
+            usize::try_from(self.budget.as_ref().map_or(0, Budget::tokens)).unwrap_or(0)
+        };
         let is_last = match &self.plan {
             Plan::Done => return,
             &Plan::Same { age } => {
@@ -494,6 +505,11 @@ impl Subscription {
                 ledger.note(bytes, publisher.take_tally().as_ref());
             }
         }
+    }
+
+    /// Whether snapshot `number` is told completely, however few bytes there are.
+    fn has_credit(&self, number: u32) -> bool {
+        self.credit_at == number && matches!(self.plan, Plan::Parts { is_all: true })
     }
 
     fn head(&self, number: u32, is_last: bool, content: Content) -> Head {

@@ -188,7 +188,12 @@ impl Subscription {
             return false;
         };
         let base = &self.moments[base];
-        if number - self.parts_since < PARTS_AT_LEAST || number - base.number > BASE_AGE_MAX {
+        let since = number - self.parts_since;
+        // Not at every snapshot, for it means to look at everything.
+        if since == 0 || !since.is_multiple_of(PARTS_AT_LEAST) {
+            return false;
+        }
+        if number - base.number > BASE_AGE_MAX {
             return false;
         }
         let (Some(records), Some(snapshot), Some(budget)) =
@@ -208,8 +213,8 @@ impl Subscription {
             .count();
         let bits = u64::from(self.queue.bits_per_entity()) * differing as u64;
         let most = u64::try_from(budget.per_snapshot()).unwrap_or(0) * 8;
-        // A third is left for growth, so that the ways of sending do not alternate.
-        bits * 4 <= most * 3
+        // In whole bodies an entity takes about two thirds of what it does in others.
+        bits * 2 <= most * 3
     }
 
     /// Whole bodies, if they fit.
@@ -248,7 +253,13 @@ impl Subscription {
             .unwrap_or(usize::MAX)
             .min(usize::from(BODIES_MAX));
         let tokens = self.budget.as_ref().map_or(0, Budget::tokens);
-        let bytes_max = usize::try_from(tokens).unwrap_or(0);
+        let mut bytes_max = usize::try_from(tokens).unwrap_or(0);
+        if self.records.is_some() {
+            // Something is left for growth, so that the ways of sending do not alternate.
+            let per_snapshot = self.budget.as_ref().map_or(0, Budget::per_snapshot);
+            let usual = usize::try_from(per_snapshot - per_snapshot / 8).unwrap_or(0);
+            bytes_max = bytes_max.min(usual);
+        }
         let references = references.iter().flatten().copied();
         let stored = publisher.store_whole(references, &now.sight, bodies_max, bytes_max)?;
         Some(Plan::Whole {

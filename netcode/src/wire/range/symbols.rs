@@ -15,12 +15,15 @@ const ROOM: usize = 88;
 const SYMBOLS_MAX: usize = ROOM - LOT - 1;
 
 /// The chances of `N` symbols, at most 79.
+///
+/// A cache line for the index, and one for the first symbols, which are the likely ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
 pub struct Symbols<const N: usize> {
-    /// `lows[n]` is the sum of the shares before symbol `n`; the total from `N` on.
-    lows: [u16; ROOM],
     /// The symbol at each start of a stride.
     index: [u8; STRIDES],
+    /// `lows[n]` is the sum of the shares before symbol `n`; the total from `N` on.
+    lows: [u16; ROOM],
 }
 
 impl<const N: usize> Symbols<N> {
