@@ -170,8 +170,26 @@ impl Session {
             }
             self.nap();
         }
+        self.judge_end();
         self.show(board);
         self.outcome()
+    }
+
+    /// Who is left alone has not ended well, although it was asked to stop or came to the last tick.
+    fn judge_end(&mut self) {
+        let is_finished = self.log.end == Some(End::Finished);
+        if !is_finished && !matches!(self.log.end, None | Some(End::Left)) {
+            return;
+        }
+        // A host that has run the last tick needs nobody any more.
+        let failure = if self.driver.node().is_frozen() && !is_finished {
+            "too few members were heard at the end, and may have gone on without this node"
+        } else if self.log.is_apart {
+            "went on alone, in a session of its own, without others that may have gone on"
+        } else {
+            return;
+        };
+        self.log.end = Some(End::Failed(failure.to_owned()));
     }
 
     fn now(&self) -> Time {
@@ -231,6 +249,9 @@ impl Session {
             self.log.end.get_or_insert(End::Left);
             let who = self.log.who(target);
             self.log.say(format!("leaving the match to {who}"));
+        } else if node.is_frozen() {
+            // The others may be heard again before it gives up.
+            node.leave();
         } else if node.is_host() && node.tick() > Tick::ZERO {
             // Everyone runs the same last tick.
             let tick = node.tick();
@@ -247,16 +268,19 @@ impl Session {
         {
             return;
         }
-        let electors = self.driver.node().terms().map(|terms| {
+        // Where nobody else may host, nobody elects.
+        let electors = self.driver.node().terms().and_then(|terms| {
             let roster = terms.roster();
-            roster.voter_count()
+            let mut others = roster.members.iter().filter(|one| one.id != roster.host);
+            others.any(|one| one.can_host).then(|| roster.voter_count())
         });
         let moment = Moment {
             now,
-            electors: electors.filter(|&count| count > 1),
+            electors,
             own: self.driver.node().session().member,
             given: self.driver.player().sampled(),
             address: self.host_address(),
+            players: self.driver.node().roster().players(),
         };
         if let Event::Inspected(inspection) = event {
             if let Some(inspector) = &mut self.inspector {

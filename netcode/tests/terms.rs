@@ -111,7 +111,7 @@ fn seeds_that_found_something_pass() {
     ];
     // A voter had promised more than the term was worth that the others knew: to suspect the hosts of
     // different terms was no agreement.
-    let apart = [43_130, 50_328, 53_047];
+    let apart = [43_130, 50_328, 53_047, 225_522];
     run_all(
         [&safety[..], &late, &duels, &apart].concat().into_iter(),
         |seed| run(seed, Ablation::default()),

@@ -3,11 +3,12 @@
 mod clock;
 mod link;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use phalanx::netcode::driver::{Driver, Player};
 use phalanx::netcode::id::Path;
 use phalanx::netcode::input::InputFrame;
+use phalanx::netcode::link::CloseReason;
 use phalanx::netcode::link::conditioner::{Conditioner, Conditions};
 use phalanx::netcode::node::{Event, Node, SessionInfo};
 use phalanx::netcode::prng::Prng;
@@ -108,6 +109,13 @@ pub struct ClusterOf<P: Player> {
     default_conditions: Conditions,
     /// Directed routes that carry nothing: (from, to).
     pub cut: Vec<(Index, Index)>,
+    /// Whether a path that one end closes is gone for the other, too, as with encrypted links.
+    /// Without that, paths are there whatever happens.
+    pub closes: bool,
+    /// Pairs without a path, the lower index first.
+    shut: BTreeSet<(Index, Index)>,
+    /// Datagrams that wait for a member that is paused, at most; others are lost.
+    pub waiting_max: usize,
     /// Changes datagrams on their way: given sender, receiver and bytes.
     pub mutate: Option<fn(&mut Prng, &mut Vec<u8>)>,
     prng: Prng,
@@ -160,6 +168,9 @@ impl<P: Seeded> ClusterOf<P> {
             routes: BTreeMap::new(),
             default_conditions: conditions,
             cut: Vec::new(),
+            closes: false,
+            shut: BTreeSet::new(),
+            waiting_max: usize::MAX,
             mutate: None,
             prng: Prng::with_stream(seed, 99),
             traffic: BTreeMap::new(),
@@ -333,6 +344,43 @@ impl<P: Seeded> ClusterOf<P> {
         }
     }
 
+    /// The path between two is gone, and both hear of it.
+    pub fn shut(&mut self, one: Index, other: Index, reason: CloseReason) {
+        if self.shut.insert((one.min(other), one.max(other))) {
+            for (index, to) in [(one, other), (other, one)] {
+                let path = self.members[to].path;
+                self.members[index].link.closed.push_back((path, reason));
+            }
+        }
+    }
+
+    /// There is a path between two again.
+    pub fn reopen(&mut self, one: Index, other: Index) {
+        self.shut.remove(&(one.min(other), one.max(other)));
+    }
+
+    /// What members have closed and opened takes effect.
+    fn close_and_open(&mut self, index: Index) {
+        let link = &mut self.members[index].link;
+        let ends = core::mem::take(&mut link.ends);
+        let begins = core::mem::take(&mut link.begins);
+        if !self.closes {
+            return;
+        }
+        for path in ends {
+            let other = index_of(path);
+            if other < self.members.len() && self.members[other].path == path {
+                self.shut.insert((index.min(other), index.max(other)));
+                let path = self.members[index].path;
+                let link = &mut self.members[other].link;
+                link.closed.push_back((path, CloseReason::Remote));
+            }
+        }
+        for path in begins {
+            self.reopen(index, index_of(path));
+        }
+    }
+
     /// Hands `bytes` to `to` as if they came over the path of `from`.
     pub fn inject(&mut self, from: Index, to: Index, bytes: &[u8]) {
         let path = self.members[from].path;
@@ -410,6 +458,9 @@ impl<P: Seeded> ClusterOf<P> {
                 if member.crashed || member.path != life {
                     continue;
                 }
+                if member.paused && member.link.inbox.len() >= self.waiting_max {
+                    continue;
+                }
                 let link = &mut member.link;
                 let mut copy = link.spare.pop().unwrap_or_default();
                 copy.clear();
@@ -443,6 +494,7 @@ impl<P: Seeded> ClusterOf<P> {
             overhear(member.driver.node(), now, &member.link.outbox);
         }
         self.carry(index);
+        self.close_and_open(index);
     }
 
     fn carry(&mut self, from: Index) {
@@ -478,7 +530,8 @@ impl<P: Seeded> ClusterOf<P> {
             if let Some(mutate) = self.mutate {
                 mutate(&mut self.prng, bytes);
             }
-            if !self.cut.contains(&(from, to)) {
+            let is_shut = self.shut.contains(&(from.min(to), from.max(to)));
+            if !is_shut && !self.cut.contains(&(from, to)) {
                 let network = match self.routes.get_mut(&(from, to)) {
                     Some(route) => route,
                     None => self.conditions.get_mut(&from).unwrap_or(&mut self.network),

@@ -546,7 +546,8 @@ impl<P: Remembers> Succession<P> {
                     let has_left = seen.leaves && *reason == DisconnectReason::Left;
                     // Whoever has not met the new host yet cannot follow it, and whoever was away
                     // for too long has no place any more.
-                    let was_dropped = *reason == DisconnectReason::Silence && is_stranger;
+                    let unheard = [DisconnectReason::Silence, DisconnectReason::Abandoned];
+                    let was_dropped = unheard.contains(reason) && is_stranger;
                     assert!(was_dropped || has_left, "node {index} is out: {reason}");
                     if was_dropped {
                         seen.is_in = false;
@@ -827,7 +828,10 @@ impl<P: Remembers> Drop for Succession<P> {
 }
 
 /// At most one node of a session acts as host at this instant.
-fn assert_one_acts<P: Remembers>(cluster: &ClusterOf<P>) {
+///
+/// # Panics
+/// If more do.
+pub fn assert_one_acts<P: Remembers>(cluster: &ClusterOf<P>) {
     let mut acting: Option<(Index, SessionId)> = None;
     for (index, member) in cluster.members.iter().enumerate() {
         let node = member.driver.node();

@@ -31,6 +31,8 @@ pub(super) struct Log {
     pub(super) news: Vec<String>,
     /// How often the link was lost and taken up again.
     pub(super) returns: u32,
+    /// Whether it left more than one other player behind and went on alone.
+    pub(super) is_apart: bool,
 }
 
 /// What is known when an event is taken.
@@ -43,6 +45,8 @@ pub(super) struct Moment {
     pub(super) given: Tick,
     /// The host that this node was to join.
     pub(super) address: Option<SocketAddr>,
+    /// Players of the session, those included that may come back.
+    pub(super) players: usize,
     /// Where members elect: how many vote.
     pub(super) electors: Option<usize>,
 }
@@ -208,6 +212,7 @@ impl Log {
             }
             Event::Forked { session } => {
                 self.changes.unclean();
+                self.is_apart |= moment.players > 2;
                 let id = session.0;
                 self.say(format!("alone in a session of its own, {id:x}"));
             }
@@ -244,9 +249,10 @@ fn end_of(reason: DisconnectReason, moment: Moment) -> End {
         DisconnectReason::Bye(ByeReason::Ended) => End::Finished,
         DisconnectReason::Bye(ByeReason::HostStops) => End::HostStopped,
         DisconnectReason::PathClosed(reason) => End::Failed(why_closed(reason, moment.address)),
-        DisconnectReason::Bye(_) | DisconnectReason::Silence | DisconnectReason::BadState => {
-            End::Failed(reason.to_string())
-        }
+        DisconnectReason::Bye(_)
+        | DisconnectReason::Silence
+        | DisconnectReason::Abandoned
+        | DisconnectReason::BadState => End::Failed(reason.to_string()),
     }
 }
 

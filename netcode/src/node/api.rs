@@ -352,6 +352,10 @@ pub enum DisconnectReason {
     /// Nothing was heard for too long.
     #[error("nothing was heard from the host for too long")]
     Silence,
+    /// This node hosted, and heard too few of those who may elect another host for so long that they
+    /// do without it.
+    #[error("this node hosted, and heard too few others for too long")]
+    Abandoned,
     /// The path is gone.
     #[error("{0}")]
     PathClosed(CloseReason),

@@ -7,6 +7,7 @@
 //! host is asked for its lease before anything is done in its name, also when the process has
 //! slept in between.
 
+mod abandoned;
 mod held;
 mod leaving;
 
@@ -28,6 +29,7 @@ use crate::tick::Tick;
 use crate::time::Time;
 
 use super::{Node, Role};
+use abandoned::Stillness;
 use held::held;
 pub(super) use held::stands;
 
@@ -50,6 +52,8 @@ pub(super) struct Hosting {
     pending: Option<Pending>,
     /// What the next host may still lack of the state that this node has handed over.
     owed: Option<Owed>,
+    /// Since when a host that is frozen has heard nobody.
+    stillness: Option<Stillness>,
 }
 
 /// The newest state of a host that has handed over, until the next one has it.
@@ -169,6 +173,7 @@ impl Node {
             tells_at: now,
             pending: None,
             owed: None,
+            stillness: None,
         }));
     }
 
@@ -191,6 +196,7 @@ impl Node {
             tells_at: now,
             pending: None,
             owed: None,
+            stillness: None,
         }));
     }
 
@@ -288,6 +294,7 @@ impl Node {
         self.send_term_messages();
         self.send_owed(now);
         self.go_when_replaced(now);
+        self.end_if_abandoned(now);
     }
 
     /// When [`Node::drive_terms`] is due.
@@ -658,6 +665,10 @@ impl Node {
         self.core.info.session = SessionId(half(1) << 64 | half(0));
         self.hosting = None;
         if self.take_over(now, &take_over).is_ok() {
+            // What members of the session before say of hosting is no matter of this one.
+            if let Some(mesh) = &mut self.mesh {
+                mesh.stop();
+            }
             self.core.report(Event::Forked {
                 session: self.core.info.session,
             });

@@ -3,11 +3,16 @@
 use std::collections::VecDeque;
 
 use phalanx::netcode::id::Path;
-use phalanx::netcode::link::{Address, Link, LinkEvent, Opening};
+use phalanx::netcode::link::{Address, CloseReason, Link, LinkEvent, Opening};
 
 #[derive(Debug, Default)]
 pub(super) struct SimLink {
     pub(super) opened: VecDeque<Path>,
+    /// Paths that are gone, which the node has not been told yet.
+    pub(super) closed: VecDeque<(Path, CloseReason)>,
+    /// Paths that the node has closed or opened lately.
+    pub(super) ends: Vec<Path>,
+    pub(super) begins: Vec<Path>,
     pub(super) inbox: VecDeque<(Path, Vec<u8>)>,
     pub(super) current: Vec<u8>,
     pub(super) outbox: Vec<(Path, Vec<u8>)>,
@@ -18,7 +23,7 @@ pub(super) struct SimLink {
 
 impl SimLink {
     pub(super) fn has_news(&self) -> bool {
-        !self.inbox.is_empty() || !self.opened.is_empty()
+        !self.inbox.is_empty() || !self.opened.is_empty() || !self.closed.is_empty()
     }
 }
 
@@ -26,6 +31,11 @@ impl Link for SimLink {
     fn receive(&mut self) -> Option<LinkEvent<'_>> {
         if let Some(path) = self.opened.pop_front() {
             return Some(LinkEvent::Opened { path, client_id: 0 });
+        }
+        if self.inbox.is_empty()
+            && let Some((path, reason)) = self.closed.pop_front()
+        {
+            return Some(LinkEvent::Closed { path, reason });
         }
         let (path, bytes) = self.inbox.pop_front()?;
         self.spare
@@ -43,7 +53,9 @@ impl Link for SimLink {
         self.outbox.push((path, copy));
     }
 
-    fn close(&mut self, _path: Path) {}
+    fn close(&mut self, path: Path) {
+        self.ends.push(path);
+    }
 
     fn address(&self, path: Path) -> Option<Address> {
         Address::new(&path.0.to_le_bytes())
@@ -55,6 +67,7 @@ impl Link for SimLink {
         let path = Path(u32::from_le_bytes(bytes));
         self.opens.then(|| {
             self.opened.push_back(path);
+            self.begins.push(path);
             path
         })
     }

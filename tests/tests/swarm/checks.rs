@@ -77,6 +77,7 @@ impl Run {
                 Event::Disconnected { reason } => match reason {
                     DisconnectReason::Left | DisconnectReason::Bye(ByeReason::Ended) => {}
                     DisconnectReason::BadState
+                    | DisconnectReason::Abandoned
                     | DisconnectReason::Bye(ByeReason::Fault | ByeReason::HostStops) => {
                         panic!("node {index}: {reason}")
                     }

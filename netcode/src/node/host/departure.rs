@@ -123,6 +123,8 @@ impl Host {
             self.close_account(core, guest);
         }
         self.guests.clear();
+        // A frozen host says nothing of what waits here.
+        self.outgoing.clear();
         self.leaving = true;
     }
 

@@ -54,7 +54,7 @@ impl Node {
     }
 
     /// The machine is over; a host falls silent, so that others elect another one at once.
-    fn say_goodbye(&mut self, now: Time) {
+    pub(super) fn say_goodbye(&mut self, now: Time) {
         let Some(hosting) = &mut self.hosting else {
             return;
         };
