@@ -109,11 +109,11 @@ impl Accounts {
             }
         }
         for inspection in self.newest.values() {
-            let labels = format!("{{member=\"{}\"}}", inspection.member.0);
+            let labels = format!("{{member=\"{}\"}}", inspection.member);
             figures.push(("state_datagrams_total", labels, float(inspection.bodies)));
         }
         for inspection in self.newest.values() {
-            let labels = format!("{{member=\"{}\"}}", inspection.member.0);
+            let labels = format!("{{member=\"{}\"}}", inspection.member);
             figures.push(("entities_in_view", labels, f64::from(inspection.in_view)));
         }
         figures
@@ -144,7 +144,7 @@ fn head_of(lately: &Inspection, names: &[String]) -> String {
     let name = lately.slot.and_then(|slot| names.get(slot.index()));
     match name.filter(|name| !name.is_empty()) {
         Some(name) => name.escape_debug().to_string(),
-        None => format!("member {}", lately.member.0),
+        None => format!("member {}", lately.member),
     }
 }
 

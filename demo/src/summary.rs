@@ -94,7 +94,7 @@ impl Summary {
             for report in &node.desyncs {
                 let mut sentence = format!(
                     "desync: member {} differs since tick {}",
-                    report.member.0, report.tick
+                    report.member, report.tick
                 );
                 for difference in report.differences.iter().take(8) {
                     let _ = write!(sentence, "; {difference}");

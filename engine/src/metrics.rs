@@ -112,7 +112,7 @@ impl Feed {
         for (member, inspection) in inspections {
             let account = self.accounts.entry(member).or_default();
             account.from = inspection.from;
-            let member = member.0.to_string();
+            let member = member.to_string();
             gauge!("phalanx_state_entities", "member" => member.clone())
                 .set(f64::from(inspection.in_view));
             for row in inspection.breakdown(schema).rows {
@@ -157,7 +157,7 @@ impl Feed {
 }
 
 fn publish_link(link: &LinkQuality, old: &PeerStatistics) {
-    let member = link.member.0.to_string();
+    let member = link.member.to_string();
     let new = &link.statistics;
     // A member that resumes gets a new link, which counts from nothing.
     let fresh = PeerStatistics::default();

@@ -79,12 +79,36 @@ impl Slot {
 }
 
 /// A participant of a session, from its welcome to its end; never reused within a session.
+///
+/// The upper 32 bits are the number of terms before the one whose host let it in, the lower 32 bits a
+/// counter of that host. So two hosts never give one id, even if one of them does not know yet that
+/// there is another. Ids of the first term are small numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MemberId(pub u16);
+pub struct MemberId(pub u64);
 
 impl MemberId {
     /// The member that opened the session.
     pub const FIRST_HOST: Self = Self(0);
+
+    /// Stands for a member that is not known. Nobody has this id.
+    pub const UNKNOWN: Self = Self(u64::MAX);
+
+    /// The id with number `counter` of those that the host of `term` gives.
+    #[must_use]
+    pub const fn new(term: Term, counter: u32) -> Self {
+        Self((term.0.saturating_sub(1) as u64) << 32 | counter as u64)
+    }
+}
+
+impl fmt::Display for MemberId {
+    /// As a number, behind the term and a dot if that is not the first one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counter = self.0 & 0xffff_ffff;
+        match self.0 >> 32 {
+            0 => write!(f, "{counter}"),
+            terms_before => write!(f, "{}.{counter}", terms_before + 1),
+        }
+    }
 }
 
 /// The shared game, from its first handshake to its last goodbye, across hosts.

@@ -178,7 +178,7 @@ pub const INVITATION_PART_BYTES_MAX: usize = 200;
 pub const MESH_FULL_MEMBERS_MAX: usize = 16;
 
 /// Bytes of one message between members of a mesh. Longer ones are not taken.
-pub const MESH_MESSAGE_BYTES_MAX: usize = 1150;
+pub const MESH_MESSAGE_BYTES_MAX: usize = 1140;
 
 /// Messages to one member of a mesh that wait to be sent; the oldest make room for newer ones.
 pub const MESH_OUTBOX_MESSAGES_MAX: usize = 64;
@@ -208,7 +208,7 @@ const _: () = {
     assert!(CONTROL_BYTES_MAX + 16 <= DATAGRAM_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX + 24 <= MESSAGE_PACKET_BYTES_MAX);
     // Beside the mesh's header and a message's length.
-    assert!(MESH_MESSAGE_BYTES_MAX + 25 + 2 <= DATAGRAM_BYTES_MAX);
+    assert!(MESH_MESSAGE_BYTES_MAX + 33 + 2 <= DATAGRAM_BYTES_MAX);
     assert!(INVITATION_PART_BYTES_MAX + 16 <= CONTROL_BYTES_MAX);
     assert!(MESSAGE_PACKET_BYTES_MAX < DATAGRAM_BYTES_MAX);
     // Id, transmission and index stand before a chunk's payload.
@@ -233,6 +233,10 @@ const _: () = {
 /// follow the host, but are told of a new one by it alone.
 pub const TERM_MEMBERS_MAX: usize = 64;
 
+/// Bytes that the members of a roster take in a message. Members that hosts of many terms have let in
+/// take more, so that fewer of them have room.
+pub const TERM_MEMBERS_BYTES_MAX: u32 = 560;
+
 /// Voters of a session. Further members follow without a vote.
 pub const TERM_VOTERS_MAX: usize = 16;
 
@@ -250,7 +254,7 @@ pub const TERM_RECORDS_BYTES_MAX: usize = 800;
 pub const TERM_GAP_TICKS_MAX: u32 = 512;
 
 /// Bytes of a term message. A longer one is refused.
-pub const TERM_MESSAGE_BYTES_MAX: usize = 1060;
+pub const TERM_MESSAGE_BYTES_MAX: usize = 1116;
 
 /// Longest time after which a silent host is suspected, in microseconds. A policy with more is
 /// refused, and so is a message.
@@ -262,11 +266,17 @@ pub const TERM_SENDS_MAX: usize = 1024;
 const _: () = {
     assert!(TERM_MESSAGE_BYTES_MAX + 64 <= DATAGRAM_BYTES_MAX);
     assert!(TERM_RECORDS_BYTES_MAX + 64 <= TERM_MESSAGE_BYTES_MAX);
-    // A member takes 8 B, a vote 18, an ancestor 10.
+    // A vote takes 24 B, an ancestor 10, the host's and a standby's id 9.
     assert!(
-        TERM_MEMBERS_MAX * 8 + TERM_VOTERS_MAX * 18 + TERM_LINEAGE_MAX * 10 + 80
+        TERM_MEMBERS_BYTES_MAX as usize
+            + TERM_VOTERS_MAX * 24
+            + TERM_LINEAGE_MAX * 10
+            + (TERM_STANDBYS_MAX + 1) * 9
+            + 40
             <= TERM_MESSAGE_BYTES_MAX
     );
+    // Members of the first term all have room.
+    assert!(TERM_MEMBERS_MAX * 6 + 8 <= TERM_MEMBERS_BYTES_MAX as usize);
     assert!(TERM_VOTERS_MAX <= TERM_MEMBERS_MAX && TERM_MEMBERS_MAX <= MEMBERS_MAX);
     // A suspicion time travels as milliseconds in 16 bits.
     assert!(SUSPECT_US_MAX / 1000 <= u16::MAX as u64);

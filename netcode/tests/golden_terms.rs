@@ -29,7 +29,7 @@ const fn position(term: u32, tick: u32) -> Position {
 
 /// Host 1 with standby 2, and 300, which only wants to vote.
 fn roster() -> TermRoster {
-    let member = |id: u16, incarnation: u32, can_host: bool, is_voter: bool| TermMember {
+    let member = |id: u64, incarnation: u32, can_host: bool, is_voter: bool| TermMember {
         id: MemberId(id),
         incarnation,
         can_host,
@@ -58,7 +58,7 @@ fn roster() -> TermRoster {
 }
 
 const ROSTER: &str = "03 04 01 01 ae 02 03 ad 02 02 01 00 03 ac 02 \
-    03 01 07 07 00 00 00 02 07 04 03 02 01 ac 02 04 09 00 00 00 01 02";
+    03 01 07 07 00 00 00 01 07 04 03 02 01 aa 02 04 09 00 00 00 01 02";
 
 #[test]
 fn what_a_host_and_its_voters_say_all_the_time() {

@@ -69,7 +69,7 @@ fn control(prng: &mut Prng) -> Control {
         },
         8 => Control::Reset,
         9 => Control::Peer {
-            member: u16::try_from(wild(prng) & 0xffff).unwrap(),
+            member: wild(prng),
             key: u128::from(wild(prng)),
             route: match prng.below(4) {
                 0 => Route::Here,
@@ -79,11 +79,11 @@ fn control(prng: &mut Prng) -> Control {
             },
         },
         10 => Control::Invite {
-            member: u16::try_from(prng.below(5)).unwrap(),
+            member: prng.below(5),
             public_key: vec![2; 32],
         },
         11 => Control::Invitation {
-            member: u16::try_from(prng.below(5)).unwrap(),
+            member: prng.below(5),
             part: u8::try_from(prng.below(3)).unwrap(),
             parts: u8::try_from(prng.below(4)).unwrap(),
             bytes: vec![1; usize::try_from(prng.below(201)).unwrap()],

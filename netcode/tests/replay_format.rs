@@ -29,15 +29,15 @@ const GOLDEN: &str = "
     03108004010000020100
     c74b020005000000070000001e000000f170f2ae28946fb874116cf6
     0700000004f7a5bb28982d5c020211110000000000002222000000000000
-    c74b04000800000008000000040000005b69c02374990afdffb16e32
-    01010001
+    c74b04000800000008000000030000000459626268d8360235a15d17
+    010101
     c74b01000800000008000000050000009bb5593d371b0947a34f0deb
     0202010000
     c74b03000800000008000000100000004ba2bff301c33034b238b0af
     01c840bd0d66f4288008000000012d01
-    c74b7f000500000008000000180000007f81c56df43e0fa727fac19c
-    0305002c010601260205023a04080020010800210308002c
-    5d01000000000000fb042c8a10fb853e50485852444f4e45
+    c74b7f00050000000800000018000000d4de664f382a430f988667d7
+    0305002c010601260205023a0408001f010800210308002c
+    5c01000000000000dbef03fdcc17dcfc50485852444f4e45
 ";
 
 fn schema() -> Schema {
@@ -127,7 +127,7 @@ struct Decoded {
     digests: Vec<(u32, u64)>,
     keyframes: Vec<(u32, Vec<u8>)>,
     /// Takeover tick, term, host, cause.
-    terms: Vec<(u32, u64, u16, u8)>,
+    terms: Vec<(u32, u64, u64, u8)>,
     packed_chunks: usize,
 }
 
@@ -241,7 +241,7 @@ fn decode(file: &[u8]) -> Decoded {
             }
             3 => decoded.keyframes.push((first, payload.0.to_vec())),
             4 => {
-                let term = (first, payload.varint(), payload.u16(), payload.u8());
+                let term = (first, payload.varint(), payload.varint(), payload.u8());
                 decoded.terms.push(term);
                 assert!(payload.0.is_empty());
             }

@@ -51,7 +51,7 @@ struct Secrets {
 
 impl VisibilityRule for Secrets {
     fn hidden(&self, viewer: &Viewer, entity: &EntityRef<'_>, shape: &Shape) -> Option<u64> {
-        let mine = u64::from(viewer.member.0);
+        let mine = viewer.member.0;
         if entity.id.bits() % 7 == mine && entity.lanes.first().is_some_and(|lane| lane % 5 == 0) {
             return None;
         }
@@ -170,12 +170,12 @@ impl Run {
         let count = 1 + below(&mut prng, 4);
         let clients = (0..count)
             .map(|index| {
-                let index = u16::try_from(index).unwrap();
+                let index = u8::try_from(index).unwrap();
                 let is_player = prng.below(2) == 0;
                 let spot = (!is_player && prng.below(2) == 0).then(|| world::place(&mut prng));
                 let viewer = Viewer {
-                    member: MemberId(index),
-                    slot: is_player.then_some(Slot(index.to_le_bytes()[0])),
+                    member: MemberId(u64::from(index)),
+                    slot: is_player.then_some(Slot(index)),
                     viewpoints: spot.into_iter().collect(),
                     rooms: vec![0],
                 };

@@ -54,7 +54,7 @@ impl Client {
     fn new(schema: &Schema, number: u16) -> Self {
         Self {
             subscription: Subscription::new(Viewer {
-                member: MemberId(number),
+                member: MemberId(u64::from(number)),
                 slot: (number == PLAYER).then_some(Slot(1)),
                 ..Viewer::default()
             }),

@@ -111,7 +111,7 @@ fn seeds_that_found_something_pass() {
     ];
     // A voter had promised more than the term was worth that the others knew: to suspect the hosts of
     // different terms was no agreement.
-    let apart = [43_130, 50_328, 53_047];
+    let apart = [43_130, 50_328, 53_047, 225_522];
     run_all(
         [&safety[..], &late, &duels, &apart].concat().into_iter(),
         |seed| run(seed, Ablation::default()),
@@ -352,7 +352,7 @@ fn three() -> World {
 /// Runs `scenario` up to delivery number `boundary` after `from`, crashes `node` there, and says
 /// what went wrong; `None` as second if the scenario has fewer deliveries.
 fn crash_at(
-    node: u16,
+    node: u64,
     from: u64,
     boundary: u64,
     until: u64,
@@ -374,14 +374,16 @@ fn crash_at(
         let next = world.now + 20_000;
         world.run_until(next);
         let roster_follows = world.host().is_some_and(|host| {
-            let roster = world.nodes[usize::from(host)].terms.roster();
+            let roster = world.nodes[usize::try_from(host).unwrap()].terms.roster();
             roster.voters().all(|id| id.0 != node)
         });
         if world.is_in_step() && roster_follows {
             let until = world.now + 300_000;
             world.run_until(until);
             let host = world.host()?;
-            world.checks.history(&world.nodes[usize::from(host)].toy);
+            world
+                .checks
+                .history(&world.nodes[usize::try_from(host).unwrap()].toy);
             return Some(world.checks.violation.take());
         }
     }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use phalanx_netcode::id::{MemberId, Path};
 use phalanx_netcode::link::udp::{
-    ConnectError, DropCause, Security, TokenError, UdpConfig, UdpLink, invited_member,
+    ConnectError, DropCause, Security, TokenError, UdpConfig, UdpLink,
 };
 use phalanx_netcode::link::{Address, CloseReason, Link, LinkEvent, Opening};
 use phalanx_netcode::prng::Prng;
@@ -47,7 +47,7 @@ struct Member {
 }
 
 impl Member {
-    fn new(id: u16) -> Self {
+    fn new(id: u64) -> Self {
         Self {
             id: MemberId(id),
             link: UdpLink::bind(config()).unwrap(),
@@ -81,7 +81,7 @@ impl Member {
                 LinkEvent::Opened { path, client_id } => {
                     // A path of our own leads to whom we opened it; of any other, the id says it.
                     let own = self.opening.remove(&path);
-                    let member = own.or_else(|| invited_member(client_id)).unwrap();
+                    let member = own.or_else(|| self.link.invited_member(client_id)).unwrap();
                     assert_eq!(self.paths.insert(member, path), None);
                 }
                 LinkEvent::Datagram { path, bytes } => {
@@ -180,7 +180,7 @@ fn every_member_reaches_every_other_over_its_only_socket() {
         }
         while let Some(event) = zero.link.receive() {
             if let LinkEvent::Opened { path, client_id } = event {
-                assert_eq!(invited_member(client_id), Some(MemberId(1)));
+                assert_eq!(zero.link.invited_member(client_id), Some(MemberId(1)));
                 accepted = Some(path);
             }
         }
@@ -260,7 +260,7 @@ fn links_open_paths_to_members_that_a_host_introduces() {
         let path = low.open(&opening).unwrap();
         assert_eq!(opened(&mut low).0, path);
         let (accepted, id) = opened(&mut high);
-        assert_eq!(invited_member(id), is_secure.then_some(MemberId(1)));
+        assert_eq!(high.invited_member(id), is_secure.then_some(MemberId(1)));
         low.send(path, &[0x77]);
         low.flush();
         let news = wait(&mut high);

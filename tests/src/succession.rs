@@ -354,13 +354,24 @@ impl<P: Remembers> Succession<P> {
             let node = self.cluster.node(index);
             let terms = node.terms();
             let seen = &self.seen[index];
+            let now = self.cluster.now_of(index);
+            let mesh = node.mesh_links().map(|link| {
+                let ago = |at: Option<Time>| at.map(|at| now.micros_since(at) / 1000);
+                let confirmed = if link.is_confirmed { "" } else { "?" };
+                let (heard, echoed) = (ago(link.heard_at), ago(link.echoed_at));
+                format!(
+                    "{}{confirmed} heard {heard:?} echoed {echoed:?} ms ago",
+                    link.member
+                )
+            });
+            let mesh: Vec<String> = mesh.collect();
             format!(
                 "{index}: {}member {} follows {} in term {}, host {}; machine: term {:?} host {:?} hosts {:?} \
                  acts {:?} fence {:?} voters {:?} standbys {:?}; tick {} settled {} position {:?}; \
-                 drops {:?}; {:?}",
+                 drops {:?}; mesh [{}]; {:?}",
                 if seen.is_in { "" } else { "(asks) " },
-                node.session().member.0,
-                node.host_member().0,
+                node.session().member,
+                node.host_member(),
                 node.session().term.0,
                 node.is_host(),
                 terms.map(|it| it.term().0),
@@ -368,12 +379,17 @@ impl<P: Remembers> Succession<P> {
                 terms.map(|it| it.is_host()),
                 terms.map(|it| it.may_act(self.cluster.now_of(index))),
                 terms.map(|it| it.fence().0),
-                terms.map(|it| it.roster().voters().map(|it| it.0).collect::<Vec<_>>()),
+                terms.map(|it| it
+                    .roster()
+                    .voters()
+                    .map(|it| it.to_string())
+                    .collect::<Vec<_>>()),
                 terms.map(|it| it.roster().standbys.clone()),
                 node.tick(),
                 node.settled_tick(),
                 node.position(),
                 node.statistics().drops,
+                mesh.join(", "),
                 self.cluster.members[index]
                     .events
                     .iter()

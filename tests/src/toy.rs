@@ -121,7 +121,9 @@ impl Toy {
     #[must_use]
     pub fn footprint(&self, tick: Tick) -> Option<&Footprint> {
         let place = &self.trail[tick.number() as usize % TRAIL_TICKS];
-        (place.tick == tick && tick > Tick::ZERO).then_some(place)
+        // What ran before it went back may not have run again.
+        let has_run = tick > Tick::ZERO && tick <= self.tick;
+        (place.tick == tick && has_run).then_some(place)
     }
 
     /// The slots' traces.

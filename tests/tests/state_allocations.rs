@@ -83,7 +83,7 @@ fn run(interest: Option<Interest>, budget_bytes_per_second: u32) -> (u64, u64, u
     let mut clients: Vec<Subscription> = (1..=4)
         .map(|slot| {
             Subscription::new(Viewer {
-                member: MemberId(u16::from(slot)),
+                member: MemberId(u64::from(slot)),
                 slot: Some(Slot(slot)),
                 ..Viewer::default()
             })

@@ -116,13 +116,13 @@ fn lie(prng: &mut Prng) -> Control {
     let (a, b, c, d) = (number(), number(), number(), number());
     match prng.below(16) {
         0 => Control::Member(MemberRecord {
-            id: short(a),
+            id: u64::from(a),
             role: byte(b) % 5,
             slot: byte(c),
             name: "x".repeat(usize::from(byte(d)) % 120),
             connected: a % 2 == 0,
         }),
-        1 => Control::Gone(short(a)),
+        1 => Control::Gone(u64::from(a)),
         2 => Control::Start(u64::from(a) << (b % 33)),
         3 => Control::LastTick(a),
         4 => Control::Ready,
@@ -489,7 +489,7 @@ fn a_host_that_lies_cannot_break_a_client() {
                         protocol: hello.protocol_max,
                         session: 1 << 80 | 5,
                         term: 1,
-                        member: short(wild(&mut prng)),
+                        member: u64::from(wild(&mut prng)) << 20,
                         slot: if is_player { 1 } else { u8::MAX },
                         slots,
                         seed: 1,

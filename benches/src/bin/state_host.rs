@@ -200,7 +200,7 @@ fn measure(
     let mut subscriptions: Vec<Subscription> = (0..clients)
         .map(|at| {
             Subscription::new(Viewer {
-                member: MemberId(u16::try_from(at).unwrap_or(0)),
+                member: MemberId(at as u64),
                 slot: (scene.owners > 0).then(|| Slot(u8::try_from(at % 64).unwrap_or(0))),
                 ..Viewer::default()
             })

@@ -82,7 +82,7 @@ impl Log {
     pub(super) fn who(&self, member: MemberId) -> String {
         match self.members.get(&member) {
             Some((name, _)) => quoted(name),
-            None => format!("member {}", member.0),
+            None => format!("member {member}"),
         }
     }
 
@@ -143,7 +143,7 @@ impl Log {
                 self.say(format!("took over the host's state of tick {tick}"));
             }
             Event::Desync(report) => {
-                let (tick, member) = (report.tick, report.member.0);
+                let (tick, member) = (report.tick, report.member);
                 self.say(format!("desync at tick {tick}, member {member}"));
                 self.desyncs.push(report);
             }

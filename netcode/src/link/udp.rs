@@ -56,7 +56,6 @@ use std::time::{Instant, SystemTime};
 pub use config::{BindError, Security, UdpConfig, UdpStatistics};
 pub use endpoint::ConnectError;
 pub use guard::{DropCause, Drops};
-pub use invitation::invited_member;
 pub use token::{JOIN_CODE_BYTES_MAX, JoinToken, TOKEN_LIFE_S_MAX, TokenError};
 
 use self::endpoint::Counts;
@@ -213,7 +212,7 @@ impl UdpLink {
     ///
     /// # Errors
     /// If the link is insecure or `address` or `life` cannot be, or `client_id` is one of those of
-    /// [`invited_member`].
+    /// [`UdpLink::invited_member`].
     pub fn mint_token(
         &self,
         client_id: u64,
@@ -235,7 +234,7 @@ impl UdpLink {
 
     /// Makes an invitation with which the member that owns `public_key` opens one path to this link
     /// at `address` within `life`. Anyone may carry it; it has about 1230 bytes. The path comes up
-    /// here with a client id of which [`invited_member`] gives `member`.
+    /// here with a client id of which [`UdpLink::invited_member`] gives `member`.
     ///
     /// # Errors
     /// If the link is insecure or takes no clients, if `public_key`, `address` or `life` cannot be,
@@ -256,6 +255,14 @@ impl UdpLink {
         let invitations = self.invitations.as_mut().ok_or(TokenError::Insecure)?;
         let client_id = invitations.client_id(now, member)?;
         invitation::seal(&self.mint(client_id, address, life)?, public_key)
+    }
+
+    /// The member that a client id of a path means, if that path was opened with one of the last 2048
+    /// invitations of this link. What has such an id has shown that it is this member: nobody else
+    /// could read the invitation.
+    #[must_use]
+    pub fn invited_member(&self, client_id: u64) -> Option<MemberId> {
+        self.invitations.as_ref()?.invited_member(client_id)
     }
 
     /// Opens a path to the member that made an invitation for this link, at `address` if it is

@@ -86,7 +86,14 @@ impl Timeline {
         let count = usize::try_from(ticks).unwrap_or(0) + 1;
         if self.guesses.len() < count {
             let frame = InputFrame::empty(Tick::ZERO, self.slots, self.input_bytes);
-            self.guesses.resize(count, frame);
+            let guesses = core::mem::replace(&mut self.guesses, vec![frame; count]);
+            // What has been guessed so far may still have to run.
+            for guess in guesses {
+                let tick = guess.tick();
+                if tick > self.settled && tick <= self.simulated {
+                    self.guesses[tick.number() as usize % count] = guess;
+                }
+            }
         }
     }
 

@@ -335,7 +335,14 @@ fn put_tick(out: &mut Vec<u8>, tick: Tick) {
 }
 
 fn put_member(out: &mut Vec<u8>, id: MemberId) {
-    put_u32(out, u32::from(id.0));
+    put_varint(out, id.0);
+}
+
+/// A member of an ascending list: how far it is from the one before. A list that does not ascend
+/// is refused by its reader.
+fn put_next_member(out: &mut Vec<u8>, before: &mut Option<MemberId>, id: MemberId) {
+    put_varint(out, id.0.wrapping_sub(before.map_or(0, |before| before.0)));
+    *before = Some(id);
 }
 
 fn put_position(out: &mut Vec<u8>, position: Position) {
@@ -349,8 +356,9 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
 
 fn put_certificate(out: &mut Vec<u8>, certificate: &Certificate) {
     put_count(out, certificate.votes.len());
+    let mut before = None;
     for vote in &certificate.votes {
-        put_member(out, vote.voter);
+        put_next_member(out, &mut before, vote.voter);
         put_position(out, vote.position);
         put_tick(out, vote.shown);
     }
@@ -369,8 +377,9 @@ fn put_roster(out: &mut Vec<u8>, roster: &TermRoster) {
         put_tick(out, ancestor.base);
     }
     put_count(out, roster.members.len());
+    let mut before = None;
     for one in &roster.members {
-        put_member(out, one.id);
+        put_next_member(out, &mut before, one.id);
         let mut flags = 0;
         let mut set = |is_set: bool, bit: u8| flags |= if is_set { bit } else { 0 };
         set(one.can_host, flag::CAN_HOST);
@@ -404,7 +413,23 @@ fn small(reader: &mut Reader<'_>) -> Result<u16, DecodeError> {
 }
 
 fn member(reader: &mut Reader<'_>) -> Result<MemberId, DecodeError> {
-    Ok(MemberId(small(reader)?))
+    Ok(MemberId(reader.varint()?))
+}
+
+/// See [`put_next_member`].
+fn next_member(
+    reader: &mut Reader<'_>,
+    before: &mut Option<MemberId>,
+) -> Result<MemberId, DecodeError> {
+    let ahead = reader.varint()?;
+    let id = match *before {
+        Some(before) if ahead > 0 => before.0.checked_add(ahead),
+        Some(_) => None,
+        None => Some(ahead),
+    };
+    let id = MemberId(id.ok_or(DecodeError::Invalid("members are out of order"))?);
+    *before = Some(id);
+    Ok(id)
 }
 
 fn members(reader: &mut Reader<'_>) -> Result<Vec<MemberId>, DecodeError> {
@@ -453,15 +478,13 @@ fn count(reader: &mut Reader<'_>, max: usize) -> Result<usize, DecodeError> {
 fn certificate(reader: &mut Reader<'_>) -> Result<Certificate, DecodeError> {
     let count = count(reader, TERM_VOTERS_MAX)?;
     let mut votes = Vec::with_capacity(count);
+    let mut before = None;
     for _ in 0..count {
         votes.push(CastVote {
-            voter: member(reader)?,
+            voter: next_member(reader, &mut before)?,
             position: position(reader)?,
             shown: tick(reader)?,
         });
-    }
-    if votes.windows(2).any(|pair| pair[0].voter >= pair[1].voter) {
-        return Err(DecodeError::Invalid("votes are out of order"));
     }
     Ok(Certificate { votes })
 }
@@ -484,8 +507,9 @@ fn roster(reader: &mut Reader<'_>) -> Result<TermRoster, DecodeError> {
         Lineage::new(ancestors).ok_or(DecodeError::Invalid("a history goes back in time"))?;
     let listed = count(reader, TERM_MEMBERS_MAX)?;
     let mut members = Vec::with_capacity(listed);
+    let mut before = None;
     for _ in 0..listed {
-        let id = member(reader)?;
+        let id = next_member(reader, &mut before)?;
         let flags = reader.u8()?;
         if flags & !flag::ALL != 0 {
             return Err(DecodeError::Invalid("reserved bits are set"));

@@ -1,7 +1,7 @@
 //! Who counts in a term: members, votes, and the order of succession.
 
 use crate::id::{MemberId, Term};
-use crate::limits::{TERM_MEMBERS_MAX, TERM_STANDBYS_MAX, TERM_VOTERS_MAX};
+use crate::limits::{TERM_MEMBERS_BYTES_MAX, TERM_MEMBERS_MAX, TERM_STANDBYS_MAX, TERM_VOTERS_MAX};
 use crate::migration::certificate::ElectionKind;
 use crate::migration::lineage::{Lineage, Position};
 use crate::tick::Tick;
@@ -127,6 +127,17 @@ impl TermRoster {
     #[must_use]
     pub fn keep(&self) -> usize {
         keep_quorum(self.voter_count())
+    }
+
+    /// Whether one more member has room: in number, and in the bytes of a message. Ids that hosts of
+    /// many terms gave take more of them.
+    pub(super) fn has_room_for(&self, id: MemberId) -> bool {
+        let mut ids: Vec<MemberId> = self.members.iter().map(|one| one.id).collect();
+        ids.insert(ids.partition_point(|one| *one < id), id);
+        let bytes = |ahead: u64| 5 + (u64::BITS - ahead.leading_zeros()).div_ceil(7).max(1);
+        let gaps = ids.windows(2).map(|pair| bytes(pair[1].0 - pair[0].0));
+        let first = ids.first().map_or(0, |first| bytes(first.0));
+        ids.len() <= TERM_MEMBERS_MAX && first + gaps.sum::<u32>() <= TERM_MEMBERS_BYTES_MAX
     }
 
     /// Whether the limits hold and names have a meaning.

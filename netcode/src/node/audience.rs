@@ -163,7 +163,7 @@ impl Audience {
                 self.send_keyframe(guest, 0);
             }
             // Once per second each, not all at the same snapshot.
-            let is_turn = (turn + u32::from(guest.peer.member.0)).is_multiple_of(turns);
+            let is_turn = (u64::from(turn) + guest.peer.member.0).is_multiple_of(u64::from(turns));
             if let Some(listener) = &mut guest.listener
                 && is_turn
                 && let publisher = listener.publisher(&mut self.publisher, &mut self.late)

@@ -119,8 +119,6 @@ pub(super) struct Client {
     pub(super) host: MemberId,
     /// What the next host must know, where hosting may move.
     pub(super) settings: Option<Settings>,
-    /// The newest identity that was heard of.
-    newest_member: MemberId,
     /// The host that this node wants to follow next.
     prepared: Option<Prepared>,
     /// Whether it has promised its vote to another than the present host.
@@ -189,7 +187,6 @@ impl Client {
             introduced: VecDeque::new(),
             host: MemberId::FIRST_HOST,
             settings: None,
-            newest_member: MemberId::default(),
             prepared: None,
             renounces: false,
             returns: BTreeMap::new(),
@@ -322,7 +319,9 @@ impl Client {
 
     fn handle_bye(&mut self, core: &mut Core, body: &[u8]) -> Result<(), DropReason> {
         let bye: Bye = handshake::read(body).map_err(|_error| DropReason::Malformed)?;
-        if self.phase != Phase::Inside || bye.session_low != session_low(core) {
+        // Only members leave. Whoever says so was to host next, or did not know of it yet.
+        let is_host = bye.reason != ByeReason::Left;
+        if self.phase != Phase::Inside || bye.session_low != session_low(core) || !is_host {
             return Err(DropReason::Unexpected);
         }
         self.end(core, DisconnectReason::Bye(bye.reason));
@@ -444,7 +443,6 @@ impl Client {
                     return Err(DropReason::BadSection);
                 }
                 self.unnamed.remove(&member.id);
-                self.newest_member = self.newest_member.max(member.id);
                 core.roster.set(member.clone());
                 core.report(Event::Member(member));
             }
@@ -572,7 +570,7 @@ impl Client {
             }
             Phase::Inside => {
                 let silent_us = now.micros_since(self.peer.heard_at);
-                if self.prepared.is_some() && silent_us > self.config.resume_us {
+                if self.has_waited_for_long(now) {
                     self.end(core, DisconnectReason::Silence);
                     return;
                 }

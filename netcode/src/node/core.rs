@@ -242,7 +242,7 @@ impl Core {
     }
 
     /// The terms that `host` hosted, as far as they are known.
-    pub(super) fn hosted_terms(&self, host: u16) -> impl Iterator<Item = Term> + use<'_> {
+    pub(super) fn hosted_terms(&self, host: u64) -> impl Iterator<Item = Term> + use<'_> {
         let first = self.terms.front().map_or(self.info.term, |_| Term(1));
         let is_first = self.lineage_from == Term(1) && host == MemberId::FIRST_HOST.0;
         let first = is_first.then_some(first);

@@ -49,7 +49,7 @@ pub(super) struct Host {
     seats: Vec<Seat>,
     own_slot: Option<Slot>,
     delay: DelayControl,
-    next_member: u16,
+    next_member: u32,
     start_at: Option<Time>,
     /// Since when all players are there that the start waits for.
     complete_since: Option<Time>,

@@ -627,7 +627,7 @@ impl Node {
             let host = if one == last {
                 takeover.before
             } else {
-                MemberId(u16::MAX)
+                MemberId::UNKNOWN
             };
             self.core.begin_term(TermStart {
                 term: one.term.0,

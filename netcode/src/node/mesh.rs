@@ -56,7 +56,7 @@ pub(super) enum Wish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum MeshError {
     /// There is no such member in the mesh.
-    #[error("member {} is not in the mesh", .0.0)]
+    #[error("member {0} is not in the mesh")]
     NoPeer(MemberId),
     /// It is empty, or longer than [`MESH_MESSAGE_BYTES_MAX`].
     #[error("a message of the mesh has 1 to {MESH_MESSAGE_BYTES_MAX} B, not {0}")]

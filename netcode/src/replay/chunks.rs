@@ -88,7 +88,7 @@ pub struct TermChange {
 impl TermChange {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, u64::from(self.term.0));
-        out.extend(self.host.0.to_le_bytes());
+        put_varint(out, self.host.0);
         out.push(match self.cause {
             TermCause::Handover => 1,
             TermCause::Failover => 2,
@@ -98,7 +98,7 @@ impl TermChange {
     pub(super) fn decode(bytes: &[u8], takeover: Tick) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let term = Term(reader.varint_u32()?);
-        let host = MemberId(reader.u16()?);
+        let host = MemberId(reader.varint()?);
         let cause = match reader.u8()? {
             1 => TermCause::Handover,
             2 => TermCause::Failover,

@@ -14,7 +14,7 @@ pub enum Control {
     /// Host: this member is there, or changed.
     Member(MemberRecord),
     /// Host: this member is gone.
-    Gone(u16),
+    Gone(u64),
     /// Host: tick 1 is due at this time of the host's clock, in microseconds.
     Start(u64),
     /// Host: the last tick of the session.
@@ -80,7 +80,7 @@ pub enum Control {
     /// Host, where hosting may move: how to reach a member, or the host itself.
     Peer {
         /// Who.
-        member: u16,
+        member: u64,
         /// The secret of the two: see [`PairKey`](crate::session::mesh::PairKey).
         key: u128,
         /// Over which path.
@@ -90,14 +90,14 @@ pub enum Control {
     /// for one.
     Invite {
         /// Whom it is asked of, or who asks.
-        member: u16,
+        member: u64,
         /// The key to which it shall be sealed: 32 bytes.
         public_key: Vec<u8>,
     },
     /// A part of an invitation. Client: for this member. Host: from this member.
     Invitation {
         /// For whom, or from whom.
-        member: u16,
+        member: u64,
         /// Which part, from 0.
         part: u8,
         /// Number of parts.
@@ -146,7 +146,7 @@ pub enum Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Settings {
     /// The host's identity.
-    pub host: u16,
+    pub host: u64,
     /// Late policy: 0 repeats, 1 neutral.
     pub late_policy: u8,
     /// Under gate wait, how long a slot may keep the others waiting, in microseconds.
@@ -163,8 +163,6 @@ pub struct Settings {
     pub heal_host: bool,
     /// Players with whom the session starts; 0 where the host's driver decides.
     pub players: u8,
-    /// Identities below this one were given.
-    pub next_member: u16,
     /// Whether members elect the next host; else something outside of the session says who it is.
     pub elects: bool,
     /// In state-sync mode: bytes of state per second and client; 0 in lockstep.

@@ -64,7 +64,7 @@ pub struct Welcome {
     /// Its hosting period.
     pub term: u32,
     /// The client's identity in the session.
-    pub member: u16,
+    pub member: u64,
     /// The client's slot; 255 if it watches.
     pub slot: u8,
     /// Slots of the session.
@@ -179,7 +179,7 @@ pub struct TermStart {
     /// The last tick that stands of the terms before.
     pub base: u32,
     /// Who hosts it.
-    pub host: u16,
+    pub host: u64,
     /// Whether the old host handed over.
     pub is_planned: bool,
 }

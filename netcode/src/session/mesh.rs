@@ -2,7 +2,8 @@
 //! addresses and invitations with which members reach each other.
 //!
 //! ```text
-//! kind(1) from(2) mac(8) counter(4) flags(1) [echo(4) held(varint)] messages: length(varint) bytes
+//! kind(1) mac(8) from(varint) counter(4) flags(1) [echo(4) held(varint)]
+//! messages: length(varint) bytes
 //! ```
 //!
 //! The mac is `SipHash`-2-4 of all that stands behind it, under a key that only the two members and
@@ -16,12 +17,12 @@ use crate::session::statistics::DropReason;
 use crate::wire::bytes::{DecodeError, Reader, put_counted, put_varint};
 use crate::wire::header::kind;
 
-/// Bytes before the echo.
-pub const HEADER_BYTES: usize = 16;
-/// Bytes of a header with an echo, at most.
-pub const HEADER_BYTES_MAX: usize = HEADER_BYTES + 4 + 5;
+/// Bytes before the echo, at least.
+pub const HEADER_BYTES: usize = 15;
+/// Bytes of a header with an echo, at most: an id has up to ten.
+pub const HEADER_BYTES_MAX: usize = HEADER_BYTES + 9 + 4 + 5;
 /// Where the mac begins, and where what it covers begins.
-const MAC: core::ops::Range<usize> = 3..11;
+const MAC: core::ops::Range<usize> = 1..9;
 
 /// The echo stands behind the flags.
 const FLAG_ECHO: u8 = 0x01;
@@ -82,9 +83,13 @@ impl PairKey {
     /// The key under which `from` speaks to `to`.
     #[must_use]
     pub fn direction(self, from: MemberId, to: MemberId) -> MacKey {
-        let [f0, f1] = from.0.to_le_bytes();
-        let [t0, t1] = to.0.to_le_bytes();
-        let half = |which: u8| u128::from(keyed(self.0, &[b'm', b'e', which, f0, f1, t0, t1]));
+        let half = |which: u8| {
+            let mut seed = [0; 19];
+            seed[..3].copy_from_slice(&[b'm', b'e', which]);
+            seed[3..11].copy_from_slice(&from.0.to_le_bytes());
+            seed[11..].copy_from_slice(&to.0.to_le_bytes());
+            u128::from(keyed(self.0, &seed))
+        };
         MacKey(half(1) << 64 | half(0))
     }
 }
@@ -125,8 +130,8 @@ impl<'a> MeshDatagram<'a> {
     /// Appends a datagram without messages to `out`; [`put_message`] adds them, [`seal`] ends it.
     pub fn begin(from: MemberId, counter: u32, echo: Option<Echo>, out: &mut Vec<u8>) {
         out.push(kind::MESH);
-        out.extend_from_slice(&from.0.to_le_bytes());
         out.extend_from_slice(&[0; 8]);
+        put_varint(out, from.0);
         out.extend_from_slice(&counter.to_le_bytes());
         out.push(if echo.is_some() { FLAG_ECHO } else { 0 });
         if let Some(echo) = echo {
@@ -139,14 +144,12 @@ impl<'a> MeshDatagram<'a> {
     /// cannot be one of the mesh.
     #[must_use]
     pub fn sender(bytes: &[u8]) -> Option<MemberId> {
-        match bytes {
-            [kind::MESH, low, high, ..]
-                if (HEADER_BYTES..=DATAGRAM_BYTES_MAX).contains(&bytes.len()) =>
-            {
-                Some(MemberId(u16::from_le_bytes([*low, *high])))
-            }
-            _ => None,
+        let has_size = (HEADER_BYTES..=DATAGRAM_BYTES_MAX).contains(&bytes.len());
+        if !has_size || bytes.first() != Some(&kind::MESH) {
+            return None;
         }
+        let mut reader = Reader::new(bytes.get(MAC.end..)?);
+        reader.varint().ok().map(MemberId)
     }
 
     /// Checks and reads a datagram that was sealed with `key`.
@@ -155,15 +158,16 @@ impl<'a> MeshDatagram<'a> {
     /// [`DropReason::Malformed`] if it is no datagram of the mesh,
     /// [`DropReason::NotAuthentic`] if another key sealed it or something was changed.
     pub fn read(bytes: &'a [u8], key: MacKey) -> Result<Self, DropReason> {
-        let from = Self::sender(bytes).ok_or(DropReason::Malformed)?;
+        Self::sender(bytes).ok_or(DropReason::Malformed)?;
         if bytes[MAC] != mac(key, &bytes[MAC.end..]) {
             return Err(DropReason::NotAuthentic);
         }
-        Self::read_body(from, &bytes[MAC.end..]).map_err(|_error| DropReason::Malformed)
+        Self::read_body(&bytes[MAC.end..]).map_err(|_error| DropReason::Malformed)
     }
 
-    fn read_body(from: MemberId, body: &'a [u8]) -> Result<Self, DecodeError> {
+    fn read_body(body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
+        let from = MemberId(reader.varint()?);
         let counter = reader.u32()?;
         let echo = match reader.u8()? {
             0 => None,
@@ -222,12 +226,14 @@ fn mac(key: MacKey, body: &[u8]) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Term;
     use crate::prng::Prng;
 
     const KEY: PairKey = PairKey(7 << 64 | 9);
+    const LATER: MemberId = MemberId::new(Term(2), 0);
 
     fn key() -> MacKey {
-        KEY.direction(MemberId(3), MemberId(300))
+        KEY.direction(MemberId(3), LATER)
     }
 
     fn datagram(echo: Option<Echo>, messages: &[&[u8]]) -> Vec<u8> {
@@ -257,14 +263,18 @@ mod tests {
         assert_eq!(messages, [&b"vote"[..], &[7; 200]]);
         let idle = datagram(None, &[]);
         assert_eq!(idle.len(), HEADER_BYTES);
+        let mut later = Vec::new();
+        MeshDatagram::begin(LATER, 1, None, &mut later);
+        assert_eq!(MeshDatagram::sender(&later), Some(LATER));
         assert_eq!(MeshDatagram::read(&idle, key()).unwrap().echo, None);
     }
 
     #[test]
     fn every_changed_bit_shows() {
         let bytes = datagram(None, &[b"hello"]);
-        // The first three bytes choose the key, so a wrong sender meets a wrong one.
-        for bit in 24..bytes.len() * 8 {
+        // A sender that cannot be read has no key.
+        let is_sender = |bit: usize| bit / 8 == MAC.end;
+        for bit in (8..bytes.len() * 8).filter(|&bit| !is_sender(bit)) {
             let mut changed = bytes.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
             let read = MeshDatagram::read(&changed, key());
@@ -273,7 +283,7 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(MeshDatagram::read(&bytes[..cut], key()).is_err(), "{cut}");
         }
-        let back = KEY.direction(MemberId(300), MemberId(3));
+        let back = KEY.direction(LATER, MemberId(3));
         assert_eq!(
             MeshDatagram::read(&bytes, back),
             Err(DropReason::NotAuthentic)
@@ -285,17 +295,17 @@ mod tests {
         let mut prng = Prng::new(5);
         let nonsense: [&[u8]; 5] = [&[2], &[1, 1, 2], &[0, 0], &[0, 9, 1], &[0, 0x80]];
         for body in nonsense {
-            let mut bytes = vec![kind::MESH, 3, 0];
+            let mut bytes = vec![kind::MESH];
             bytes.extend_from_slice(&[0; 8]);
-            bytes.extend_from_slice(&[1, 0, 0, 0]);
+            bytes.extend_from_slice(&[3, 1, 0, 0, 0]);
             bytes.extend_from_slice(body);
             seal(key(), &mut bytes);
             let read = MeshDatagram::read(&bytes, key());
             assert_eq!(read, Err(DropReason::Malformed), "{body:?}");
         }
         for _ in 0..20_000 {
-            let mut bytes = vec![kind::MESH, 3, 0];
-            let length = 12 + usize::try_from(prng.below(60)).unwrap();
+            let mut bytes = vec![kind::MESH];
+            let length = 13 + usize::try_from(prng.below(60)).unwrap();
             bytes.extend((0..length).map(|_| prng.next_u64().to_le_bytes()[0] & 0x8f));
             seal(key(), &mut bytes);
             if let Ok(read) = MeshDatagram::read(&bytes, key()) {

@@ -83,7 +83,7 @@ impl Roster {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct MemberRecord {
     /// Identity.
-    pub id: u16,
+    pub id: u64,
     /// 0 player, 1 spectator, 2 dedicated host.
     pub role: u8,
     /// Slot, 255 for none.

@@ -215,7 +215,7 @@ exact_newtype! {
     Tick, u32, U32, |tick| tick.number(), Tick::new;
     Prng, u64, U64, |prng| prng.state(), Prng::new;
     Slot, u8, U8, |slot| slot.0, Slot;
-    MemberId, u16, U16, |member| member.0, MemberId;
+    MemberId, u64, U64, |member| member.0, MemberId;
     Term, u32, U32, |term| term.0, Term;
 }
 

@@ -351,8 +351,8 @@ impl Subscription {
                 self.ticks
             }
         };
-        let turn = u32::from(self.viewer.member.0) % self.snapshot_ticks;
-        self.ticks.wrapping_sub(since) >= turn
+        let turn = self.viewer.member.0 % u64::from(self.snapshot_ticks);
+        u64::from(self.ticks.wrapping_sub(since)) >= turn
     }
 
     /// Whether another datagram should follow at once: the last one only said that until the

@@ -14,13 +14,13 @@ use crate::toy::Toy;
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     pub(crate) violation: Option<String>,
-    hosts: BTreeMap<u32, (u16, u32)>,
-    ids: BTreeMap<NetId, (u16, u32)>,
-    shown: BTreeMap<(u16, u32), (u32, u32)>,
+    hosts: BTreeMap<u32, (u64, u32)>,
+    ids: BTreeMap<NetId, (u64, u32)>,
+    shown: BTreeMap<(u64, u32), (u32, u32)>,
     /// The newest tick that was promised to be safe, its hash, and the term that promised it.
     safe: Option<(Tick, u64, u32)>,
     /// Inputs that were promised to be safe.
-    promised: BTreeMap<(u16, u32), Tick>,
+    promised: BTreeMap<(u64, u32), Tick>,
     /// Whether an election has put promises at risk, and said so.
     pub(crate) unclean: bool,
     /// The term of the last such election: promises of terms before it count no more.
@@ -34,7 +34,7 @@ impl Checks {
     }
 
     /// I1: at most one host per term.
-    pub(crate) fn hosts(&mut self, node: u16, incarnation: u32, term: u32) {
+    pub(crate) fn hosts(&mut self, node: u64, incarnation: u32, term: u32) {
         let who = (node, incarnation);
         if let Some(before) = self.hosts.insert(term, who) {
             if before != who {
@@ -47,7 +47,7 @@ impl Checks {
 
     /// I2: at most one acts at any instant, each in its term; and none whose term a later one has
     /// followed that has promised anything.
-    pub(crate) fn acting(&mut self, acting: &[(u16, u32)]) {
+    pub(crate) fn acting(&mut self, acting: &[(u64, u32)]) {
         if acting.len() > 1 {
             self.fail(format!("I2: {acting:?} act at once"));
         }
@@ -61,7 +61,7 @@ impl Checks {
     }
 
     /// I3: what a player is shown goes forward.
-    pub(crate) fn shows(&mut self, node: u16, incarnation: u32, term: u32, tick: Tick) {
+    pub(crate) fn shows(&mut self, node: u64, incarnation: u32, term: u32, tick: Tick) {
         let new = (term, tick.number());
         if let Some(before) = self.shown.insert((node, incarnation), new)
             && (before >= new || before.1 >= new.1)
@@ -71,7 +71,7 @@ impl Checks {
     }
 
     /// I3: who has voted shows nothing more until it follows whom it has elected.
-    pub(crate) fn voted_with(&mut self, node: u16, then: Tick, now: Tick) {
+    pub(crate) fn voted_with(&mut self, node: u64, then: Tick, now: Tick) {
         if now > then {
             self.fail(format!(
                 "I3: {node} voted with {then} shown, and showed {now}"
@@ -80,14 +80,14 @@ impl Checks {
     }
 
     /// I6: what the host sends fits what a follower holds.
-    pub(crate) fn differs_from_host(&mut self, node: u16, tick: Tick) {
+    pub(crate) fn differs_from_host(&mut self, node: u64, tick: Tick) {
         self.fail(format!(
             "I6: {node} holds another tick {tick} than its host"
         ));
     }
 
     /// I11: a handover that came to nothing leaves the host in its term.
-    pub(crate) fn aborted(&mut self, node: u16, reason: HandoverFailure, hosts: bool) {
+    pub(crate) fn aborted(&mut self, node: u64, reason: HandoverFailure, hosts: bool) {
         if reason != HandoverFailure::LostLease && !hosts {
             self.fail(format!(
                 "I11: {node} hosts no more after a handover came to nothing"
@@ -122,7 +122,7 @@ impl Checks {
     }
 
     /// An input was promised to be safe in the history that `tick` is of.
-    pub(crate) fn promise(&mut self, term: u32, input: (u16, u32), tick: Tick) {
+    pub(crate) fn promise(&mut self, term: u32, input: (u64, u32), tick: Tick) {
         if term >= self.unclean_term {
             self.promised.insert(input, tick);
         }
@@ -130,7 +130,7 @@ impl Checks {
 
     /// I6: a term takes over all that was safe in the terms before. One that begins when a later term
     /// has promised something (the target of a handover that slept) is void: it must never act.
-    pub(crate) fn takes_over(&mut self, node: u16, takeover: &Takeover, toy: &Toy) {
+    pub(crate) fn takes_over(&mut self, node: u64, takeover: &Takeover, toy: &Toy) {
         if takeover.data_loss_possible {
             self.unclean = true;
             self.unclean_term = takeover.term.0;
@@ -155,7 +155,7 @@ impl Checks {
     }
 
     /// I7: an id is given once.
-    pub(crate) fn spawned(&mut self, node: u16, incarnation: u32, id: NetId) {
+    pub(crate) fn spawned(&mut self, node: u64, incarnation: u32, id: NetId) {
         if let Some(before) = self.ids.insert(id, (node, incarnation)) {
             self.fail(format!("I7: {id} was given by {before:?} and by {node}"));
         }
@@ -163,7 +163,7 @@ impl Checks {
 
     /// I4: in the end, what was promised has happened exactly once.
     pub(crate) fn history(&mut self, toy: &Toy) {
-        let mut times: BTreeMap<(u16, u32), u32> = BTreeMap::new();
+        let mut times: BTreeMap<(u64, u32), u32> = BTreeMap::new();
         for record in toy.log() {
             for &input in &record.inputs {
                 *times.entry(input).or_default() += 1;

@@ -12,7 +12,7 @@ const TICK_US: u64 = 16_667;
 struct Setting {
     name: &'static str,
     rtt_us: u64,
-    nodes: u16,
+    nodes: u64,
     policy: HostPolicy,
     is_planned: bool,
     p50_us_max: u64,
@@ -62,7 +62,7 @@ fn run(setting: &Setting, seed: u64) -> (Vec<u64>, u32) {
     );
     let new_host = world.host().unwrap();
     assert_ne!(new_host, host, "hosting has not moved");
-    let base = world.nodes[usize::from(new_host)]
+    let base = world.nodes[usize::try_from(new_host).unwrap()]
         .terms
         .roster()
         .lineage

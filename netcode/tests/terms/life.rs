@@ -17,16 +17,16 @@ use crate::world::{Happening, World};
 const INPUTS_MAX: usize = 64;
 
 impl World {
-    pub(crate) fn arrive(&mut self, from: u16, from_incarnation: u32, to: u16, body: &Body) {
+    pub(crate) fn arrive(&mut self, from: u64, from_incarnation: u32, to: u64, body: &Body) {
         let now = self.now;
-        let node = &mut self.nodes[usize::from(to)];
+        let node = &mut self.nodes[usize::try_from(to).unwrap()];
         let local = node.local(now);
         // A link belongs to one process of a member.
         let listed = node.terms.roster().member(MemberId(from));
         let same = listed.is_none_or(|one| one.incarnation == from_incarnation);
         match body {
             Body::Join { incarnation } => {
-                let wishes = &self.nodes[usize::from(from)].policy;
+                let wishes = &self.nodes[usize::try_from(from).unwrap()].policy;
                 let member = TermMember {
                     id: MemberId(from),
                     incarnation: *incarnation,
@@ -34,7 +34,9 @@ impl World {
                     is_voter: false,
                     wants_vote: wishes.is_voter,
                 };
-                self.nodes[usize::from(to)].terms.member_joined(member);
+                self.nodes[usize::try_from(to).unwrap()]
+                    .terms
+                    .member_joined(member);
             }
             _ if !same => {}
             Body::Ping => {
@@ -82,7 +84,7 @@ impl World {
                     node.accept(*term, *sent);
                     node.terms.heard(local, MemberId(from));
                     self.take_records(to, *after, records);
-                    let node = &mut self.nodes[usize::from(to)];
+                    let node = &mut self.nodes[usize::try_from(to).unwrap()];
                     let target = node.terms.handover_target();
                     if target.is_some_and(|(id, _)| id == MemberId(to)) {
                         node.terms.handle_timeout(local, &node.toy);
@@ -114,8 +116,8 @@ impl World {
         }
     }
 
-    fn take_records(&mut self, id: u16, after: u32, records: &[Record]) {
-        let node = &mut self.nodes[usize::from(id)];
+    fn take_records(&mut self, id: u64, after: u32, records: &[Record]) {
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         for (index, record) in (1..).zip(records) {
             let tick = Tick::new(after + index);
             let fits = if let Some(held) = node.toy.at(tick) {
@@ -132,9 +134,9 @@ impl World {
     }
 
     /// Shows the newest tick, if it is new.
-    fn show(&mut self, id: u16) {
+    fn show(&mut self, id: u64) {
         let now = self.now;
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let newest = node.toy.newest();
         if newest >= node.start && node.toy.show(newest) {
             if let Some(before) = node.shown_at {
@@ -146,9 +148,9 @@ impl World {
         }
     }
 
-    pub(crate) fn tick(&mut self, id: u16) {
+    pub(crate) fn tick(&mut self, id: u64) {
         let now = self.now;
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let local = node.local(now);
         node.ticks += 1;
         if node.forked {
@@ -160,20 +162,23 @@ impl World {
         }
         if !node.terms.is_member() && node.ticks % 12 == 1 {
             let incarnation = node.incarnation;
-            for to in 0..u16::try_from(self.nodes.len()).unwrap() {
+            for to in 0..u64::try_from(self.nodes.len()).unwrap() {
                 if to != id {
                     self.send(id, to, Body::Join { incarnation });
                 }
             }
         }
-        if self.nodes[usize::from(id)].ticks.is_multiple_of(30) {
-            for to in 0..u16::try_from(self.nodes.len()).unwrap() {
+        if self.nodes[usize::try_from(id).unwrap()]
+            .ticks
+            .is_multiple_of(30)
+        {
+            for to in 0..u64::try_from(self.nodes.len()).unwrap() {
                 if to != id {
                     self.send(id, to, Body::Ping);
                 }
             }
         }
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         if node.terms.is_host() {
             let next = node.toy.newest().next();
             if node.terms.may_run(local, next) {
@@ -181,12 +186,12 @@ impl World {
                 self.show(id);
             }
             // Before the machine may end the term with this tick.
-            let node = &self.nodes[usize::from(id)];
+            let node = &self.nodes[usize::try_from(id).unwrap()];
             let hands_over = node.terms.handover_target().is_some();
             if hands_over || node.ticks.is_multiple_of(node.sends_every) {
                 self.send_records(id);
             }
-            let node = &mut self.nodes[usize::from(id)];
+            let node = &mut self.nodes[usize::try_from(id).unwrap()];
             node.terms.handle_timeout(local, &node.toy);
         } else if let Some(host) = node.terms.host()
             && node.terms.is_member()
@@ -205,14 +210,18 @@ impl World {
                 self.send(id, target, body);
             }
         }
-        if self.nodes[usize::from(id)].terms.owes().is_some() {
+        if self.nodes[usize::try_from(id).unwrap()]
+            .terms
+            .owes()
+            .is_some()
+        {
             self.send_records(id);
         }
         self.settle_inputs(id);
     }
 
-    fn run_tick(&mut self, id: u16) {
-        let node = &mut self.nodes[usize::from(id)];
+    fn run_tick(&mut self, id: u64) {
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let term = node.terms.term();
         let mut inputs = Vec::new();
         node.received.insert(id, node.unsafe_inputs.clone());
@@ -233,10 +242,10 @@ impl World {
         self.checks.spawned(id, incarnation, spawned);
     }
 
-    fn send_records(&mut self, id: u16) {
+    fn send_records(&mut self, id: u64) {
         let now = self.now;
-        let node = &self.nodes[usize::from(id)];
-        let members: Vec<u16> = if let Some((target, _)) = node.terms.owes() {
+        let node = &self.nodes[usize::try_from(id).unwrap()];
+        let members: Vec<u64> = if let Some((target, _)) = node.terms.owes() {
             vec![target.0]
         } else if node.may_act(now) {
             node.terms
@@ -253,7 +262,7 @@ impl World {
             if to == id {
                 continue;
             }
-            let node = &self.nodes[usize::from(id)];
+            let node = &self.nodes[usize::try_from(id).unwrap()];
             let base = node.terms.roster().lineage.base().number();
             let after = node
                 .held_by
@@ -269,7 +278,7 @@ impl World {
                 to,
                 Body::Records {
                     term,
-                    sent: self.nodes[usize::from(id)].local(now),
+                    sent: self.nodes[usize::try_from(id).unwrap()].local(now),
                     after,
                     records,
                 },
@@ -278,8 +287,8 @@ impl World {
     }
 
     /// Forgets inputs that are safe, and has the promise kept.
-    fn settle_inputs(&mut self, id: u16) {
-        let node = &mut self.nodes[usize::from(id)];
+    fn settle_inputs(&mut self, id: u64) {
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let host_acts = !node.terms.is_host() || node.terms.may_act(node.local(self.now));
         if !node.terms.is_member() || !host_acts || node.terms.fence() > node.terms.term() {
             return;
@@ -311,24 +320,24 @@ impl World {
     }
 
     /// Takes all outputs of a node.
-    pub(crate) fn drain(&mut self, id: u16) {
+    pub(crate) fn drain(&mut self, id: u64) {
         let now = self.now;
         loop {
-            let node = &mut self.nodes[usize::from(id)];
+            let node = &mut self.nodes[usize::try_from(id).unwrap()];
             let Some(decision) = node.terms.poll_decision() else {
                 break;
             };
             self.carry_out(id, decision);
         }
         loop {
-            let node = &mut self.nodes[usize::from(id)];
+            let node = &mut self.nodes[usize::try_from(id).unwrap()];
             let Some((to, message)) = node.terms.poll_send() else {
                 break;
             };
             let body = Body::Term(message.to_bytes().into());
             self.send(id, to.0, body);
         }
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         while let Some(event) = node.terms.poll_event() {
             if self.trace {
                 eprintln!("{now:>9} {id} {event:?}");
@@ -355,10 +364,10 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, id: u16, decision: Decision) {
+    fn carry_out(&mut self, id: u64, decision: Decision) {
         let now = self.now;
         self.log(id, &format!("{decision:?}"));
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         match decision {
             Decision::BecomeHost(takeover) => {
                 node.toy.take(&takeover.records);
@@ -384,7 +393,7 @@ impl World {
                         .spawned(id, incarnation, NetId::new(term, node.counter));
                 }
                 // The first tick of the term does not wait for this node's clock.
-                let node = &self.nodes[usize::from(id)];
+                let node = &self.nodes[usize::try_from(id).unwrap()];
                 if node.terms.may_run(local, node.toy.newest().next()) {
                     self.run_tick(id);
                     self.show(id);
@@ -405,7 +414,7 @@ impl World {
                 node.received.clear();
                 node.held_by.clear();
                 if let Some((from, body)) = node.early.take() {
-                    let incarnation = self.nodes[usize::from(from)].incarnation;
+                    let incarnation = self.nodes[usize::try_from(from).unwrap()].incarnation;
                     self.arrive(from, incarnation, id, &body);
                 }
             }

@@ -24,12 +24,12 @@ pub(crate) struct Network {
     prng: Prng,
     /// What is added to each delay, and until when.
     pub(crate) spike: Option<(u64, u64)>,
-    blocked: BTreeMap<(u16, u16), u64>,
-    bursts: BTreeMap<(u16, u16), u64>,
+    blocked: BTreeMap<(u64, u64), u64>,
+    bursts: BTreeMap<(u64, u64), u64>,
     /// Nodes whose records arrive late, and by how much.
-    pub(crate) slow: BTreeMap<u16, u64>,
+    pub(crate) slow: BTreeMap<u64, u64>,
     /// What takes longer from one node to another, and by how much.
-    pub(crate) far: BTreeMap<(u16, u16), u64>,
+    pub(crate) far: BTreeMap<(u64, u64), u64>,
 }
 
 impl Network {
@@ -46,7 +46,7 @@ impl Network {
     }
 
     /// Nothing passes from `from` to `to` until then.
-    pub(crate) fn block(&mut self, from: u16, to: u16, until_us: u64) {
+    pub(crate) fn block(&mut self, from: u64, to: u64, until_us: u64) {
         let until = self.blocked.entry((from, to)).or_default();
         *until = (*until).max(until_us);
     }
@@ -69,8 +69,8 @@ impl Network {
     pub(crate) fn route(
         &mut self,
         now: u64,
-        from: u16,
-        to: u16,
+        from: u64,
+        to: u64,
         is_record: bool,
     ) -> [Option<u64>; 2] {
         let quality = self.quality;

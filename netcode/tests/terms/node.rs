@@ -37,7 +37,7 @@ pub(crate) enum Body {
 }
 
 pub(crate) struct Node {
-    pub(crate) id: u16,
+    pub(crate) id: u64,
     pub(crate) incarnation: u32,
     pub(crate) terms: Terms,
     pub(crate) toy: Toy,
@@ -53,15 +53,15 @@ pub(crate) struct Node {
     pub(crate) unsafe_inputs: Vec<u32>,
     /// Up to where it has looked for its inputs among what is safe, and in which term.
     pub(crate) looked_at: (u32, usize),
-    pub(crate) received: BTreeMap<u16, Vec<u32>>,
-    pub(crate) held_by: BTreeMap<u16, u32>,
+    pub(crate) received: BTreeMap<u64, Vec<u32>>,
+    pub(crate) held_by: BTreeMap<u64, u32>,
     pub(crate) ticks: u64,
     /// The newest of the host's datagrams that it has accepted: term, and when it left.
     pub(crate) accepted: Option<(u32, Time)>,
     /// As host it leaves datagrams out: of so many ticks one is sent.
     pub(crate) sends_every: u64,
     /// Records of a term that it does not know yet.
-    pub(crate) early: Option<(u16, Body)>,
+    pub(crate) early: Option<(u64, Body)>,
     /// When the player was shown a tick last, and the longest pause since it was reset.
     pub(crate) shown_at: Option<u64>,
     pub(crate) gap_us: u64,

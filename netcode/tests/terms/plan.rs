@@ -62,7 +62,7 @@ pub(crate) enum Cut {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
-    pub(crate) nodes: u16,
+    pub(crate) nodes: u64,
     pub(crate) has_arbiter: bool,
     pub(crate) quality: Quality,
     pub(crate) faults: Vec<(u64, Fault)>,
@@ -185,10 +185,10 @@ pub(crate) fn run(mut plan: Plan, ablation: Ablation, trace: bool) -> Outcome {
         policy.fork_after_us = None;
         let ppm = i64::try_from(plan.prng.below(1001)).unwrap() - 500;
         let id = world.add(policy, ppm);
-        world.nodes[usize::from(id)].sends_every = sends_every(plan.seed);
+        world.nodes[usize::try_from(id).unwrap()].sends_every = sends_every(plan.seed);
     }
     let faults = core::mem::take(&mut plan.faults);
-    let mut crashes: Vec<(u64, u16, bool)> = Vec::new();
+    let mut crashes: Vec<(u64, u64, bool)> = Vec::new();
     for (at, fault) in faults {
         run_to(&mut world, at, &mut crashes);
         if world.checks.violation.is_some() {
@@ -230,7 +230,7 @@ fn finish(mut world: World) -> Outcome {
         let until = world.now + 600_000;
         world.run_until(until);
         if let Some(host) = world.host() {
-            let host = &world.nodes[usize::from(host)];
+            let host = &world.nodes[usize::try_from(host).unwrap()];
             world.checks.history(&host.toy);
         }
     } else if had_quorum {
@@ -247,7 +247,7 @@ fn finish(mut world: World) -> Outcome {
 }
 
 /// Runs until `until`, with the crashes and returns that are due on the way.
-fn run_to(world: &mut World, until: u64, crashes: &mut Vec<(u64, u16, bool)>) {
+fn run_to(world: &mut World, until: u64, crashes: &mut Vec<(u64, u64, bool)>) {
     loop {
         crashes.sort_unstable_by(|a, b| b.cmp(a));
         let Some(&(at, node, returns)) = crashes.last() else {
@@ -258,7 +258,7 @@ fn run_to(world: &mut World, until: u64, crashes: &mut Vec<(u64, u16, bool)>) {
         }
         crashes.pop();
         world.run_until(at);
-        let alive = world.nodes[usize::from(node)].alive;
+        let alive = world.nodes[usize::try_from(node).unwrap()].alive;
         if returns && !alive {
             world.restart(node);
         } else if !returns && alive {
@@ -273,7 +273,7 @@ fn apply(
     plan: &mut Plan,
     fault: Fault,
     ablation: Ablation,
-    crashes: &mut Vec<(u64, u16, bool)>,
+    crashes: &mut Vec<(u64, u64, bool)>,
 ) {
     if world.trace {
         eprintln!("{:>9} {fault:?}", world.now);
@@ -281,7 +281,7 @@ fn apply(
     let now = world.now;
     let count = u64::try_from(world.nodes.len()).unwrap();
     let host = world.host();
-    let some = u16::try_from(plan.prng.below(count)).unwrap();
+    let some = plan.prng.below(count);
     let chosen = |wants_host: bool| {
         if wants_host {
             host.unwrap_or(some)
@@ -289,8 +289,8 @@ fn apply(
             some
         }
     };
-    let in_group = |mask: u64, id: u16| mask >> (u64::from(id) % 64) & 1 == 1;
-    let ids = 0..u16::try_from(count).unwrap();
+    let in_group = |mask: u64, id: u64| mask >> (id % 64) & 1 == 1;
+    let ids = 0..count;
     match fault {
         Fault::Crash { host, back_us } => {
             let node = chosen(host);
@@ -323,7 +323,10 @@ fn apply(
             let Some(host) = host else {
                 return;
             };
-            let target = world.nodes[usize::from(host)].terms.stream_to().next();
+            let target = world.nodes[usize::try_from(host).unwrap()]
+                .terms
+                .stream_to()
+                .next();
             let begun = world.hand_over(host, None);
             if let (Some((of_target, after)), Some(target), true) = (crash, target, begun) {
                 crashes.push((now + after, if of_target { target.0 } else { host }, false));
@@ -341,7 +344,7 @@ fn apply(
         }
         Fault::Leave { host } => {
             let node = chosen(host);
-            if world.nodes[usize::from(node)].is_up(now) {
+            if world.nodes[usize::try_from(node).unwrap()].is_up(now) {
                 world.leave(node);
             }
         }
@@ -365,7 +368,7 @@ pub(crate) fn run_hunted(seed: u64, ablation: Ablation, trace: bool) -> Outcome 
     };
     let mut world = World::new(Network::new(quality, Prng::with_stream(seed, 4)));
     world.trace = trace;
-    let count = u16::try_from(pick(&mut prng, &[3, 4, 5, 5])).unwrap();
+    let count = pick(&mut prng, &[3, 4, 5, 5]);
     for _ in 0..count {
         let policy = HostPolicy {
             ablation,
@@ -373,7 +376,7 @@ pub(crate) fn run_hunted(seed: u64, ablation: Ablation, trace: bool) -> Outcome 
             ..HostPolicy::default()
         };
         let id = world.add(policy, i64::try_from(prng.below(1001)).unwrap() - 500);
-        world.nodes[usize::from(id)].sends_every = sends_every(seed);
+        world.nodes[usize::try_from(id).unwrap()].sends_every = sends_every(seed);
     }
     world.run_until(FAULTS_FROM_US);
     let mut seen = (0, 0);
@@ -383,14 +386,14 @@ pub(crate) fn run_hunted(seed: u64, ablation: Ablation, trace: bool) -> Outcome 
         world.run_until(next);
         let now = world.now;
         if now.is_multiple_of(200_000) {
-            let node = usize::try_from(prng.below(u64::from(count))).unwrap();
+            let node = usize::try_from(prng.below(count)).unwrap();
             let stalls = u16::try_from(prng.below(6)).unwrap();
             world.nodes[node].terms.set_load(stalls, 0);
         }
         let Some(host) = world.host() else {
             continue;
         };
-        let roster = world.nodes[usize::from(host)].terms.roster();
+        let roster = world.nodes[usize::try_from(host).unwrap()].terms.roster();
         let number = (roster.term.0, roster.version);
         let is_new_term = number.0 != seen.0;
         let is_new = number != seen;
@@ -406,7 +409,7 @@ pub(crate) fn run_hunted(seed: u64, ablation: Ablation, trace: bool) -> Outcome 
         let mut near = vec![host];
         near.extend(standby.filter(|_| prng.below(4) > 0));
         if prng.below(4) == 0 {
-            near.push(u16::try_from(prng.below(u64::from(count))).unwrap());
+            near.push(prng.below(count));
         }
         let us = 200_000 + prng.below(900_000);
         cut_until = world.now + us;

@@ -13,7 +13,7 @@ const SETTLED_US: u64 = 3_000_000;
 /// Beyond the end of all scenarios.
 const FOR_EVER: u64 = 1 << 40;
 
-fn world(nodes: u16, standbys: Option<u8>, ablation: Ablation) -> World {
+fn world(nodes: u64, standbys: Option<u8>, ablation: Ablation) -> World {
     let quality = Quality {
         rtt_us: 20_000,
         jitter_us: 0,
@@ -37,7 +37,7 @@ fn world(nodes: u16, standbys: Option<u8>, ablation: Ablation) -> World {
 }
 
 /// Nothing passes any more from `from` to `to`.
-fn block(world: &mut World, from: &[u16], to: &[u16]) {
+fn block(world: &mut World, from: &[u64], to: &[u64]) {
     for &one in from {
         for &other in to {
             world.network.block(one, other, FOR_EVER);
@@ -45,7 +45,7 @@ fn block(world: &mut World, from: &[u16], to: &[u16]) {
     }
 }
 
-fn part(world: &mut World, here: &[u16], there: &[u16]) {
+fn part(world: &mut World, here: &[u64], there: &[u64]) {
     block(world, here, there);
     block(world, there, here);
 }
@@ -91,13 +91,13 @@ fn votes_after_a_tick(wait_us: u64, ablation: Ablation) -> bool {
         suspect_ms: 150,
         kind: ElectionKind::Failover,
         position: {
-            let candidate = &world.nodes[usize::from(standby.0)];
+            let candidate = &world.nodes[usize::try_from(standby.0).unwrap()];
             let lineage = &candidate.terms.roster().lineage;
             lineage.position(candidate.toy.newest())
         },
         roster: world.nodes[0].terms.roster().clone(),
     };
-    let node = &mut world.nodes[usize::from(voter)];
+    let node = &mut world.nodes[usize::try_from(voter).unwrap()];
     node.terms.heard(tick_at, MemberId(0));
     while node.terms.poll_send().is_some() {}
     let asked_at = tick_at.plus_micros(wait_us);
@@ -150,9 +150,11 @@ fn r4_a_lease_counts_from_the_request() {
 fn standby_changes(number: u64, ablation: Ablation) -> World {
     let mut world = world(5, Some(1), ablation);
     let before = world.nodes[0].terms.roster().standbys[0].0;
-    world.nodes[usize::from(before)].terms.set_load(60, 0);
-    let next: u16 = if before == 1 { 2 } else { 1 };
-    let rest: Vec<u16> = (1..5).filter(|&id| id != next).collect();
+    world.nodes[usize::try_from(before).unwrap()]
+        .terms
+        .set_load(60, 0);
+    let next: u64 = if before == 1 { 2 } else { 1 };
+    let rest: Vec<u64> = (1..5).filter(|&id| id != next).collect();
     // Its load is reported within a second, and ranked then.
     let cut_at = world.now + number * 4000;
     world.run_until(cut_at);
@@ -175,17 +177,19 @@ fn r6_a_change_of_standbys_counts_in_both_lists_until_it_is_known() {
 fn unknown_term(number: u64, ablation: Ablation) -> World {
     let mut world = world(5, Some(1), ablation);
     let next = world.nodes[0].terms.roster().standbys[0].0;
-    let others: Vec<u16> = (1..5).filter(|&id| id != next).collect();
+    let others: Vec<u64> = (1..5).filter(|&id| id != next).collect();
     world.pause(0, 400_000 + number * 20_000);
     step_until(&mut world, |it| {
         others
             .iter()
-            .all(|&id| it.nodes[usize::from(id)].terms.fence() > Term(1))
+            .all(|&id| it.nodes[usize::try_from(id).unwrap()].terms.fence() > Term(1))
     });
     // All have voted; who becomes its standby is the first of them.
     let (second, rest) = (others[0], &others[1..]);
     block(&mut world, &[next], &[&[0], rest].concat());
-    step_until(&mut world, |it| it.nodes[usize::from(next)].terms.is_host());
+    step_until(&mut world, |it| {
+        it.nodes[usize::try_from(next).unwrap()].terms.is_host()
+    });
     part(&mut world, &[next, second], &[&[0], rest].concat());
     let end = world.now + 2_500_000;
     world.run_until(end);
@@ -236,9 +240,9 @@ fn r8_a_frozen_host_that_is_not_silent_goes_on_in_its_term() {
 #[test]
 fn i13_an_endless_partition_is_borne() {
     let mut world = world(5, None, Ablation::default());
-    let all: Vec<u16> = (0..5).collect();
+    let all: Vec<u64> = (0..5).collect();
     for &id in &all {
-        let others: Vec<u16> = all.iter().copied().filter(|&other| other != id).collect();
+        let others: Vec<u64> = all.iter().copied().filter(|&other| other != id).collect();
         block(&mut world, &[id], &others);
     }
     let sent = |world: &World| -> Vec<u64> {

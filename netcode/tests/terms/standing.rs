@@ -11,7 +11,7 @@ impl World {
         let Some(host) = self.host() else {
             return false;
         };
-        let host = &self.nodes[usize::from(host)];
+        let host = &self.nodes[usize::try_from(host).unwrap()];
         let term = host.terms.term();
         let up = self.nodes.iter().filter(|node| node.alive && !node.forked);
         up.clone().all(|node| {
@@ -64,8 +64,8 @@ pub(crate) fn brief(message: &TermMessage) -> String {
         | TermMessage::RosterUpdate { roster }
         | TermMessage::Suspect { roster, .. }
         | TermMessage::VoteRequest { roster, .. } => {
-            let voters: Vec<u16> = roster.voters().map(|id| id.0).collect();
-            let standbys: Vec<u16> = roster.standbys.iter().map(|id| id.0).collect();
+            let voters: Vec<u64> = roster.voters().map(|id| id.0).collect();
+            let standbys: Vec<u64> = roster.standbys.iter().map(|id| id.0).collect();
             let number = roster.number();
             format!(
                 " {number:?} host {} voters {voters:?} standbys {standbys:?}",

@@ -13,7 +13,7 @@ pub(crate) struct Record {
     /// The term whose host ran it.
     pub(crate) term: u32,
     /// The inputs that acted: client and number.
-    pub(crate) inputs: Vec<(u16, u32)>,
+    pub(crate) inputs: Vec<(u64, u32)>,
     /// Hash of the log up to here.
     pub(crate) hash: u64,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Record {
 pub(crate) struct Toy {
     log: Vec<Record>,
     /// The newest input of each client in the log.
-    applied: BTreeMap<u16, u32>,
+    applied: BTreeMap<u64, u32>,
     shown: Tick,
 }
 
@@ -37,7 +37,7 @@ impl Toy {
         self.log.get(index)
     }
 
-    pub(crate) fn applied(&self, client: u16) -> u32 {
+    pub(crate) fn applied(&self, client: u64) -> u32 {
         self.applied.get(&client).copied().unwrap_or(0)
     }
 
@@ -46,10 +46,10 @@ impl Toy {
     }
 
     /// Runs a tick.
-    pub(crate) fn step(&mut self, term: u32, inputs: Vec<(u16, u32)>) {
+    pub(crate) fn step(&mut self, term: u32, inputs: Vec<(u64, u32)>) {
         let mut hash = mix(self.top_hash(), u64::from(term));
         for &(client, seq) in &inputs {
-            hash = mix(hash, u64::from(client) << 32 | u64::from(seq));
+            hash = mix(hash, client << 32 | u64::from(seq));
             self.applied.insert(client, seq);
         }
         self.log.push(Record { term, inputs, hash });
@@ -104,14 +104,14 @@ impl Toy {
     }
 }
 
-type Content = (u32, Vec<(u16, u32)>);
+type Content = (u32, Vec<(u64, u32)>);
 
 fn read(reader: &mut Reader<'_>) -> Result<Content, phalanx_netcode::wire::bytes::DecodeError> {
     let term = reader.varint_u32()?;
     let count = reader.varint_u32()?;
     let mut inputs = Vec::new();
     for _ in 0..count {
-        inputs.push((reader.u16()?, reader.varint_u32()?));
+        inputs.push((reader.u64()?, reader.varint_u32()?));
     }
     Ok((term, inputs))
 }

@@ -18,18 +18,18 @@ const TICK_US: u64 = 16_667;
 #[derive(Debug)]
 pub(crate) enum Happening {
     Arrival {
-        from: u16,
+        from: u64,
         from_incarnation: u32,
-        to: u16,
+        to: u64,
         to_incarnation: u32,
         body: Body,
     },
     Wake {
-        node: u16,
+        node: u64,
         incarnation: u32,
     },
     Tick {
-        node: u16,
+        node: u64,
         incarnation: u32,
     },
 }
@@ -42,7 +42,7 @@ pub(crate) struct World {
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     number: u64,
-    pub(crate) events: Vec<(u64, u16, TermEvent)>,
+    pub(crate) events: Vec<(u64, u64, TermEvent)>,
     pub(crate) deliveries: u64,
     /// Stop before this delivery: for crashes at every boundary.
     pub(crate) trace: bool,
@@ -69,9 +69,9 @@ impl World {
     // ---- members ----
 
     /// Adds a node: the founder, or one that wants to join.
-    pub(crate) fn add(&mut self, policy: HostPolicy, ppm: i64) -> u16 {
-        let id = u16::try_from(self.nodes.len()).unwrap();
-        let offset_us = 1_000_000 * u64::from(id) + 77;
+    pub(crate) fn add(&mut self, policy: HostPolicy, ppm: i64) -> u64 {
+        let id = u64::try_from(self.nodes.len()).unwrap();
+        let offset_us = 1_000_000 * id + 77;
         let terms = Self::machine(id, 1, &policy, Time::from_micros(offset_us + self.now));
         self.nodes.push(Node {
             id,
@@ -103,7 +103,7 @@ impl World {
         id
     }
 
-    pub(crate) fn machine(id: u16, incarnation: u32, policy: &HostPolicy, now: Time) -> Terms {
+    pub(crate) fn machine(id: u64, incarnation: u32, policy: &HostPolicy, now: Time) -> Terms {
         let member = MemberId(id);
         let me = Identity {
             member,
@@ -123,9 +123,9 @@ impl World {
         Terms::new(me, policy.clone(), TickRate::DEFAULT, roster, now)
     }
 
-    fn start(&mut self, id: u16) {
-        let incarnation = self.nodes[usize::from(id)].incarnation;
-        let first = self.now + 1000 + 1900 * u64::from(id) % TICK_US;
+    fn start(&mut self, id: u64) {
+        let incarnation = self.nodes[usize::try_from(id).unwrap()].incarnation;
+        let first = self.now + 1000 + 1900 * id % TICK_US;
         self.push(
             first,
             Happening::Tick {
@@ -138,16 +138,16 @@ impl World {
         }
     }
 
-    pub(crate) fn crash(&mut self, id: u16) {
+    pub(crate) fn crash(&mut self, id: u64) {
         self.log(id, "crashes");
-        self.nodes[usize::from(id)].alive = false;
+        self.nodes[usize::try_from(id).unwrap()].alive = false;
     }
 
     /// A new process of the member, which knows nothing.
-    pub(crate) fn restart(&mut self, id: u16) {
+    pub(crate) fn restart(&mut self, id: u64) {
         self.log(id, "restarts");
         let now = self.now;
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         node.incarnation += 1;
         let local = node.local(now);
         node.terms = Self::machine(id, node.incarnation, &node.policy, local);
@@ -163,24 +163,24 @@ impl World {
         self.start(id);
     }
 
-    pub(crate) fn pause(&mut self, id: u16, us: u64) {
+    pub(crate) fn pause(&mut self, id: u64, us: u64) {
         self.log(id, &format!("pauses for {us} us"));
-        self.nodes[usize::from(id)].paused_until = self.now + us;
+        self.nodes[usize::try_from(id).unwrap()].paused_until = self.now + us;
     }
 
-    pub(crate) fn leave(&mut self, id: u16) {
+    pub(crate) fn leave(&mut self, id: u64) {
         self.log(id, "leaves");
         let now = self.now;
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let local = node.local(now);
         node.terms.leave(local, &node.toy);
         self.drain(id);
-        self.nodes[usize::from(id)].alive = false;
+        self.nodes[usize::try_from(id).unwrap()].alive = false;
     }
 
-    pub(crate) fn hand_over(&mut self, id: u16, target: Option<u16>) -> bool {
+    pub(crate) fn hand_over(&mut self, id: u64, target: Option<u64>) -> bool {
         let now = self.now;
-        let node = &mut self.nodes[usize::from(id)];
+        let node = &mut self.nodes[usize::try_from(id).unwrap()];
         let local = node.local(now);
         let begun = node
             .terms
@@ -192,17 +192,17 @@ impl World {
     }
 
     /// The time on a node's clock.
-    pub(crate) fn local(&self, id: u16) -> Time {
-        self.nodes[usize::from(id)].local(self.now)
+    pub(crate) fn local(&self, id: u64) -> Time {
+        self.nodes[usize::try_from(id).unwrap()].local(self.now)
     }
 
     /// The node that acts as host, if one does.
-    pub(crate) fn host(&self) -> Option<u16> {
+    pub(crate) fn host(&self) -> Option<u64> {
         let mut acting = self.nodes.iter().filter(|node| node.may_act(self.now));
         acting.next().map(|node| node.id)
     }
 
-    pub(crate) fn log(&self, id: u16, what: &str) {
+    pub(crate) fn log(&self, id: u64, what: &str) {
         if self.trace {
             eprintln!("{:>9} {id} {what}", self.now);
         }
@@ -243,7 +243,7 @@ impl World {
                 (*node, *incarnation)
             }
         };
-        let node = &self.nodes[usize::from(id)];
+        let node = &self.nodes[usize::try_from(id).unwrap()];
         if !node.alive || node.incarnation != incarnation {
             return;
         }
@@ -263,7 +263,7 @@ impl World {
                 self.arrive(from, from_incarnation, id, &body);
             }
             Happening::Wake { .. } => {
-                let node = &mut self.nodes[usize::from(id)];
+                let node = &mut self.nodes[usize::try_from(id).unwrap()];
                 if node.wake_at > at {
                     return;
                 }
@@ -288,7 +288,7 @@ impl World {
 
     fn watch(&mut self) {
         let now = self.now;
-        let acting: Vec<(u16, u32)> = self
+        let acting: Vec<(u64, u32)> = self
             .nodes
             .iter()
             .filter(|node| node.may_act(now))
@@ -299,9 +299,9 @@ impl World {
 
     // ---- a node's life ----
 
-    pub(crate) fn send(&mut self, from: u16, to: u16, body: Body) {
+    pub(crate) fn send(&mut self, from: u64, to: u64, body: Body) {
         let is_record = matches!(body, Body::Records { .. });
-        if usize::from(to) >= self.nodes.len() {
+        if to >= self.nodes.len() as u64 {
             return;
         }
         if let Body::Term(bytes) = &body {
@@ -315,9 +315,9 @@ impl World {
         {
             let arrival = Happening::Arrival {
                 from,
-                from_incarnation: self.nodes[usize::from(from)].incarnation,
+                from_incarnation: self.nodes[usize::try_from(from).unwrap()].incarnation,
                 to,
-                to_incarnation: self.nodes[usize::from(to)].incarnation,
+                to_incarnation: self.nodes[usize::try_from(to).unwrap()].incarnation,
                 body: body.clone(),
             };
             self.push(at, arrival);

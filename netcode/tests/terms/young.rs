@@ -30,7 +30,7 @@ pub(crate) fn run(seed: u64, trace: bool) -> Outcome {
     };
     let mut world = World::new(Network::new(quality, Prng::with_stream(seed, 6)));
     world.trace = trace;
-    let count = 3 + u16::try_from(prng.below(6)).unwrap();
+    let count = 3 + prng.below(6);
     for _ in 0..count {
         let policy = HostPolicy {
             fork_after_us: None,

@@ -134,7 +134,7 @@ fn welcome(bytes: &mut Bytes<'_>) -> Result<Welcome, Wrong> {
     let _protocol: u16 = narrow(bytes.marked()?)?;
     let session = bytes.marked()?;
     let term = narrow(bytes.marked()?)?;
-    let _member: u16 = narrow(bytes.marked()?)?;
+    let _member: u64 = narrow(bytes.marked()?)?;
     let slot = match bytes.byte()? {
         255 => None,
         slot => Some(usize::from(slot)),
@@ -227,7 +227,7 @@ fn control_section(mut bytes: Bytes<'_>) -> Result<Vec<(u32, Control)>, Wrong> {
 fn control(mut bytes: Bytes<'_>) -> Result<Control, Wrong> {
     let control = match bytes.marked()? {
         0 => {
-            let _id: u16 = narrow(bytes.marked()?)?;
+            let _id: u64 = narrow(bytes.marked()?)?;
             let _role = bytes.byte()?;
             let _slot = bytes.byte()?;
             let name = bytes.text()?;

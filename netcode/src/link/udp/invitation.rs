@@ -11,6 +11,7 @@
 //! only later, or only listens, cannot.
 
 use core::fmt;
+use std::collections::VecDeque;
 
 use crypto_box::aead::OsRng;
 use crypto_box::{PublicKey, SecretKey};
@@ -30,16 +31,13 @@ const FORM: u8 = 1;
 /// Invitations made per second. Each costs 0.1 ms of curves and ciphers, and who asks is far away.
 const INVITATIONS_PER_S_MAX: u64 = 64;
 
-/// The upper 16 bits of the client ids of invited members.
+/// The upper 16 bits of the client ids of invited members. A serial number follows, so that the
+/// sessions of one member are told apart: the second may begin before the first has timed out.
 const MARK: u64 = 0x6d62;
 
-/// The member that a client id of a path means, if that path was opened with an invitation. What
-/// has such an id has shown that it is this member: nobody else could read the invitation.
-#[must_use]
-pub fn invited_member(client_id: u64) -> Option<MemberId> {
-    let [_, _, _, _, low, high, ..] = client_id.to_le_bytes();
-    is_reserved(client_id).then_some(MemberId(u16::from_le_bytes([low, high])))
-}
+/// Invitations of which the link remembers for whom they are, the newest. More than members use while
+/// one lives.
+const REMEMBERED_MAX: usize = 2048;
 
 /// Whether a client id can only be that of an invited member.
 pub(super) const fn is_reserved(client_id: u64) -> bool {
@@ -49,8 +47,10 @@ pub(super) const fn is_reserved(client_id: u64) -> bool {
 /// What a secure link needs to invite and be invited.
 pub(super) struct Invitations {
     private_key: SecretKey,
-    /// Tells apart the sessions of one member: the second may begin before the first has timed out.
-    serial_next: u32,
+    /// The serial number of the next client id, in 48 bits.
+    serial_next: u64,
+    /// For whom the newest ones are, up to the one before `serial_next`.
+    invited: VecDeque<MemberId>,
     made: RateLimit,
     /// Invitations that were of no use here.
     refused: u64,
@@ -62,6 +62,7 @@ impl Invitations {
         Self {
             private_key: SecretKey::from(private_key),
             serial_next: 0,
+            invited: VecDeque::new(),
             made: RateLimit::new(INVITATIONS_PER_S_MAX),
             refused: 0,
         }
@@ -80,9 +81,25 @@ impl Invitations {
         if !self.made.allow(now) {
             return Err(TokenError::TooMany);
         }
-        let serial = u64::from(self.serial_next);
-        self.serial_next = self.serial_next.wrapping_add(1);
-        Ok(MARK << 48 | u64::from(member.0) << 32 | serial)
+        let serial = self.serial_next;
+        // At the rate that is allowed these last for 139 000 years.
+        self.serial_next += 1;
+        if self.invited.len() >= REMEMBERED_MAX {
+            self.invited.pop_front();
+        }
+        self.invited.push_back(member);
+        Ok(MARK << 48 | serial)
+    }
+
+    /// See `UdpLink::invited_member`.
+    pub(super) fn invited_member(&self, client_id: u64) -> Option<MemberId> {
+        if !is_reserved(client_id) {
+            return None;
+        }
+        let serial = client_id & ((1 << 48) - 1);
+        let back = usize::try_from(self.serial_next.checked_sub(serial)?).ok()?;
+        let index = self.invited.len().checked_sub(back)?;
+        self.invited.get(index).copied()
     }
 
     /// The token in an invitation, if it is one and for this link.
@@ -210,16 +227,27 @@ mod tests {
     fn client_ids_name_members_and_their_sessions() {
         let mut ours = Invitations::new([1; 32]);
         let mut seen = std::collections::BTreeSet::new();
-        for member in [0, 1, 255, 256, u16::MAX] {
+        for member in [0, 1, 255, 256, u64::MAX] {
             for _ in 0..3 {
                 let id = ours.client_id(Time::ZERO, MemberId(member)).unwrap();
-                assert_eq!(invited_member(id), Some(MemberId(member)));
+                assert_eq!(ours.invited_member(id), Some(MemberId(member)));
                 assert!(seen.insert(id));
             }
         }
-        for id in [0, 1, u64::MAX, 0x6d61 << 48, 0x6d62 << 40] {
-            assert_eq!(invited_member(id), None);
+        let newest = seen.last().copied().unwrap();
+        for id in [
+            0,
+            1,
+            u64::MAX,
+            0x6d61 << 48,
+            0x6d62 << 40,
+            newest + 1,
+            newest + 2,
+        ] {
+            assert_eq!(ours.invited_member(id), None);
         }
+        let first = seen.first().copied().unwrap();
+        assert_eq!(ours.invited_member(first), Some(MemberId(0)));
         let granted = (0..1000)
             .filter(|_| ours.client_id(Time::ZERO, MemberId(1)).is_ok())
             .count();

@@ -6,10 +6,10 @@ fn pick(prng: &mut Prng, bound: u64) -> u32 {
 }
 
 fn any_roster(prng: &mut Prng, members: u16, wide: bool) -> TermRoster {
-    let step = if wide { 1000 } else { 1 };
+    let step = if wide { 1 << 42 } else { 1 };
     let members: Vec<TermMember> = (0..members)
         .map(|index| TermMember {
-            id: MemberId(u16::MAX - index * step),
+            id: MemberId((1 << 48) - u64::from(index) * step),
             incarnation: prng.next_u32(),
             can_host: true,
             is_voter: usize::from(index) < TERM_VOTERS_MAX,
@@ -112,7 +112,7 @@ fn all(prng: &mut Prng, members: u16) -> Vec<TermMessage> {
         TermMessage::Ready { term },
         TermMessage::Commit {
             term,
-            target: MemberId(u16::MAX),
+            target: MemberId(u64::MAX - 1),
             last: tick,
             hash: prng.next_u64(),
             upto: tick,
@@ -148,8 +148,25 @@ fn every_message_comes_back_and_every_cut_or_addition_is_an_error() {
 #[test]
 fn the_largest_message_fits() {
     let mut prng = Prng::new(4);
-    let roster = any_roster(&mut prng, 64, true);
-    assert_eq!(roster.members.len(), TERM_MEMBERS_MAX);
+    // Members of as many terms as can be, as far as they have room.
+    let everyone = any_roster(&mut prng, 64, true).members;
+    assert_eq!(everyone.len(), TERM_MEMBERS_MAX);
+    let mut roster = TermRoster {
+        members: Vec::new(),
+        ..any_roster(&mut prng, 8, false)
+    };
+    for one in everyone.into_iter().rev() {
+        if roster.has_room_for(one.id) {
+            roster.members.insert(0, one);
+        }
+    }
+    assert!((40..64).contains(&roster.members.len()));
+    roster.host = roster.members[0].id;
+    let mut standbys = roster.members.iter().skip(1).map(|one| one.id);
+    roster.standbys = standbys.by_ref().take(TERM_STANDBYS_MAX).collect();
+    for (index, one) in roster.members.iter_mut().enumerate() {
+        one.is_voter = index < TERM_VOTERS_MAX;
+    }
     let largest = TermMessage::NewTerm {
         seq: u32::MAX,
         suspect_ms: 2000,

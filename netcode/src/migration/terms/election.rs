@@ -274,10 +274,14 @@ impl Terms {
             return;
         };
         (self.promised, self.vote) = attempt.before;
-        self.release_votes(attempt.term);
+        if self.is_host() {
+            self.forget_words(now, &attempt);
+        } else {
+            self.release_votes(attempt.term);
+        }
         // Candidates that met once shall not meet again.
         let spread_us = RETRY_US + self.rtt_max_us();
-        let jitter = mix(u64::from(self.me.member.0), u64::from(attempt.term.0)) % spread_us;
+        let jitter = mix(self.me.member.0, u64::from(attempt.term.0)) % spread_us;
         match &mut self.role {
             Role::Follower(follower) => {
                 let doublings = follower.failed.min(RETRY_DOUBLINGS_MAX);
@@ -291,13 +295,20 @@ impl Terms {
         }
     }
 
-    /// A candidate that will never host `term` frees those who voted for it, so that the next one
-    /// need not wait until their word ends. It counts on no word of theirs any more. A host that
-    /// stood again does: it goes on in its term.
-    fn release_votes(&mut self, term: Term) {
-        if self.is_host() {
-            return;
+    /// A host that stood again in vain goes on in its term, without those who voted: their word was
+    /// for the new one, and before that they may have elected another host.
+    fn forget_words(&mut self, now: Time, attempt: &Attempt) {
+        for voter in attempt.ballots.keys() {
+            if let Some(known) = self.known.get_mut(voter) {
+                known.lease_until = Time::ZERO;
+            }
         }
+        self.renew_lease(now);
+    }
+
+    /// A candidate that will never host `term` frees those who voted for it, so that the next one
+    /// need not wait until their word ends. It counts on no word of theirs any more.
+    fn release_votes(&mut self, term: Term) {
         for known in self.known.values_mut() {
             known.lease_until = Time::ZERO;
         }

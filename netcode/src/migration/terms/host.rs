@@ -566,7 +566,7 @@ impl Terms {
                 next.standbys.retain(|&standby| standby != id);
             }
             if let Some(wish) = wish {
-                if next.members.len() >= TERM_MEMBERS_MAX {
+                if !next.has_room_for(id) {
                     continue;
                 }
                 let place = next.members.partition_point(|one| one.id < id);
@@ -649,8 +649,9 @@ impl Terms {
         let term = self.roster.term;
         let others = || self.roster.voters().filter(|&id| id != self.me.member);
         let known = |id: MemberId| self.known.get(&id);
-        let is_challenged = self.promised > term
-            || others().any(|id| known(id).is_some_and(|one| one.promised > term));
+        // One without a vote has promised, too, when it had one, and could not follow for ever.
+        let is_challenged =
+            self.promised > term || self.known.values().any(|one| one.promised > term);
         let suspected = others().filter(|&id| self.is_suspecting(now, id)).count();
         let is_lost = !self.may_act(now) && suspected > 0;
         if !is_challenged && !is_lost {

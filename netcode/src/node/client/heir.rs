@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::join::UNCONFIRMED_TICKS_MAX;
 use super::switch::SAMPLED_TICKS;
 use super::{Client, Phase, lead_limits};
-use crate::id::{MemberId, Path, Slot};
+use crate::id::{Path, Slot};
 use crate::limits::PREDICTION_TICKS_MAX;
 use crate::lockstep::{DelayControl, Timeline};
 use crate::node::core::Core;
@@ -28,7 +28,6 @@ pub(in crate::node) struct Heir {
     pub(in crate::node) slot: Option<Slot>,
     pub(in crate::node) is_active: bool,
     pub(in crate::node) delay: DelayControl,
-    pub(in crate::node) next_member: u16,
     pub(in crate::node) catch_up_ticks: u32,
     /// Microseconds by which its ticks ran before the inputs of the others were there.
     pub(in crate::node) ahead_us: u64,
@@ -46,7 +45,6 @@ pub(in crate::node) struct Retired {
     pub(in crate::node) slot: Option<Slot>,
     pub(in crate::node) active_from: Option<Tick>,
     pub(in crate::node) delay: DelayControl,
-    pub(in crate::node) next_member: u16,
     pub(in crate::node) is_running: bool,
 }
 
@@ -121,7 +119,6 @@ impl Client {
     /// What the host needs that this client becomes.
     pub(in crate::node) fn bequeath(&mut self, core: &mut Core) -> Heir {
         self.settle_inputs(core);
-        let next_member = self.next_member();
         let settings = self.settings.unwrap_or(Settings {
             host: self.host.0,
             late_policy: 0,
@@ -132,7 +129,6 @@ impl Client {
             spectators: 0,
             heal_host: false,
             players: 0,
-            next_member,
             elects: false,
             budget_bytes_per_second: 0,
             rewind_ticks_max: 0,
@@ -145,7 +141,6 @@ impl Client {
             slot: self.peer.slot,
             is_active: self.active_from.is_some(),
             delay: self.delay.clone(),
-            next_member,
             catch_up_ticks: self.config.catch_up_ticks.max(1),
             ahead_us: ahead * core.rate.tick_us(),
             trip_us: self.peer.rtt.smoothed_us().unwrap_or(0),
@@ -261,7 +256,6 @@ impl Client {
         client.running = retired.is_running;
         client.active_from = retired.active_from;
         client.host = core.info.member;
-        client.newest_member = MemberId(retired.next_member.saturating_sub(1));
         client.settings = Some(settings);
         // It was a member, and proves that by the path.
         client.resume = Some(ResumeToken(1));

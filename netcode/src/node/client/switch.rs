@@ -53,6 +53,7 @@ pub(super) struct Prepared {
     /// Whether the old host's frames are still taken.
     keeps_frames: bool,
     hello: Hello,
+    since: Time,
     next_at: Time,
 }
 
@@ -88,6 +89,7 @@ impl Client {
             warm: prepare.warm,
             keeps_frames: prepare.keeps_frames,
             hello,
+            since: now,
             next_at: now,
         });
         // A farther host needs a longer lead; sampled before it is needed, nothing is missing.
@@ -115,6 +117,15 @@ impl Client {
             // Nothing was taken from it for a while: that is not its silence.
             self.peer.heard_at = self.peer.heard_at.max(now);
         }
+    }
+
+    /// Whether neither a host was heard nor another candidate prepared for, which takes members that
+    /// elect, for so long that this node gives up.
+    pub(super) fn has_waited_for_long(&self, now: Time) -> bool {
+        self.prepared.as_ref().is_some_and(|prepared| {
+            let since = self.peer.heard_at.max(prepared.since);
+            now.micros_since(since) > self.config.resume_us
+        })
     }
 
     /// Whether this node has promised not to take anything more from the present host.
@@ -378,7 +389,14 @@ impl Client {
         let Some(slot) = self.peer.slot else { return };
         let newest = core.known.newest(slot);
         while let Some((tick, input)) = self.abandoned.pop_front_if(|(tick, _)| *tick <= newest) {
-            if core.known.get(slot, tick).bytes() != Some(&input[..]) {
+            let acted = core.known.get(slot, tick).bytes();
+            // Another one was asked for since, and is told of as any other.
+            let anew = core.submitted.get(slot, tick).bytes();
+            let is_told_anew = tick > self.checked_own
+                && self.active_from.is_some_and(|from| tick >= from)
+                && anew.is_some()
+                && anew != acted;
+            if acted != Some(&input[..]) && !is_told_anew {
                 core.statistics.inputs_replaced += 1;
                 core.report(Event::InputReplaced { tick });
             }
@@ -491,12 +509,6 @@ impl Client {
                 core.report(Event::Left { member, reason });
             }
         }
-    }
-
-    /// The number of the next identity that was never given, as far as is known here.
-    pub(in crate::node) fn next_member(&self) -> u16 {
-        let told = self.settings.map_or(0, |settings| settings.next_member);
-        told.max(self.newest_member.0.saturating_add(1))
     }
 
     /// Whether frames that come now, so much later than they were due, say how long the path is.

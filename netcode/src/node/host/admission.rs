@@ -210,12 +210,11 @@ impl Host {
                 holder.member
             }
             None => {
-                // After 65 535 joins numbers come again, but never one that is in use.
-                while core.roster.member(MemberId(self.next_member)).is_some() {
-                    self.next_member = self.next_member.wrapping_add(1);
-                }
-                let member = MemberId(self.next_member);
-                self.next_member = self.next_member.wrapping_add(1);
+                let member = MemberId::new(core.info.term, self.next_member);
+                let next = self.next_member.checked_add(1);
+                self.next_member = next.ok_or(Refusal::Full {
+                    slots: self.config.slots,
+                })?;
                 member
             }
         };

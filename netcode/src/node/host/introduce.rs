@@ -222,9 +222,15 @@ impl Host {
             .keys()
             .copied()
             .filter(|&(low, high)| {
-                let has_link = |member| self.introductions.links.contains_key(&member);
-                // A member without a link for the moment may be reached by others.
-                has_link(low) && has_link(high) && !wanted.contains(&(low, high))
+                let links = &self.introductions.links;
+                let is_settled = |member: MemberId| {
+                    links
+                        .get(&member)
+                        .is_some_and(|link| matches!(link.address, Wanted::Known(_)))
+                };
+                // A member without a link for the moment may be reached by others, and where one is
+                // whose link is new will be known soon: a pair that is parted loses its secrets.
+                is_settled(low) && is_settled(high) && !wanted.contains(&(low, high))
             })
             .collect();
         for (low, high) in apart {
@@ -279,8 +285,8 @@ impl Host {
         &mut self,
         now: Time,
         path: Path,
-        to: u16,
-        control: impl FnOnce(u16) -> Control,
+        to: u64,
+        control: impl FnOnce(u64) -> Control,
     ) -> Result<(), DropReason> {
         let guest = self.guests.get(&path).ok_or(DropReason::UnknownPath)?;
         let (from, to) = (guest.peer.member, MemberId(to));

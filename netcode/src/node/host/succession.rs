@@ -83,7 +83,8 @@ impl Host {
         let own = core.info.member;
         let mut host = Self::blank(heir.config, heir.slot);
         host.delay = heir.delay;
-        host.next_member = heir.next_member;
+        // Ids of this term are its own.
+        host.next_member = 0;
         host.succession.joined = Some(heir.joined);
         host.succession.returns = heir.returns;
         let role = if heir.slot.is_some() {
@@ -545,7 +546,8 @@ impl Host {
         let Some(recovery) = &mut self.succession.recovery else {
             return;
         };
-        if core.clock.next_due() > now && now >= recovery.patience_until {
+        let is_over = now >= recovery.patience_until && recovery.awaited.is_empty();
+        if core.clock.next_due() > now && is_over {
             self.succession.recovery = None;
             return;
         }
@@ -652,7 +654,6 @@ impl Host {
             slot,
             active_from: holder.and_then(|holder| holder.from),
             delay: self.delay.clone(),
-            next_member: self.next_member,
             is_running: self.started,
         }
     }
@@ -679,7 +680,6 @@ impl Host {
                 Start::Players(players) => players,
                 Start::Manual => 0,
             },
-            next_member: self.next_member,
             elects: self.config.migration.elects,
             budget_bytes_per_second: tells.map_or(0, |it| it.budget_bytes_per_second),
             rewind_ticks_max: tells.map_or(0, |it| it.rewind_ticks_max),

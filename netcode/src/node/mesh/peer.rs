@@ -149,6 +149,11 @@ impl Secret {
         }
     }
 
+    /// When the newest datagram under it came.
+    fn heard_at(&self) -> Option<Time> {
+        self.newest.map(|_| self.newest_at)
+    }
+
     fn check_new(&self, counter: u32) -> Result<(), DropReason> {
         match self.newest {
             Some(newest) if counter <= newest => match newest - counter {
@@ -215,11 +220,22 @@ impl MeshPeer {
         if self.keys.key == key {
             return;
         }
-        let keys = Secret::new(key, self.own, self.member);
+        // One that comes back keeps its counters: what came under it does not count again.
+        let again = self.old_keys.iter().position(|old| old.secret.key == key);
+        let keys = match again {
+            Some(index) => self.old_keys.remove(index).secret,
+            None => Secret::new(key, self.own, self.member),
+        };
         let secret = core::mem::replace(&mut self.keys, keys);
-        // The two may have been told different ones lately, so that only an older one is common.
+        // The two may have been told different ones lately, so that only an older one is common:
+        // surely the one that the other was heard under last.
         self.old_keys.retain(|old| old.is_good(now));
-        self.old_keys.truncate(OLD_KEYS_MAX - 1);
+        if self.old_keys.len() >= OLD_KEYS_MAX {
+            let heard_last = self.old_keys.iter().map(|old| old.secret.heard_at()).max();
+            let is_kept = |old: &OldSecret| old.secret.heard_at() == heard_last.unwrap_or(None);
+            let oldest = self.old_keys.iter().rposition(|old| !is_kept(old));
+            self.old_keys.remove(oldest.unwrap_or(OLD_KEYS_MAX - 1));
+        }
         let old = OldSecret {
             secret,
             since: now,
@@ -465,8 +481,8 @@ impl MeshPeer {
     }
 
     /// The secret to send under: the new one, as soon as the other member is known to have it. Until
-    /// then the one that it was heard under last, and when it has had time to hear of the new one, all
-    /// that may be common in turn.
+    /// then the one that it was heard under last, and when it has had time to hear of the new one, every
+    /// other datagram; the others go under all that may be common, in turn.
     fn keys_to_send(&self, now: Time) -> &Secret {
         let usable = || {
             let olds = self.old_keys.iter().filter(|old| old.until.is_none());
@@ -475,11 +491,19 @@ impl MeshPeer {
         let since = self.old_keys.first().map(|old| old.since);
         let waits =
             self.is_confirmed && since.is_some_and(|since| now.micros_since(since) < NEW_KEY_US);
-        let heard = usable().find(|secret| secret.newest.is_some());
-        if let Some(secret) = heard.filter(|_| waits) {
+        let heard = usable().filter(|secret| secret.newest.is_some());
+        // Of two that were heard at once the newer one.
+        let heard = heard.reduce(|newest, secret| {
+            if secret.newest_at > newest.newest_at {
+                secret
+            } else {
+                newest
+            }
+        });
+        if let Some(secret) = heard.filter(|_| waits || self.counter.is_multiple_of(2)) {
             return secret;
         }
-        let turn = self.counter as usize % usable().count().max(1);
+        let turn = self.counter as usize / 2 % usable().count().max(1);
         usable().nth(turn).unwrap_or(&self.keys)
     }
 
