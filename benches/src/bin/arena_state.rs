@@ -215,7 +215,9 @@ fn play(scenario: &Scenario) -> Result<Figures, Box<dyn Error>> {
         publisher.set_interest(scenario.view.map(Interest::within));
     }
     let truth = Truth::default();
-    cluster.driver(0).player_mut().0.note_into(truth.clone());
+    let host = &mut cluster.driver(0).player_mut().0;
+    host.set_hosting(true);
+    host.note_into(truth.clone());
     let game = arena::game(1000)?;
     let mut clients = Vec::new();
     for number in 1..=PLAYERS {
