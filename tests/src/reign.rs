@@ -372,7 +372,7 @@ impl Reign {
                     let is_new = self.seen[index].replaced.insert(*tick);
                     assert!(is_new, "{}: {index} is told of {tick} twice", self.seed);
                 }
-                Event::TicksLost { first, .. } => {
+                Event::LostTicks { first, .. } => {
                     // A host that follows another one shows on what stands of its own.
                     let seen = &mut self.seen[index];
                     seen.ran = seen.ran.min(first.previous());
@@ -466,7 +466,7 @@ impl Reign {
         let lost = alive
             .iter()
             .flat_map(|&index| &self.cluster.members[index].events);
-        let lost = lost.filter(|event| matches!(event, Event::TicksLost { .. }));
+        let lost = lost.filter(|event| matches!(event, Event::LostTicks { .. }));
         (replaced.sum(), lost.count())
     }
 

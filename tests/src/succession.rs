@@ -495,7 +495,7 @@ impl<P: Remembers> Succession<P> {
                 Event::Activated { tick } => {
                     seen.active_from.get_or_insert(tick.number());
                 }
-                Event::TicksLost { first, last } => {
+                Event::LostTicks { first, last } => {
                     for tick in first.number()..=last.number() {
                         seen.settled.remove(&tick);
                         seen.lost.insert(tick);

@@ -165,7 +165,7 @@ impl Log {
             | Event::DataLossPossible { .. }
             | Event::Forked { .. }
             | Event::HostChanged { .. }
-            | Event::TicksLost { .. } => self.take_of_hosting(moment, event),
+            | Event::LostTicks { .. } => self.take_of_hosting(moment, event),
             Event::Left { .. }
             | Event::Inspected(_)
             | Event::Activated { .. }
@@ -226,7 +226,7 @@ impl Log {
                     (_, false) => format!("{who} hosts on, in term {term}"),
                 });
             }
-            Event::TicksLost { first, last } => {
+            Event::LostTicks { first, last } => {
                 self.changes.ticks_lost(first, last);
                 self.say(format!("ticks {first} to {last} did not happen"));
             }

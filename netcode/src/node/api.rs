@@ -306,7 +306,7 @@ pub enum Event {
     },
     /// These ticks ran here on the word of a host of an earlier term, and were ordered anew since:
     /// they did not happen.
-    TicksLost {
+    LostTicks {
         /// The first.
         first: Tick,
         /// The last.

@@ -41,7 +41,7 @@ impl Run {
                 | Event::DataLossPossible { .. }
                 | Event::Forked { .. }
                 | Event::HostChanged { .. }
-                | Event::TicksLost { .. } => {
+                | Event::LostTicks { .. } => {
                     panic!("hosting does not move here")
                 }
                 Event::Message {

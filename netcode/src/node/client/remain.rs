@@ -108,7 +108,7 @@ impl Client {
     /// up to there.
     pub(super) fn settle_accounts(&mut self, core: &mut Core, shown: Tick, base: Tick) {
         if shown > base {
-            core.report(Event::TicksLost {
+            core.report(Event::LostTicks {
                 first: base.next(),
                 last: shown,
             });
@@ -167,7 +167,7 @@ impl Client {
             standby.begin_term(info.term, base);
         }
         if let Some(shown) = shown.filter(|&shown| shown > base) {
-            core.report(Event::TicksLost {
+            core.report(Event::LostTicks {
                 first: base.next(),
                 last: shown,
             });

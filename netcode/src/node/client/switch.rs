@@ -319,7 +319,7 @@ impl Client {
             core.todo.push_back(crate::node::core::Todo::Restore(base));
             core.statistics.rollbacks += 1;
             core.go_back(base);
-            core.report(Event::TicksLost {
+            core.report(Event::LostTicks {
                 first: base.next(),
                 last: settled,
             });
@@ -449,7 +449,7 @@ impl Client {
         (core.roster, core.statistics, core.last_tick) = (seen, statistics, lasts);
         core.strays.extend(strays);
         if settled > base {
-            core.report(Event::TicksLost {
+            core.report(Event::LostTicks {
                 first: base.next(),
                 last: settled,
             });
