@@ -209,17 +209,30 @@ impl Host {
                 }
                 holder.member
             }
-            None => {
-                let member = MemberId::new(core.info.term, self.next_member);
-                let next = self.next_member.checked_add(1);
-                self.next_member = next.ok_or(Refusal::Full {
-                    slots: self.config.slots,
-                })?;
-                member
-            }
+            None => self.watcher_or_new(core, now, path, hello)?,
         };
         self.welcome(core, now, path, hello, protocol, member, slot);
         Ok(())
+    }
+
+    /// Who a client is that has no seat yet: the member without a slot that it was, or a new one.
+    fn watcher_or_new(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        path: Path,
+        hello: &Hello,
+    ) -> Result<MemberId, Refusal> {
+        if let Some(watcher) = self.watcher_to_resume(core, hello) {
+            self.forget_links(core, now, path, watcher);
+            return Ok(watcher);
+        }
+        let member = MemberId::new(core.info.term, self.next_member);
+        let next = self.next_member.checked_add(1);
+        self.next_member = next.ok_or(Refusal::Full {
+            slots: self.config.slots,
+        })?;
+        Ok(member)
     }
 
     pub(super) fn seat_to_resume(&self, core: &Core, hello: &Hello) -> Option<Slot> {
@@ -233,6 +246,21 @@ impl Host {
         };
         let index = self.seats.iter().position(is_its)?;
         u8::try_from(index).ok().map(Slot)
+    }
+
+    /// The member without a slot that asks to go on, where it may have a vote.
+    fn watcher_to_resume(&self, core: &Core, hello: &Hello) -> Option<MemberId> {
+        if hello.resume == 0 || !hello.spectator || !self.config.migration.elects {
+            return None;
+        }
+        let own = core.info.member;
+        let watchers = core.roster.members().iter();
+        let mut watchers = watchers.filter(|it| it.slot.is_none() && it.id != own);
+        let is_its = |it: &&Member| {
+            self.token(core, it.id, core.info.term) == hello.resume
+                || self.term_of(core, hello, it.id).is_some()
+        };
+        watchers.find(is_its).map(|it| it.id)
     }
 
     pub(super) fn free_slot(&self) -> Option<Slot> {

@@ -71,6 +71,9 @@ impl Host {
                     self.set_member(core, known);
                 }
             }
+            None if keeps && guest.peer.slot.is_none() && self.config.migration.elects => {
+                self.succession.note_away(now, member);
+            }
             _ => self.depart(core, member, ByeReason::Left),
         }
     }

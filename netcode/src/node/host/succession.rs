@@ -58,6 +58,13 @@ pub(in crate::node) struct Succession {
     away: BTreeMap<MemberId, Time>,
 }
 
+impl Succession {
+    /// A member without a slot has lost its link. It may be cut off for the moment, and have a vote.
+    pub(super) fn note_away(&mut self, now: Time, member: MemberId) {
+        self.away.insert(member, now);
+    }
+}
+
 /// The first moments of a new term.
 #[derive(Debug)]
 struct Recovery {
@@ -465,7 +472,13 @@ impl Host {
     }
 
     /// Links of `member`, and whatever was on `path`, are no more; nobody need be told.
-    fn forget_links(&mut self, core: &mut Core, now: Time, path: Path, member: MemberId) {
+    pub(super) fn forget_links(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        path: Path,
+        member: MemberId,
+    ) {
         let is_old = |(of, guest): (&Path, &crate::node::guest::Guest)| {
             (*of == path || guest.peer.member == member).then_some(*of)
         };
@@ -580,8 +593,7 @@ impl Host {
                     }
                 }
                 _ if watches(core, member) && self.config.resume_us > 0 => {
-                    // It may be cut off for the moment, and have a vote.
-                    self.succession.away.insert(member, now);
+                    self.succession.note_away(now, member);
                 }
                 _ => self.depart(core, member, ByeReason::Left),
             }
