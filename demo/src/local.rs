@@ -26,7 +26,7 @@ const AFTER_TICKS_MIN: u32 = 60;
 /// Players that it takes to elect another host when one is gone.
 const KILL_PLAYERS_MIN: u8 = 3;
 /// Time for everyone to end after the first node did.
-const END_LIMIT: Duration = Duration::from_secs(3);
+const END_LIMIT: Duration = Duration::from_secs(8);
 
 /// Plays the session that `options` describe, and says how it went.
 ///

@@ -188,15 +188,20 @@ impl Follower {
         Some(tick)
     }
 
-    /// Compares what is held with what the host says shall be. False if it differs.
-    fn is_as_promised(&mut self) -> bool {
-        let complete = self.receiver.newest_complete();
+    /// Compares the last state with what the host says of it, as soon as both are here.
+    fn compare_last(&mut self) {
         if let Some((tick, _, interest)) = self.last
-            && complete == Some(tick)
+            && self.receiver.newest_complete() == Some(tick)
         {
             let converged = self.receiver.hash_at(tick) == Some(interest);
             self.statistics.converged = Some(converged);
         }
+    }
+
+    /// Compares what is held with what the host says shall be. False if it differs.
+    fn is_as_promised(&mut self) -> bool {
+        self.compare_last();
+        let complete = self.receiver.newest_complete();
         let Some(promised) = self.promised.take_if(|hash| complete >= Some(hash.tick)) else {
             return true;
         };
@@ -342,6 +347,8 @@ impl Client {
                 }
                 follower.last = Some((tick, state, interest));
                 follower.statistics.authority = Some((tick, state));
+                // The state may have come first.
+                follower.compare_last();
                 Ok(None)
             }
             Control::Hashes { .. } | Control::Diverged { .. } | Control::Difference(_) => {
