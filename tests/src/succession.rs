@@ -14,25 +14,24 @@
 //! every input in it is what its player submitted, or the player was told.
 
 mod chat;
+mod checks;
 mod commands;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::BufReader;
 use std::path::PathBuf;
 
 use phalanx::netcode::driver::Player;
-use phalanx::netcode::id::{MemberId, Path, SessionId, Term};
+use phalanx::netcode::id::{MemberId, SessionId, Term};
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::node::{DisconnectReason, Event, Node};
-use phalanx::netcode::replay::{self, Reader};
+use phalanx::netcode::node::{DisconnectReason, Event};
 use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, MigrationConfig, Start};
 use phalanx::netcode::session::messages::Channel;
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
-use phalanx::netcode::wire::header::kind;
 
 use self::chat::{Chat, Life};
+use self::checks::assert_frozen_is_silent;
+pub use self::checks::assert_one_acts;
 use crate::cluster::{Bot, ClusterOf, Index, Seeded};
 use crate::pianist::Pianist;
 use crate::toy::{self, Footprint, Toy};
@@ -649,153 +648,6 @@ impl<P: Remembers> Succession<P> {
         gaps.max().unwrap_or(0)
     }
 
-    /// All follow one host within `us` microseconds, ticks go on, and what was settled is the same
-    /// everywhere. Returns after how many microseconds all had settled a tick under that host.
-    ///
-    /// # Panics
-    /// If not.
-    pub fn assert_recovers(&mut self, us: u64) -> u64 {
-        let start = self.cluster.now();
-        let mut left_us = us;
-        // Whoever hosts may still change its mind.
-        let recovered_us = loop {
-            self.run_until(left_us, |it| it.host().is_some() && !it.is_in_motion());
-            let host = self.host();
-            let before = self.alive().into_iter();
-            let before = before.map(|index| self.cluster.node(index).settled_tick());
-            let newest = before.max().unwrap_or_default();
-            left_us = us.saturating_sub(self.cluster.now().micros_since(start));
-            self.run_until(left_us.max(1_000_000), |it| {
-                it.settled() > newest || it.host() != host
-            });
-            let spent_us = self.cluster.now().micros_since(start);
-            left_us = us.saturating_sub(spent_us);
-            if self.host() == host {
-                break spent_us;
-            }
-        };
-        let goal = self.settled().plus(120);
-        self.run_until(6_000_000, |it| it.settled() > goal && it.host().is_some());
-        let states = self.history();
-        for index in self.alive() {
-            self.assert_inputs(index, 1, &states);
-        }
-        if !self.is_unclean {
-            for (tick, footprint) in &self.safe {
-                let known = states.get(tick);
-                assert!(
-                    known.is_none_or(|known| known == footprint),
-                    "tick {tick} was safe, and is another now: {footprint:?}, {known:?}"
-                );
-            }
-        }
-        self.assert_heard();
-        recovered_us
-    }
-
-    /// Of the links that are there, every message has arrived that is two seconds old.
-    fn assert_heard(&self) {
-        let now_us = self.cluster.now().micros();
-        let alive = self.alive();
-        let links = |from: Life, to: Life| {
-            let is_here = |life: Life| alive.contains(&life.0) && self.seen[life.0].life == life.1;
-            let links = self.seen[from.0].links + self.seen[to.0].links;
-            (is_here(from) && is_here(to)).then_some(links)
-        };
-        if let Some(unheard) = self.chat.unheard(now_us.saturating_sub(1_500_000), links) {
-            panic!("{unheard}");
-        }
-    }
-
-    /// What was settled, by tick: the same on every node that takes part.
-    ///
-    /// # Panics
-    /// If not.
-    #[must_use]
-    pub fn history(&self) -> BTreeMap<u32, Footprint> {
-        let mut states: BTreeMap<u32, (&Footprint, Index)> = BTreeMap::new();
-        for index in self.alive() {
-            for (tick, footprint) in &self.seen[index].settled {
-                let (known, other) = *states.entry(*tick).or_insert((footprint, index));
-                assert_eq!(
-                    known, footprint,
-                    "{other} and {index} differ at tick {tick}"
-                );
-            }
-        }
-        let states = states.into_iter();
-        states
-            .map(|(tick, (footprint, _))| (tick, footprint.clone()))
-            .collect()
-    }
-
-    /// Every input of `index` from tick `first` on acted as it was submitted, or the node was told.
-    /// Returns how many were replaced.
-    ///
-    /// # Panics
-    /// If not.
-    pub fn assert_inputs(
-        &self,
-        index: Index,
-        first: u32,
-        history: &BTreeMap<u32, Footprint>,
-    ) -> usize {
-        let node = self.cluster.node(index);
-        let Some(slot) = node.session().slot else {
-            return 0;
-        };
-        let seen = &self.seen[index];
-        let bot = self.cluster.members[index].driver.player();
-        let first = seen.active_from.map_or(u32::MAX, |from| from.max(first));
-        let settled = node.settled_tick().number();
-        let mut replaced = 0;
-        for (tick, footprint) in history.range(first..) {
-            let submitted = bot.submitted().get(&Tick::new(*tick));
-            let Some(submitted) = submitted.filter(|_| *tick <= settled) else {
-                continue;
-            };
-            let is_present = footprint.present & slot.bit() != 0;
-            let acted = footprint.inputs[slot.index()];
-            // Where all wait for all, whoever was away is absent until it is let in again.
-            let is_away = self.waits && !is_present;
-            let is_told = seen.replaced.contains(tick);
-            assert!(
-                is_present && acted == *submitted || is_told || is_away,
-                "{index} submitted {submitted:x} for {tick}, {acted:x} acted, present {is_present}"
-            );
-            replaced += usize::from(is_told);
-        }
-        replaced
-    }
-
-    /// What nodes that take part have recorded verifies, across all changes of host. Returns how
-    /// many changes were recorded.
-    ///
-    /// # Panics
-    /// If not.
-    pub fn assert_recordings(&mut self) -> usize {
-        let mut changes = 0;
-        for index in self.alive() {
-            let Some(file) = self.seen[index].file.take() else {
-                continue;
-            };
-            let seed = self.cluster.node(index).session().seed;
-            let driver = self.cluster.driver(index);
-            let summary = driver.finish_recording().expect("it recorded");
-            summary.expect("the file is complete");
-            let reader = BufReader::new(File::open(&file).expect("it was recorded"));
-            let mut reader = Reader::open(reader).expect("a replay");
-            changes += reader.term_changes().expect("term changes").len();
-            let toy = Toy::new(seed, reader.header().slots());
-            let mut player = replay::Player::new(toy, reader).expect("it fits the toy");
-            let report = player.verify(|_, _| ());
-            let report = report.unwrap_or_else(|error| panic!("recording of {index}: {error}"));
-            assert!(report.last > report.first, "{report:?}");
-            std::fs::remove_file(&file).expect("it is there");
-        }
-        changes
-    }
-
     /// Inputs of nodes that take part which were replaced, and ticks that were taken back.
     #[must_use]
     pub fn losses(&self) -> (usize, usize) {
@@ -825,43 +677,4 @@ impl<P: Remembers> Drop for Succession<P> {
             println!("{}\n{}", self.seed, self.standing());
         }
     }
-}
-
-/// At most one node of a session acts as host at this instant.
-///
-/// # Panics
-/// If more do.
-pub fn assert_one_acts<P: Remembers>(cluster: &ClusterOf<P>) {
-    let mut acting: Option<(Index, SessionId)> = None;
-    for (index, member) in cluster.members.iter().enumerate() {
-        let node = member.driver.node();
-        if member.paused || member.crashed || !node.is_host() {
-            continue;
-        }
-        let now = cluster.now_of(index);
-        if !node.terms().is_some_and(|terms| terms.may_act(now)) {
-            continue;
-        }
-        let session = node.session().session;
-        if let Some((other, same)) = acting {
-            assert!(same != session, "{other} and {index} act at once");
-        }
-        acting = Some((index, session));
-    }
-}
-
-/// A host without a lease speaks as a member to members, and not to those who follow it.
-fn assert_frozen_is_silent(node: &Node, now: Time, sent: &[(Path, Vec<u8>)]) {
-    let is_frozen = node.is_host()
-        && node
-            .terms()
-            .is_some_and(|terms| terms.is_host() && !terms.may_act(now));
-    let is_of_members = |(_, bytes): &(Path, Vec<u8>)| bytes.first() == Some(&kind::MESH);
-    assert!(
-        !is_frozen || sent.iter().all(is_of_members),
-        "a frozen host says {:?}",
-        sent.iter()
-            .map(|(path, bytes)| (path.0, bytes.first()))
-            .collect::<Vec<_>>()
-    );
 }

@@ -15,6 +15,7 @@ mod promises;
 mod readiness;
 mod rosters;
 mod standbys;
+mod voting;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -5,34 +5,28 @@
 //! tick of the new term waits for what they have sampled, for a round trip and a half at most; then
 //! the ticks of the time without a host are made up for, some in one tick's time.
 
+mod returns;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Host;
-use super::admission::Entry;
 use crate::hash::keyed;
 use crate::id::{MemberId, Path, Slot, Term};
-use crate::limits::{ANSWERS_MAX, INPUT_HISTORY_TICKS_MAX, MEMBERS_MAX};
 use crate::node::api::Event;
 use crate::node::client::Client;
 use crate::node::client::heir::Retired;
-use crate::node::client::switch::keep;
 use crate::node::core::{Core, Todo};
 use crate::node::seat::{Early, Holder, Seat};
 use crate::node::takeover::{TakeOver, Warm};
 use crate::session::config::{Gate, JoinConfig, LatePolicy, Role, Start};
 use crate::session::control::{Control, Settings};
-use crate::session::handshake::{self, ByeReason, Return, TERMS_MAX, TermStart};
+use crate::session::handshake::ByeReason;
 use crate::session::roster::{Member, MemberRecord};
-use crate::session::statistics::DropReason;
 use crate::tick::Tick;
 use crate::time::Time;
 
 /// Round trip that is assumed where none was measured, in microseconds.
 const RTT_US: u64 = 200_000;
-
-/// So long a link has to be silent before a Return over its path ends it, in microseconds: two
-/// Returns and two ticks.
-const LATE_US: u64 = 40_000;
 
 /// Ticks without a host that are made up for, at most.
 const MADE_UP_TICKS_MAX: u64 = 64;
@@ -306,191 +300,6 @@ impl Host {
         });
     }
 
-    /// Answers what members have asked of this node before it hosted.
-    pub(in crate::node) fn answer_returns(&mut self, core: &mut Core, now: Time) {
-        for (path, body) in core::mem::take(&mut self.succession.returns) {
-            // Whose Return is not as it should be sends another one soon.
-            let _dropped = self.handle_return(core, now, path, &body);
-        }
-    }
-
-    /// A member asks to go on.
-    pub(super) fn handle_return(
-        &mut self,
-        core: &mut Core,
-        now: Time,
-        path: Path,
-        body: &[u8],
-    ) -> Result<(), DropReason> {
-        let ask: Return = handshake::read(body).map_err(|_error| DropReason::Malformed)?;
-        let is_later = ask.wants > core.info.term.0;
-        if self.succession.is_frozen || is_later || self.succession.hands_over_at.is_some() {
-            let allows = self.may_move();
-            return keep(&mut self.succession.returns, path, body, allows);
-        }
-        let member = self.succession.warm.get(&path).copied();
-        let member = member.ok_or(DropReason::UnknownPath)?;
-        if let Some(guest) = self.guests.get(&path)
-            && guest.nonce == ask.hello.nonce
-        {
-            if self.outgoing.len() < ANSWERS_MAX {
-                self.outgoing.push_back((path, guest.welcome.clone()));
-            }
-            self.take_early(core, path, &ask);
-            self.advance(core, now);
-            return Ok(());
-        }
-        if let Some(guest) = self.guests.get_mut(&path)
-            && !asks_in_earnest(guest, now, ask.hello.nonce)
-        {
-            return Err(DropReason::Unexpected);
-        }
-        let is_stale = self.nonces.contains(&ask.hello.nonce) || ask.term > core.info.term.0;
-        if is_stale || self.leaving || self.guests.len() >= MEMBERS_MAX {
-            return Err(DropReason::Unexpected);
-        }
-        let protocol = ask.hello.compare(&self.config.game);
-        let protocol = protocol.map_err(|_refusal| DropReason::Unexpected)?;
-        let kept = self.seat_of(member);
-        let slot = if ask.hello.spectator {
-            None
-        } else {
-            Some(kept.or(self.free_slot()).ok_or(DropReason::Unexpected)?)
-        };
-        self.forget_links(core, now, path, member);
-        let avoids = ask.avoids | core.stray_tags(now, path);
-        let entry = if self.audience.is_some() {
-            self.listener_for(core, &ask, member, slot, kept.is_some(), avoids)
-        } else {
-            self.entry_for(core, &ask, member, slot, kept.is_some(), avoids)
-        };
-        self.let_in(core, now, path, &ask.hello, protocol, entry);
-        self.take_early(core, path, &ask);
-        if let Some(recovery) = &mut self.succession.recovery {
-            recovery.awaited.remove(&member);
-        }
-        Ok(())
-    }
-
-    /// Keeps the inputs that a Return brings, if its member takes part.
-    fn take_early(&mut self, core: &Core, path: Path, ask: &Return) {
-        let input_bytes = usize::from(core.info.input_bytes);
-        let after = Tick::new(ask.inputs_after);
-        let slot = self.guests.get(&path).and_then(|guest| guest.peer.slot);
-        let holder = slot.and_then(|slot| self.seats[slot.index()].holder.as_mut());
-        let is_near = after.since(core.clock.tick()) < INPUT_HISTORY_TICKS_MAX;
-        if let Some(holder) = holder
-            && holder.path == Some(path)
-            && holder.inputs_from < Tick::MAX
-            && is_near
-            && let Some(early) = Early::new(after, &ask.inputs, input_bytes)
-            && early.newest() > holder.early.newest()
-        {
-            holder.early = early;
-        }
-    }
-
-    /// Where a member goes on that has followed another host.
-    fn entry_for(
-        &self,
-        core: &Core,
-        ask: &Return,
-        member: MemberId,
-        slot: Option<Slot>,
-        has_seat: bool,
-        avoids: u64,
-    ) -> Entry {
-        let newest = core.final_tick();
-        let terms = terms_since(core, ask);
-        let standing = core.standing(Term(ask.term)).unwrap_or(Tick::ZERO);
-        let standing = standing.min(newest);
-        let confirmed = Tick::new(ask.hello.confirmed).min(standing);
-        let holds = core
-            .slots()
-            .all(|slot| core.known.oldest(slot) <= confirmed);
-        let is_near = newest.since(confirmed) < INPUT_HISTORY_TICKS_MAX / 2;
-        let resumed = terms.is_some() && confirmed > Tick::ZERO && holds && is_near;
-        let from = if resumed {
-            confirmed
-        } else {
-            core.timeline.settled()
-        };
-        let inputs_after = match (slot, offered(core, ask)) {
-            (Some(slot), Some(after)) if resumed && has_seat => {
-                let holder = self.seats[slot.index()].holder.as_ref();
-                let is_present = holder.is_some_and(|holder| holder.from.is_some());
-                let after = after.max(from);
-                // Where all wait for all, what was settled as absent stays that.
-                let fits = self.is_paced() || is_present || after >= core.known.newest(slot);
-                fits.then_some(after)
-            }
-            _ => None,
-        };
-        Entry {
-            member,
-            slot,
-            from,
-            resumed,
-            inputs_after,
-            avoids,
-            // Also whoever needs a state wants to know from where on all is void.
-            terms: Some(terms.unwrap_or_default()),
-            listener: None,
-        }
-    }
-
-    /// The same in state-sync mode: the member goes on from a snapshot that it holds, if it can, and
-    /// with its inputs from the newest tick that ran.
-    fn listener_for(
-        &mut self,
-        core: &Core,
-        ask: &Return,
-        member: MemberId,
-        slot: Option<Slot>,
-        has_seat: bool,
-        avoids: u64,
-    ) -> Entry {
-        let newest = core.final_tick();
-        let terms = terms_since(core, ask);
-        let standing = core.standing(Term(ask.term)).filter(|_| terms.is_some());
-        let from = standing.map_or(newest, |standing| standing.min(newest));
-        let audience = self.audience.as_mut().filter(|_| standing.is_some());
-        let listener =
-            audience.and_then(|audience| audience.take_up(slot, member, &ask.baselines, from));
-        let offers = offered(core, ask);
-        let takes_part = slot.is_some() && has_seat && newest > Tick::ZERO;
-        Entry {
-            member,
-            slot,
-            from,
-            resumed: false,
-            inputs_after: offers.filter(|_| takes_part).map(|after| after.max(newest)),
-            avoids,
-            terms: Some(terms.unwrap_or_default()),
-            listener,
-        }
-    }
-
-    /// Links of `member`, and whatever was on `path`, are no more; nobody need be told.
-    pub(super) fn forget_links(
-        &mut self,
-        core: &mut Core,
-        now: Time,
-        path: Path,
-        member: MemberId,
-    ) {
-        let is_old = |(of, guest): (&Path, &crate::node::guest::Guest)| {
-            (*of == path || guest.peer.member == member).then_some(*of)
-        };
-        let old: Vec<Path> = self.guests.iter().filter_map(is_old).collect();
-        for path in old {
-            if let Some(guest) = self.guests.remove(&path) {
-                core.note_strays(now, path, guest.peer.stray_tags());
-            }
-            self.doctor.forget(path);
-        }
-    }
-
     fn seat_of(&self, member: MemberId) -> Option<Slot> {
         let has_it = |seat: &Seat| {
             let holder = seat.holder.as_ref();
@@ -709,32 +518,8 @@ impl Host {
     }
 }
 
-/// How terms began since that of whoever asks, as far as a Back can tell.
-fn terms_since(core: &Core, ask: &Return) -> Option<Vec<TermStart>> {
-    let terms = core.terms_after(Term(ask.term))?;
-    let terms: Vec<TermStart> = terms.copied().collect();
-    (terms.len() <= TERMS_MAX).then_some(terms)
-}
-
-/// The tick after which whoever asks has inputs that this node can take in.
-fn offered(core: &Core, ask: &Return) -> Option<Tick> {
-    let limit = core.clock.tick().plus(INPUT_HISTORY_TICKS_MAX / 4);
-    ask.offers.map(Tick::new).filter(|&after| after <= limit)
-}
-
 /// Whether `member` takes part without a slot.
 fn watches(core: &Core, member: MemberId) -> bool {
     let known = core.roster.member(member);
     known.is_some_and(|known| known.slot.is_none())
-}
-
-/// Whether a member that has a link asks for another one: not if that link goes on to be heard, since
-/// then its Return was sent before the link began and has come late.
-fn asks_in_earnest(guest: &mut crate::node::guest::Guest, now: Time, nonce: u64) -> bool {
-    let since = match guest.asks_anew {
-        Some((known, since)) if known == nonce => since.max(guest.peer.heard_at),
-        _ => now,
-    };
-    guest.asks_anew = Some((nonce, since));
-    now.micros_since(since) >= LATE_US
 }
