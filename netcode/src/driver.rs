@@ -13,7 +13,7 @@ use crate::id::Term;
 use crate::input::InputFrame;
 use crate::link::replay_file::{RecordError, ReplayFile};
 use crate::link::{Link, LinkEvent};
-use crate::node::{Event, Node, Request, SessionInfo};
+use crate::node::{Event, Node, Request, SessionInfo, TermNews};
 use crate::replay::{Header, Summary};
 use crate::session::config::{GameInfo, Mode};
 use crate::simulation::Simulation;
@@ -474,8 +474,11 @@ impl<P: Player> Driver<P> {
     }
 
     fn drain_confirmed(&mut self) {
-        while let Some(start) = self.node.poll_term_change() {
-            self.recording.term_begins(&start);
+        while let Some(news) = self.node.poll_term_news() {
+            match news {
+                TermNews::Back(tick) => self.recording.terms_end(tick),
+                TermNews::Begun(start) => self.recording.term_begins(&start),
+            }
         }
         while let Some(frame) = self.node.poll_confirmed() {
             self.recording.confirmed(frame, self.simulation.as_ref());

@@ -152,6 +152,20 @@ impl<P: Player> Recording<P> {
         }
     }
 
+    /// What was ordered after `tick` is void, and terms that began there are no more.
+    pub(super) fn terms_end(&mut self, tick: Tick) {
+        if let Self::On {
+            terms,
+            newest,
+            is_cut,
+            ..
+        } = self
+        {
+            *is_cut |= tick < *newest;
+            while terms.pop_back_if(|begun| begun.takeover > tick).is_some() {}
+        }
+    }
+
     /// What ran after `tick` runs again, on other inputs maybe.
     pub(super) fn went_back(&mut self, tick: Tick) {
         if let Self::On {

@@ -7,6 +7,8 @@
 
 mod returns;
 
+pub(super) use self::returns::Since;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Host;
