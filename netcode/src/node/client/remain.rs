@@ -174,12 +174,7 @@ impl Client {
                 last: shown,
             });
         }
-        if is_new {
-            core.report(Event::HostChanged {
-                member: self.host,
-                term: core.info.term,
-            });
-        }
+        self.report_link(core, back, is_new);
         self.advance(core, now);
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::node::core::Core;
 use crate::node::core::term_log::{Shared, TermLog};
 use crate::node::hosting;
 use crate::node::takeover::{Prepare, Warm};
-use crate::session::config::Mode;
+use crate::session::config::{Mode, ResumeToken};
 use crate::session::control::{Control, Settings};
 use crate::session::handshake::{
     self, Back, ByeReason, Hello, RETURN_INPUT_BYTES_MAX, RETURN_INPUTS_MAX, Return, TERMS_MAX,
@@ -146,7 +146,9 @@ impl Client {
 
     /// Follows the present host on.
     pub(in crate::node) fn withdraw(&mut self, now: Time) {
-        if self.prepared.take().is_some() {
+        if let Some(prepared) = self.prepared.take()
+            && !prepared.keeps_frames
+        {
             // Nothing was taken from it for a while: that is not its silence.
             self.peer.heard_at = self.peer.heard_at.max(now);
         }
@@ -393,12 +395,7 @@ impl Client {
         self.recovers_until = Some(now.plus_micros(RECOVERY_US));
         self.sample_all(core);
         self.due = true;
-        if !back.terms.is_empty() {
-            core.report(Event::HostChanged {
-                member: self.host,
-                term: core.info.term,
-            });
-        }
+        self.report_link(core, back, !back.terms.is_empty());
         self.advance(core, now);
     }
 
@@ -485,12 +482,22 @@ impl Client {
         }
         self.frames_upto = from;
         self.checked_own = from;
-        if core.info.term > before {
-            core.report(Event::HostChanged {
+        self.report_link(core, back, core.info.term > before);
+    }
+
+    /// Tells the game of the new link: to another host, or to the same.
+    pub(super) fn report_link(&self, core: &mut Core, back: &Back, is_new_host: bool) {
+        core.report(if is_new_host {
+            Event::HostChanged {
                 member: self.host,
                 term: core.info.term,
-            });
-        }
+            }
+        } else {
+            Event::Welcomed {
+                info: core.info.clone(),
+                resume: ResumeToken(back.welcome.resume),
+            }
+        });
     }
 
     /// The link to the new host takes the place of that to the old one.

@@ -1,5 +1,7 @@
 //! Members that go on with this host after another one: their Returns, and what answers them.
 
+use std::collections::BTreeMap;
+
 use super::super::Host;
 use super::super::admission::Entry;
 use crate::id::{MemberId, Path, Slot, Term};
@@ -40,7 +42,8 @@ impl Host {
             let allows = self.may_move();
             return keep(&mut self.succession.returns, path, body, allows);
         }
-        let member = self.succession.warm.get(&path).copied();
+        let known = |paths: &BTreeMap<Path, MemberId>| paths.get(&path).copied();
+        let member = known(&self.succession.warm).or_else(|| known(&self.succession.lost));
         let member = member.ok_or(DropReason::UnknownPath)?;
         if let Some(guest) = self.guests.get(&path)
             && guest.nonce == ask.hello.nonce
