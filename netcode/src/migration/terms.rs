@@ -145,7 +145,7 @@ struct Farewell {
 
 #[derive(Debug)]
 enum Role {
-    Follower(Follower),
+    Follower(Box<Follower>),
     Host(Box<Host>),
     /// Left, or forked.
     Over,
@@ -193,7 +193,7 @@ impl Terms {
             incoming: None,
             known: BTreeMap::new(),
             beats: Beats::default(),
-            role: Role::Follower(Follower::new(now)),
+            role: Role::Follower(Box::new(Follower::new(now))),
             attempt: None,
             election: None,
             farewell: None,

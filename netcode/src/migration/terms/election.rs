@@ -534,7 +534,7 @@ impl Terms {
                 term: election.roster.term,
                 last: None,
             });
-            self.role = Role::Follower(super::follower::Follower::new(now));
+            self.role = Role::Follower(Box::new(super::follower::Follower::new(now)));
             self.release_votes(election.roster.term);
             return;
         }

@@ -242,7 +242,7 @@ impl Terms {
         } else {
             (self.promised, self.vote) = (term, Some(target));
             self.stick(now, target, self.suspect_us);
-            self.role = Role::Follower(Follower::new(now));
+            self.role = Role::Follower(Box::new(Follower::new(now)));
             self.decisions.push_back(Decision::StepDown {
                 term: self.roster.term,
                 last: Some(last),

@@ -91,7 +91,7 @@ impl Terms {
             Role::Follower(follower) if before == roster.host => follower.again(now),
             Role::Follower(_) | Role::Host(_) | Role::Over => Follower::new(now),
         };
-        self.role = Role::Follower(follower);
+        self.role = Role::Follower(Box::new(follower));
         self.suspect_us = self.suspect_us.max(self.own_suspect_us());
         self.paced_by = 0;
         // The new host knows of nobody who hears whom.
