@@ -358,15 +358,16 @@ impl Node {
         self.check_lease(now);
         // Where members elect, the end of the path to a host is at first no more than its silence.
         let is_elected = self.hosting.is_some();
+        if let Some(mesh) = &mut self.mesh {
+            mesh.handle_path_closed(now, path);
+        }
+        let seeks = self.mesh.as_ref().is_some_and(|mesh| mesh.is_seeking());
         match &mut self.role {
             Role::Host(host) => host.handle_path_closed(&mut self.core, now, path),
             Role::Client(client) if is_elected => {
-                client.note_path_closed(&mut self.core, path, reason);
+                client.note_path_closed(&mut self.core, now, path, reason, seeks);
             }
             Role::Client(client) => client.handle_path_closed(&mut self.core, path, reason),
-        }
-        if let Some(mesh) = &mut self.mesh {
-            mesh.handle_path_closed(now, path);
         }
         self.tend_mesh(now);
         self.drive_terms(now);
@@ -378,7 +379,10 @@ impl Node {
         self.check_lease(now);
         match &mut self.role {
             Role::Host(host) => host.handle_timeout(&mut self.core, now),
-            Role::Client(client) => client.handle_timeout(&mut self.core, now),
+            Role::Client(client) => {
+                let seeks = self.mesh.as_ref().is_some_and(|mesh| mesh.is_seeking());
+                client.handle_timeout(&mut self.core, now, seeks && self.hosting.is_some());
+            }
         }
         self.tend_mesh(now);
         self.drive_terms(now);
@@ -650,7 +654,7 @@ impl Node {
             return path;
         };
         if let Some(path) = path {
-            mesh.handle_path_closed(self.core.transmitted_at, path);
+            mesh.leave_path(self.core.transmitted_at, path);
         }
         path.or_else(|| mesh.poll_close())
     }

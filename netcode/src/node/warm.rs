@@ -115,6 +115,20 @@ impl Node {
         self.grant_wishes();
     }
 
+    /// The next member to whom the path has ended, and that path: the link should open another one to
+    /// where it led; answer with [`Node::handle_path_reopen`].
+    pub fn poll_reopen(&mut self, now: Time) -> Option<(MemberId, Path)> {
+        self.mesh.as_mut()?.poll_reopen(now)
+    }
+
+    /// Answers [`Node::poll_reopen`]: the path to `member` under way, or `None` if there is no way
+    /// back.
+    pub fn handle_path_reopen(&mut self, now: Time, member: MemberId, path: Option<Path>) {
+        if let Some(mesh) = &mut self.mesh {
+            mesh.handle_path_reopen(now, member, path);
+        }
+    }
+
     /// Takes notice that `path` may be used from now on.
     pub fn handle_path_opened(&mut self, now: Time, path: Path) {
         if let Some(mesh) = &mut self.mesh {
@@ -182,6 +196,11 @@ impl Node {
                     take_introduction(&mut self.mesh, self.core.info.member, now, path, control);
                 }
                 if let Some(mesh) = &mut self.mesh {
+                    let again = mesh.peer(client.host).filter(|peer| peer.is_confirmed);
+                    if let Some(again) = again.and_then(|peer| peer.path) {
+                        client.take_up(&self.core, now, again);
+                    }
+                    let path = client.path();
                     let host = mesh.member_of(path);
                     mesh.keep_ticks(|member| Some(member) == host);
                     if let Some(host) = host {
