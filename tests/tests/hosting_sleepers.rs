@@ -419,10 +419,16 @@ fn come_back(sleeper: Sleeper, gate: Gate) {
             let Some(mut run) = Run::with_ways_back(sleeper, members, gate, pause_ms, seed) else {
                 continue;
             };
+            let who = |run: &Run| {
+                let session = run.cluster.node(run.sleeper).session();
+                (session.session, session.member, session.slot)
+            };
+            let before = who(&run);
             run.sleep(pause_ms * 1000);
             let outcome = run.outcome();
             outcomes.push((pause_ms, outcome));
             assert_eq!(outcome, Outcome::Together, "{}", run.name);
+            assert_eq!(who(&run), before, "{}", run.name);
             let is_out = |event: &Event| matches!(event, Event::Disconnected { .. });
             assert!(!run.has_told(run.sleeper, is_out), "{}", run.name);
         }

@@ -113,7 +113,11 @@ fn a_host_comes_back_to_its_client_and_that_to_the_host() {
             }
             // The host, the host again, the client, in turn.
             let (opens, accepts) = if round % 3 == 2 { (2, 1) } else { (1, 2) };
-            let [old, _] = if opens == 1 { paths } else { [paths[1], paths[0]] };
+            let [old, _] = if opens == 1 {
+                paths
+            } else {
+                [paths[1], paths[0]]
+            };
             let opened = net.rejoin(opens, old).unwrap();
             net.run(7_000_000);
             let said = net.said(opens);
@@ -179,7 +183,10 @@ fn both_ends_may_come_back_at_once() {
     for (number, own) in [(1, first), (2, second)] {
         let said = net.said(number);
         assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said.iter().any(|said| matches!(said, Said::Opened(path, _) if *path == own)));
+        assert!(
+            said.iter()
+                .any(|said| matches!(said, Said::Opened(path, _) if *path == own))
+        );
     }
     net.send(1, first, b"one");
     net.send(2, second, b"two");
