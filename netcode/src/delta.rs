@@ -20,6 +20,7 @@
 mod breakdown;
 mod coder;
 mod decoder;
+mod desk;
 mod encoder;
 mod entity;
 mod group;

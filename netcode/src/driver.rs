@@ -5,16 +5,15 @@
 
 mod recording;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path as FilePath;
 
 use crate::id::Term;
 use crate::input::InputFrame;
-use crate::link::replay_file::{RecordError, ReplayFile};
+use crate::link::replay_file::RecordError;
 use crate::link::{Link, LinkEvent};
 use crate::node::{Event, Node, Request, SessionInfo};
-use crate::replay::{Header, Summary};
+use crate::replay::Summary;
 use crate::session::config::{GameInfo, Mode};
 use crate::simulation::Simulation;
 use crate::state::{KindRows, Snapshot, StateHash};
@@ -459,33 +458,6 @@ impl<P: Player> Driver<P> {
         }
     }
 
-    /// Records the hash of the present state, so that a replay is verified to its very end, and a
-    /// short one at all.
-    fn record_last_hash(&mut self) {
-        self.drain_confirmed();
-        let tick = self.node.settled_tick();
-        let is_new = self.newest_hash.is_none_or(|(newest, _)| newest < tick);
-        let is_here = self
-            .simulation
-            .as_ref()
-            .is_some_and(|simulation| simulation.tick() == tick);
-        if matches!(self.recording, Recording::On { .. }) && is_new && is_here && self.hash_at(tick)
-        {
-            let hash = self.hash.combined();
-            self.newest_hash = Some((tick, hash));
-            self.recording.hash(tick, hash);
-        }
-    }
-
-    fn drain_confirmed(&mut self) {
-        while let Some(start) = self.node.poll_term_change() {
-            self.recording.term_begins(&start);
-        }
-        while let Some(frame) = self.node.poll_confirmed() {
-            self.recording.confirmed(frame, self.simulation.as_ref());
-        }
-    }
-
     fn capture(&mut self, tick: Tick) {
         let count = self.images.len();
         if let Some(simulation) = &mut self.simulation
@@ -543,19 +515,6 @@ impl<P: Player> Driver<P> {
         Some(snapshot.tick)
     }
 
-    /// Records what this host has published. If it was a client before, what it was shown last
-    /// comes first; what it publishes of the same time was recorded then.
-    fn record_published(&mut self) {
-        if !self.shown.kinds.is_empty() && self.recording.takes_states() {
-            if self.published.tick <= self.shown.tick {
-                return;
-            }
-            self.recording.state(&self.shown);
-            self.shown = Snapshot::default();
-        }
-        self.recording.state(&self.published);
-    }
-
     /// Makes what this node stood by with the state of the session. `states` are what it took over
     /// instead of running, oldest first.
     fn promote(&mut self, tick: Tick, term: Term, states: &[Snapshot]) -> bool {
@@ -593,71 +552,6 @@ impl<P: Player> Driver<P> {
             simulation.capture(image);
         }
         is_imported
-    }
-
-    /// Opens the file, with the present state as its first keyframe; in state-sync mode, with what
-    /// was published or shown last.
-    fn begin_recording(&mut self) {
-        let (Recording::Wanted(path), Some(simulation)) = (&self.recording, &mut self.simulation)
-        else {
-            return;
-        };
-        let state = if self.node.is_host() {
-            &self.published
-        } else {
-            &self.shown
-        };
-        if self.game.mode == Mode::StateSync && state.kinds.is_empty() {
-            return;
-        }
-        let session = self.node.session();
-        let roster = (0..session.slots)
-            .map(|slot| {
-                let member = self.node.roster().in_slot(crate::id::Slot(slot));
-                member.map(|member| member.name.clone()).unwrap_or_default()
-            })
-            .collect();
-        let header = Header {
-            game: self.game.game.clone(),
-            build: self.game.build.clone(),
-            mode: self.game.mode,
-            tick_rate: session.tick_rate,
-            input_bytes: session.input_bytes,
-            // Replays of states are for everyone, and need no more.
-            seed: match self.game.mode {
-                Mode::Lockstep => session.seed,
-                Mode::StateSync => session.public_seed,
-            },
-            session: session.session,
-            schema: std::sync::Arc::clone(&self.game.schema),
-            roster,
-            start: match self.game.mode {
-                Mode::Lockstep => simulation.tick(),
-                Mode::StateSync => state.tick,
-            },
-        };
-        self.recording = match ReplayFile::create(path, &header) {
-            Ok(mut file) if self.game.mode == Mode::StateSync => {
-                file.state(state);
-                Recording::States(Box::new(file))
-            }
-            Ok(mut file) => {
-                let mut image = <P::Simulation as Simulation>::Image::default();
-                simulation.capture(&mut image);
-                file.keyframe(simulation.export(&image));
-                Recording::On {
-                    file: Box::new(file),
-                    keyframe: None,
-                    terms: VecDeque::new(),
-                    hashes: VecDeque::new(),
-                    hashed: None,
-                    start: header.start,
-                    newest: header.start,
-                    is_cut: false,
-                }
-            }
-            Err(error) => Recording::Failed(error),
-        };
     }
 }
 

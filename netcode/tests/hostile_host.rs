@@ -105,22 +105,8 @@ fn obey(node: &mut Node, now: Time) -> u32 {
             Some(Request::Export { tick }) => export = Some(tick),
             Some(Request::Import { .. }) => import = true,
             Some(Request::Patch(_)) => patch = true,
-            Some(
-                Request::Begin(_)
-                | Request::Step { .. }
-                | Request::Capture { .. }
-                | Request::Restore { .. }
-                | Request::Publish { .. }
-                | Request::PublishOwned { .. }
-                | Request::PublishDecided { .. }
-                | Request::Overwrite(_)
-                | Request::Claim { .. }
-                | Request::Seen { .. }
-                | Request::Authority { .. }
-                | Request::Promote { .. }
-                | Request::StandByFrom(_)
-                | Request::StandByStep { .. },
-            ) => {}
+            // The others need no answer.
+            Some(_) => {}
         }
         if sample {
             node.submit_input(now, &[0; 4]).unwrap();

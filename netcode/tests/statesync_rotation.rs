@@ -43,6 +43,64 @@ fn schema() -> Schema {
     .expect("the schema is sound")
 }
 
+/// Entities whose places change, and who publishes them.
+struct World {
+    publisher: Publisher,
+    places: Vec<[f32; 3]>,
+    /// Whether the first entity is a player's.
+    has_hero: bool,
+    prng: Prng,
+    snapshot: Snapshot,
+}
+
+impl World {
+    fn new(schema: &Schema, entities: u32, budget_bytes_per_second: u32, seed: u64) -> Self {
+        let config = PublisherConfig {
+            snapshot_ticks: SNAPSHOT_TICKS,
+            rate: TickRate::DEFAULT,
+            budget_bytes_per_second,
+        };
+        Self {
+            publisher: Publisher::new(schema, config),
+            places: vec![[0.0; 3]; entities as usize],
+            has_hero: false,
+            prng: Prng::new(seed),
+            snapshot: Snapshot {
+                tick: Tick::ZERO,
+                kinds: vec![KindRows::default(); 2],
+            },
+        }
+    }
+
+    /// On every third tick: changes the place of each entity, by its number, and publishes them.
+    fn step(&mut self, tick: u32, mut change: impl FnMut(&mut Prng, u32, &mut [f32; 3])) {
+        if !tick.is_multiple_of(SNAPSHOT_TICKS) {
+            return;
+        }
+        let snapshot = &mut self.snapshot;
+        snapshot.tick = Tick::new(tick);
+        snapshot.kinds.iter_mut().for_each(KindRows::clear);
+        for (number, place) in (1..).zip(&mut self.places) {
+            let id = NetId::new(Term(1), number);
+            if number == 1 && self.has_hero {
+                snapshot.kinds[0].push(id, |out| out.push(1));
+            }
+            change(&mut self.prng, number, place);
+            snapshot.kinds[1].push(id, |out| {
+                place.iter().for_each(|part| out.extend(part.to_le_bytes()));
+            });
+        }
+        self.publisher.publish(snapshot);
+    }
+}
+
+/// Moves at random, by at most `reach` along each axis, and stays within `edge`.
+fn wander(prng: &mut Prng, place: &mut [f32; 3], reach: f32, edge: f32) {
+    for part in &mut place[..2] {
+        *part = (*part + prng.range_f32(-reach, reach)).clamp(-edge, edge);
+    }
+}
+
 struct Client {
     subscription: Subscription,
     receiver: Receiver,
@@ -113,55 +171,27 @@ impl Client {
 #[test]
 fn a_world_beyond_the_budget_goes_round_and_nobody_waits_for_long() {
     let schema = schema();
-    let config = PublisherConfig {
-        snapshot_ticks: SNAPSHOT_TICKS,
-        rate: TickRate::DEFAULT,
-        budget_bytes_per_second: 16_000,
-    };
-    let mut publisher = Publisher::new(&schema, config);
+    let mut world = World::new(&schema, ENTITIES, 16_000, 3);
+    world.has_hero = true;
     let mut clients: Vec<Client> = (0..CLIENTS)
         .map(|number| Client::new(&schema, number))
         .collect();
-    let mut prng = Prng::new(3);
-    let mut places = vec![[0_f32; 3]; ENTITIES as usize];
-    let mut snapshot = Snapshot {
-        tick: Tick::ZERO,
-        kinds: vec![KindRows::default(); 2],
-    };
-    let mut before = *publisher.statistics();
+    let mut before = *world.publisher.statistics();
     for tick in 0..900 {
-        if tick % SNAPSHOT_TICKS == 0 {
-            snapshot.tick = Tick::new(tick);
-            snapshot.kinds.iter_mut().for_each(KindRows::clear);
-            for (number, place) in (1..).zip(&mut places) {
-                let id = NetId::new(Term(1), number);
-                if number == 1 {
-                    snapshot.kinds[0].push(id, |out| out.push(1));
-                }
-                for part in &mut place[..2] {
-                    *part = (*part + prng.range_f32(-0.5, 0.5)).clamp(-500.0, 500.0);
-                }
-                snapshot.kinds[1].push(id, |out| {
-                    place
-                        .iter()
-                        .for_each(|part| out.extend_from_slice(&part.to_le_bytes()));
-                });
-            }
-            publisher.publish(&snapshot);
-        }
+        world.step(tick, |prng, _, place| wander(prng, place, 0.5, 500.0));
         for (number, client) in (0_u16..).zip(&mut clients) {
             let joins_at = if number == LATE { 201 } else { 0 };
             if tick == joins_at {
-                client.join(&mut publisher);
+                client.join(&mut world.publisher);
             }
             if tick >= joins_at {
                 let ack_ticks = if number == FAR { 11 } else { 6 };
-                let loses = number == LOSER && prng.below(16) == 0;
-                client.step(&mut publisher, tick, ack_ticks, loses);
+                let loses = number == LOSER && world.prng.below(16) == 0;
+                client.step(&mut world.publisher, tick, ack_ticks, loses);
             }
         }
         if tick == 450 {
-            before = *publisher.statistics();
+            before = *world.publisher.statistics();
         }
         if tick > 450 && tick % 50 == 0 {
             for (number, client) in (0_u16..).zip(&clients) {
@@ -174,7 +204,7 @@ fn a_world_beyond_the_budget_goes_round_and_nobody_waits_for_long() {
             }
         }
     }
-    let after = publisher.statistics();
+    let after = world.publisher.statistics();
     let made = after.parts_made - before.parts_made;
     let shared = after.parts_shared - before.parts_shared;
     // A player's own entity has a body of its own, and who lost something gets that again.
@@ -189,47 +219,26 @@ fn a_world_beyond_the_budget_goes_round_and_nobody_waits_for_long() {
 /// entities cost much.
 fn longest_wait(budget: u32, has_interest: bool, is_dear: fn(u32) -> bool) -> (u32, u64) {
     let schema = schema();
-    let config = PublisherConfig {
-        snapshot_ticks: SNAPSHOT_TICKS,
-        rate: TickRate::DEFAULT,
-        budget_bytes_per_second: budget * 20,
-    };
-    let mut publisher = Publisher::new(&schema, config);
-    publisher.set_interest(has_interest.then(|| Interest::within(400.0)));
+    let mut world = World::new(&schema, ENTITIES, budget * 20, 5);
+    world
+        .publisher
+        .set_interest(has_interest.then(|| Interest::within(400.0)));
     let mut client = Client::new(&schema, 0);
     client.subscription.viewer_mut().viewpoints.push([0.0; 3]);
-    let mut prng = Prng::new(5);
-    let mut places = vec![[0_f32; 3]; ENTITIES as usize];
-    let mut snapshot = Snapshot {
-        tick: Tick::ZERO,
-        kinds: vec![KindRows::default(); 2],
-    };
     let mut longest = 0;
     let mut bytes_before = 0;
     for tick in 0..450_u16 {
-        if u32::from(tick) % SNAPSHOT_TICKS == 0 {
-            snapshot.tick = Tick::new(tick.into());
-            snapshot.kinds.iter_mut().for_each(KindRows::clear);
-            for (number, place) in (1..).zip(&mut places) {
-                if is_dear(number) {
-                    for part in &mut place[..2] {
-                        *part = (*part + prng.range_f32(-0.5, 0.5)).clamp(-200.0, 200.0);
-                    }
-                } else {
-                    place[0] = f32::from(tick) / 64.0;
-                }
-                snapshot.kinds[1].push(NetId::new(Term(1), number), |out| {
-                    place
-                        .iter()
-                        .for_each(|part| out.extend_from_slice(&part.to_le_bytes()));
-                });
+        world.step(tick.into(), |prng, number, place| {
+            if is_dear(number) {
+                wander(prng, place, 0.5, 200.0);
+            } else {
+                place[0] = f32::from(tick) / 64.0;
             }
-            publisher.publish(&snapshot);
-        }
+        });
         if tick == 0 {
-            client.join(&mut publisher);
+            client.join(&mut world.publisher);
         }
-        client.step(&mut publisher, tick.into(), 5, false);
+        client.step(&mut world.publisher, tick.into(), 5, false);
         if tick == 149 {
             bytes_before = client.subscription.statistics().bytes;
         }
@@ -263,44 +272,19 @@ fn where_the_world_nearly_fits_nobody_is_left_out() {
 /// time in which it took far more than its budget of so many bytes per snapshot.
 fn bodies_after_a_storm(budget: u32) -> (u64, u64, u64) {
     let schema = schema();
-    let config = PublisherConfig {
-        snapshot_ticks: SNAPSHOT_TICKS,
-        rate: TickRate::DEFAULT,
-        budget_bytes_per_second: budget * 20,
-    };
-    let mut publisher = Publisher::new(&schema, config);
+    let mut world = World::new(&schema, 600, budget * 20, 6);
     let mut client = Client::new(&schema, 0);
-    let mut prng = Prng::new(6);
-    let mut places = vec![[0_f32; 3]; 600];
-    let mut snapshot = Snapshot {
-        tick: Tick::ZERO,
-        kinds: vec![KindRows::default(); 2],
-    };
     let mut before = *client.subscription.statistics();
     for tick in 0..900_u32 {
         if tick == 600 {
             before = *client.subscription.statistics();
         }
-        if tick % SNAPSHOT_TICKS == 0 {
-            snapshot.tick = Tick::new(tick);
-            snapshot.kinds.iter_mut().for_each(KindRows::clear);
-            let reach = if tick < 150 { 90.0 } else { 0.25 };
-            for (number, place) in (1..).zip(&mut places) {
-                for part in &mut place[..2] {
-                    *part = (*part + prng.range_f32(-reach, reach)).clamp(-200.0, 200.0);
-                }
-                snapshot.kinds[1].push(NetId::new(Term(1), number), |out| {
-                    place
-                        .iter()
-                        .for_each(|part| out.extend_from_slice(&part.to_le_bytes()));
-                });
-            }
-            publisher.publish(&snapshot);
-        }
+        let reach = if tick < 150 { 90.0 } else { 0.25 };
+        world.step(tick, |prng, _, place| wander(prng, place, reach, 200.0));
         if tick == 0 {
-            client.join(&mut publisher);
+            client.join(&mut world.publisher);
         }
-        client.step(&mut publisher, tick, 6, false);
+        client.step(&mut world.publisher, tick, 6, false);
     }
     let after = client.subscription.statistics();
     let whole = after.whole - before.whole;

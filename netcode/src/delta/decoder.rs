@@ -9,15 +9,13 @@ use crate::wire::bytes::DecodeError;
 use crate::wire::range;
 
 use super::coder::Reader;
-use super::entity::{self, Memory};
-use super::model::Ages;
-use super::plan::Plans;
-use super::project::Projection;
+use super::desk::Desk;
+use super::entity;
 use super::tables::Tables;
 use super::view::Reference;
-use super::walk::{self, Block, Seen};
-use super::whole_read::{Lent, WholeReader};
-use super::{AGE_MAX, PART_REFERENCES_MAX, REFERENCES_MAX};
+use super::walk::{self, Seen};
+use super::whole_read::WholeReader;
+use super::{PART_REFERENCES_MAX, REFERENCES_MAX};
 
 /// The table of shapes is full.
 pub(super) const TOO_MANY_SHAPES: DecodeError =
@@ -55,12 +53,7 @@ pub trait PartState {
 /// Reads bodies; keeps its memory from call to call.
 #[derive(Debug)]
 pub struct Decoder {
-    plans: Plans,
-    ages: Ages,
-    memory: Memory,
-    now: Projection,
-    past: [Projection; REFERENCES_MAX],
-    blocks: Vec<Block>,
+    desk: Desk,
 }
 
 impl Decoder {
@@ -68,12 +61,7 @@ impl Decoder {
     #[must_use]
     pub fn new(layout: Arc<WireLayout>) -> Self {
         Self {
-            plans: Plans::new(layout),
-            ages: Ages::default(),
-            memory: Memory::default(),
-            now: Projection::default(),
-            past: Default::default(),
-            blocks: Vec::new(),
+            desk: Desk::new(layout),
         }
     }
 
@@ -93,24 +81,10 @@ impl Decoder {
     ) -> Result<Span, DecodeError> {
         out.clear(tick);
         let references = &references[..references.len().min(REFERENCES_MAX)];
-        let mut ages = [0; REFERENCES_MAX];
-        for (index, (age, reference)) in ages.iter_mut().zip(references).enumerate() {
-            *age = reference.age;
-            let before = index.checked_sub(1).map_or(0, |at| references[at].age);
-            if *age <= before || *age > AGE_MAX {
-                return Err(DecodeError::Invalid("the ages of references do not ascend"));
-            }
+        if !self.desk.set_ages(references) {
+            return Err(DecodeError::Invalid("the ages of references do not ascend"));
         }
-        self.ages.set(&ages[..references.len()]);
-        let lent = Lent {
-            plans: &self.plans,
-            ages: &self.ages,
-            memory: &mut self.memory,
-            now: &mut self.now,
-            past: &mut self.past,
-            blocks: &mut self.blocks,
-        };
-        WholeReader::begin(lent, shapes, tick, references, bytes, out)?.read()
+        WholeReader::begin(&mut self.desk, shapes, tick, references, bytes, out)?.read()
     }
 
     /// Reads a part body, item by item.
@@ -124,14 +98,14 @@ impl Decoder {
         bytes: &[u8],
         state: &mut impl PartState,
     ) -> Result<(), DecodeError> {
-        let Self {
+        let Desk {
             plans,
             ages: weights,
             memory,
             now,
             past,
             ..
-        } = self;
+        } = &mut self.desk;
         let layout = &*plans.layout;
         memory.clear(bytes.len() + SLACK);
         let mut reader = Reader {

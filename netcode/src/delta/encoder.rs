@@ -7,16 +7,15 @@ use crate::state::{EntityRef, Shapes, WireLayout};
 use crate::wire::range::{self, Mark};
 
 use super::coder::{Coder, Writer};
-use super::entity::{self, Memory};
-use super::model::{Ages, flags};
-use super::plan::Plans;
-use super::project::Projection;
+use super::desk::Desk;
+use super::entity;
+use super::model::flags;
 use super::tables::Tables;
 use super::tally::{Meter, STRUCTURE, Tally};
 use super::training::Lessons;
 use super::view::{Reference, View};
-use super::walk::{self, Block, Seen, next_id, next_id_bits};
-use super::whole::{Whole, WholeParts, take};
+use super::walk::{self, Seen, next_id, next_id_bits};
+use super::whole::{Told, Whole, take};
 use super::{AGE_MAX, PART_REFERENCES_MAX, REFERENCES_MAX};
 
 /// Bits that a body's end needs beside the id where the next one begins: the flag that it stops,
@@ -48,13 +47,7 @@ pub struct PartItem<'a> {
 /// Writes bodies; keeps its memory from call to call.
 #[derive(Debug)]
 pub struct Encoder {
-    plans: Plans,
-    ages: Ages,
-    memory: Memory,
-    now: Projection,
-    /// Projections of references with hidden kinds.
-    past: [Projection; REFERENCES_MAX],
-    blocks: Vec<Block>,
+    desk: Desk,
     meter: Option<Meter>,
     part: Part,
 }
@@ -73,12 +66,7 @@ impl Encoder {
     #[must_use]
     pub fn new(layout: Arc<WireLayout>) -> Self {
         Self {
-            plans: Plans::new(layout),
-            ages: Ages::default(),
-            memory: Memory::default(),
-            now: Projection::default(),
-            past: Default::default(),
-            blocks: Vec::new(),
+            desk: Desk::new(layout),
             meter: None,
             part: Part::default(),
         }
@@ -117,24 +105,23 @@ impl Encoder {
         out: &mut Vec<u8>,
     ) -> WholeEnd {
         let references = &references[..references.len().min(REFERENCES_MAX)];
-        let mut ages = [0; REFERENCES_MAX];
-        for (index, (age, reference)) in ages.iter_mut().zip(references).enumerate() {
-            *age = reference.age;
-            let before = index.checked_sub(1).map_or(0, |at| references[at].age);
-            assert!(
-                before < *age && *age <= AGE_MAX,
-                "ages ascend within their bounds"
-            );
-        }
-        self.ages.set(&ages[..references.len()]);
+        assert!(
+            self.desk.set_ages(references),
+            "ages ascend within their bounds"
+        );
+        let told = Told {
+            shapes,
+            now,
+            references,
+        };
         let start = out.len();
         if from == NetId::NONE {
-            if self.entire(shapes, now, references, room, out) {
+            if self.entire(&told, room, out) {
                 return WholeEnd::Done;
             }
             out.truncate(start);
         }
-        let end = self.split(shapes, now, references, from, room, out);
+        let end = self.split(&told, from, room, out);
         if let WholeEnd::TooLarge(_) = end {
             out.truncate(start);
         }
@@ -142,16 +129,8 @@ impl Encoder {
     }
 
     /// Writes a body of all entities; gives up when it does not fit.
-    fn entire(
-        &mut self,
-        shapes: &Shapes,
-        now: View<'_>,
-        references: &[Reference<'_>],
-        room: usize,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let (parts, writer) = self.whole(out);
-        let mut whole = Whole::begin(parts, writer, shapes, now, references, None);
+    fn entire(&mut self, told: &Told<'_>, room: usize, out: &mut Vec<u8>) -> bool {
+        let mut whole = self.whole(told, None, out);
         let bits_max = room.saturating_mul(8);
         while whole.go_on() {
             if whole.coder.coder.bits() > bits_max {
@@ -167,17 +146,8 @@ impl Encoder {
     }
 
     /// Writes a body of the entities from `from` on that fit.
-    fn split(
-        &mut self,
-        shapes: &Shapes,
-        now: View<'_>,
-        references: &[Reference<'_>],
-        from: NetId,
-        room: usize,
-        out: &mut Vec<u8>,
-    ) -> WholeEnd {
-        let (parts, writer) = self.whole(out);
-        let mut whole = Whole::begin(parts, writer, shapes, now, references, Some(from));
+    fn split(&mut self, told: &Told<'_>, from: NetId, room: usize, out: &mut Vec<u8>) -> WholeEnd {
+        let mut whole = self.whole(told, Some(from), out);
         let bits_max = room.saturating_mul(8);
         loop {
             let mark = whole.coder.coder.mark();
@@ -207,8 +177,13 @@ impl Encoder {
         }
     }
 
-    /// What a whole body needs, and where it goes.
-    fn whole<'a, 'b>(&'a mut self, out: &'b mut Vec<u8>) -> (WholeParts<'a>, Writer<'a, 'b>) {
+    /// Begins a whole body, of all entities or of those from `from` on.
+    fn whole<'a, 'b>(
+        &'a mut self,
+        told: &Told<'a>,
+        from: Option<NetId>,
+        out: &'b mut Vec<u8>,
+    ) -> Whole<'a, Writer<'a, 'b>> {
         let mut writer = Writer {
             tables: Tables::shared(),
             coder: range::Encoder::new(out),
@@ -217,15 +192,7 @@ impl Encoder {
         if let Some(meter) = &mut writer.tally {
             meter.begin(writer.coder.fine_bits());
         }
-        let parts = WholeParts {
-            plans: &self.plans,
-            ages: &self.ages,
-            memory: &mut self.memory,
-            row: &mut self.now,
-            past: &mut self.past,
-            blocks: &mut self.blocks,
-        };
-        (parts, writer)
+        Whole::begin(&mut self.desk, writer, told, from)
     }
 
     /// Writes nothing, and lets `lessons` learn from what a whole body of all of `now` would say.
@@ -236,20 +203,16 @@ impl Encoder {
         now: View<'_>,
         references: &[Reference<'_>],
     ) {
-        let mut ages = [0; REFERENCES_MAX];
-        for (age, reference) in ages.iter_mut().zip(references) {
-            *age = reference.age;
-        }
-        self.ages.set(&ages[..references.len().min(REFERENCES_MAX)]);
-        let parts = WholeParts {
-            plans: &self.plans,
-            ages: &self.ages,
-            memory: &mut self.memory,
-            row: &mut self.now,
-            past: &mut self.past,
-            blocks: &mut self.blocks,
+        assert!(
+            self.desk.set_ages(references),
+            "ages ascend within their bounds"
+        );
+        let told = Told {
+            shapes,
+            now,
+            references,
         };
-        let mut whole = Whole::begin(parts, lessons, shapes, now, references, None);
+        let mut whole = Whole::begin(&mut self.desk, lessons, &told, None);
         while whole.go_on() {}
     }
 
@@ -266,7 +229,7 @@ impl Encoder {
         part.mark = None;
         part.room = room;
         part.last = None;
-        self.memory.clear(0);
+        self.desk.memory.clear(0);
     }
 
     /// Adds an entity to the part body. Items cost least by id ascending.
@@ -294,16 +257,15 @@ impl Encoder {
             seen[at] = Some((entity, hidden));
         }
         let ages = &ages[..item.references.len()];
-        let Self {
+        let Self { desk, meter, part } = self;
+        let Desk {
             plans,
             ages: weights,
             memory,
             now,
             past,
-            meter,
-            part,
             ..
-        } = self;
+        } = desk;
         let mut writer = Writer {
             tables: Tables::shared(),
             coder: match &part.mark {

@@ -5,6 +5,7 @@ use crate::state::{EntityRef, QuantizedSnapshot, Shapes, WireLayout};
 
 use super::REFERENCES_MAX;
 use super::coder::Coder;
+use super::desk::Desk;
 use super::entity::{self, Memory, Row};
 use super::model::{Ages, flags};
 use super::plan::Plans;
@@ -13,15 +14,12 @@ use super::tally::STRUCTURE;
 use super::view::{Reference, View};
 use super::walk::{self, BLOCK, Block, Cursor, changed_context, is_block, next_id, survey};
 
-/// What an encoder lends a body.
-#[derive(Debug)]
-pub(super) struct WholeParts<'a> {
-    pub(super) plans: &'a Plans,
-    pub(super) ages: &'a Ages,
-    pub(super) memory: &'a mut Memory,
-    pub(super) row: &'a mut Projection,
-    pub(super) past: &'a mut [Projection; REFERENCES_MAX],
-    pub(super) blocks: &'a mut Vec<Block>,
+/// What a whole body tells, and of which snapshots its reader knows.
+pub(super) struct Told<'a> {
+    pub(super) shapes: &'a Shapes,
+    pub(super) now: View<'a>,
+    /// The base first.
+    pub(super) references: &'a [Reference<'a>],
 }
 
 /// A whole body that is being written, or learned from.
@@ -57,21 +55,24 @@ pub(super) struct Whole<'a, C> {
 
 impl<'a, C: Coder> Whole<'a, C> {
     pub(super) fn begin(
-        parts: WholeParts<'a>,
+        desk: &'a mut Desk,
         mut coder: C,
-        shapes: &'a Shapes,
-        now: View<'a>,
-        references: &[Reference<'a>],
+        told: &Told<'a>,
         from: Option<NetId>,
     ) -> Self {
-        let WholeParts {
+        let Desk {
             plans,
             ages,
             memory,
-            row,
+            now: row,
             past,
             blocks,
-        } = parts;
+        } = desk;
+        let Told {
+            shapes,
+            now,
+            references,
+        } = *told;
         memory.clear(0);
         let layout = &*plans.layout;
         let start = from.unwrap_or(NetId::NONE);

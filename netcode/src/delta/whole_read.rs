@@ -13,6 +13,7 @@ use crate::wire::range;
 use super::REFERENCES_MAX;
 use super::coder::{Coder, Reader};
 use super::decoder::{SLACK, Span, TOO_MANY_SHAPES};
+use super::desk::Desk;
 use super::entity::{self, Memory};
 use super::model::{Ages, flags};
 use super::plan::Plans;
@@ -22,16 +23,6 @@ use super::view::Reference;
 use super::walk::{self, BLOCK, Block, Cursor, changed_context, is_block, next_id, survey};
 
 const NOT_ASCENDING: DecodeError = DecodeError::Invalid("entities do not come by id ascending");
-
-/// What a decoder lends a body.
-pub(super) struct Lent<'a> {
-    pub(super) plans: &'a Plans,
-    pub(super) ages: &'a Ages,
-    pub(super) memory: &'a mut Memory,
-    pub(super) now: &'a mut Projection,
-    pub(super) past: &'a mut [Projection; REFERENCES_MAX],
-    pub(super) blocks: &'a mut Vec<Block>,
-}
 
 /// A whole body that is being read.
 pub(super) struct WholeReader<'a, 'b> {
@@ -66,21 +57,21 @@ pub(super) struct WholeReader<'a, 'b> {
 
 impl<'a, 'b> WholeReader<'a, 'b> {
     pub(super) fn begin(
-        lent: Lent<'a>,
+        desk: &'a mut Desk,
         shapes: &'a mut Shapes,
         tick: Tick,
         references: &[Reference<'a>],
         bytes: &'b [u8],
         out: &'a mut QuantizedSnapshot,
     ) -> Result<Self, DecodeError> {
-        let Lent {
+        let Desk {
             plans,
             ages,
             memory,
             now,
             past,
             blocks,
-        } = lent;
+        } = desk;
         let layout = &*plans.layout;
         memory.clear(bytes.len() + SLACK);
         let mut reader = Reader {

@@ -68,6 +68,20 @@ struct Owed {
 const OWED_US: u64 = 20_000;
 
 impl Hosting {
+    fn new(terms: Terms, own: MemberId, now: Time) -> Self {
+        Self {
+            terms,
+            own,
+            expects: None,
+            leaves: None,
+            now,
+            tells_at: now,
+            pending: None,
+            owed: None,
+            stillness: None,
+        }
+    }
+
     /// Tells the machine of a host what its guests have acked.
     fn tell_acks(&mut self, host: &Host, now: Time) {
         for guest in host.guests.values() {
@@ -146,17 +160,7 @@ impl Node {
         };
         let roster = TermRoster::founding(self.core.info.term, founder);
         let terms = Terms::new(me, policy, self.core.rate, roster, now);
-        self.hosting = Some(Box::new(Hosting {
-            terms,
-            own: me.member,
-            expects: None,
-            leaves: None,
-            now,
-            tells_at: now,
-            pending: None,
-            owed: None,
-            stillness: None,
-        }));
+        self.hosting = Some(Box::new(Hosting::new(terms, me.member, now)));
     }
 
     /// A client has heard that hosting moves by election here.
@@ -169,17 +173,7 @@ impl Node {
             incarnation: incarnation(client.config.secret),
         };
         let terms = Terms::join(me, client.config.hosting.clone(), self.core.rate, now);
-        self.hosting = Some(Box::new(Hosting {
-            terms,
-            own: me.member,
-            expects: None,
-            leaves: None,
-            now,
-            tells_at: now,
-            pending: None,
-            owed: None,
-            stillness: None,
-        }));
+        self.hosting = Some(Box::new(Hosting::new(terms, me.member, now)));
     }
 
     /// Before anything is done in a host's name: whether it still may.

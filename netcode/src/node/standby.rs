@@ -2,38 +2,33 @@
 //!
 //! A host [is told](super::Node::stream_to) which members these are. After each tick it asks its
 //! driver for the hash of the state, and for the state itself where a standby needs it, and sends
-//! what [`StandbyStream`] makes of it. A standby runs the host's ticks in a second simulation beside
+//! what a [stream](crate::statesync::StandbyStream) makes of it. A standby runs the host's ticks in a second simulation beside
 //! the one that it shows and predicts with, or holds states: see [`crate::statesync`].
+
+mod authority;
+mod extra;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::id::{MemberId, Path, Slot, Term};
+use self::extra::Extra;
+use crate::id::{Slot, Term};
 use crate::input::InputFrame;
-use crate::limits::SLOTS_MAX;
 use crate::node::api::Request;
 use crate::node::core::{Core, Todo};
-use crate::node::guest::Guest;
-use crate::session::control::Purpose;
 use crate::session::statistics::DropReason;
 use crate::state::{Schema, Snapshot, Visibility};
 use crate::statesync::{
-    Held, Interest, Publisher, PublisherConfig, StandbyAck, StandbyConfig, StandbyError,
-    StandbyFeed, StandbyMode, StandbyState, StandbyStream, TickContext,
+    Held, Publisher, PublisherConfig, StandbyError, StandbyMode, StandbyState, TickContext,
 };
 use crate::tick::Tick;
 use crate::time::Time;
-use crate::wire::bytes::{DecodeError, Reader, put_varint};
 use crate::wire::header::kind;
 
-/// Ticks without a word from a standby after which it gets a whole state unasked.
-const SILENT_TICKS_MAX: u32 = 30;
+pub(super) use self::authority::AuthorityStream;
 
 /// Microseconds after which a standby says again what it holds, although nothing has come.
 const ACK_US: u64 = 100_000;
-
-/// Ticks after which standbys are told again how far clients see, and what players saw.
-const INTEREST_TICKS: u32 = 16;
 
 /// Ticks whose inputs a standby hands on, at most.
 pub(super) const FRAMES_MAX: usize = 64;
@@ -53,232 +48,6 @@ pub struct StandbyStatistics {
     pub ticks: u64,
     /// Of a host: whole states.
     pub wholes: u64,
-}
-
-/// The host's side.
-#[derive(Debug)]
-pub(super) struct AuthorityStream {
-    stream: StandbyStream,
-    feeds: BTreeMap<MemberId, Feed>,
-    /// How far behind players see, as the simulation was told last, and whether that is news to
-    /// standbys.
-    seen: BTreeMap<Slot, (u32, bool)>,
-    /// How far clients see, as it was told last.
-    interest: Option<Interest>,
-    context: Vec<u8>,
-}
-
-/// What one standby is sent.
-#[derive(Debug)]
-struct Feed {
-    feed: StandbyFeed,
-    /// Number of the transfer with a whole state.
-    transfer: Option<u16>,
-    silent_ticks: u32,
-}
-
-impl AuthorityStream {
-    pub(super) fn new(schema: &Arc<Schema>, core: &Core) -> Self {
-        let config = StandbyConfig {
-            rate: core.rate,
-            budget_bytes_per_second: None,
-            mode: StandbyMode::default(),
-        };
-        Self {
-            stream: StandbyStream::new(schema, core.info.term, config),
-            feeds: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            interest: None,
-            context: Vec::new(),
-        }
-    }
-
-    /// Sends to these members and no others.
-    pub(super) fn send_to(&mut self, members: &[MemberId]) {
-        self.feeds.retain(|member, _| members.contains(member));
-        for &member in members {
-            self.feeds.entry(member).or_insert_with(|| Feed {
-                feed: StandbyFeed::new(&self.stream),
-                transfer: None,
-                silent_ticks: 0,
-            });
-        }
-    }
-
-    /// The hash after `tick`.
-    pub(super) fn hash_at(&self, tick: Tick) -> Option<u64> {
-        self.stream.hash_at(tick)
-    }
-
-    pub(super) fn is_wanted(&self) -> bool {
-        !self.feeds.is_empty()
-    }
-
-    /// Whether the state itself is needed, not just its hash.
-    pub(super) fn needs_state(&self) -> bool {
-        self.feeds.values().any(|feed| feed.feed.needs_state())
-    }
-
-    /// The newest tick that all standbys hold.
-    pub(super) fn safe_tick(&self) -> Option<Tick> {
-        let held = self.feeds.values().map(|feed| feed.feed.held());
-        held.min().flatten()
-    }
-
-    pub(super) fn statistics(&self) -> StandbyStatistics {
-        let mut sum = StandbyStatistics::default();
-        for feed in self.feeds.values() {
-            let one = feed.feed.statistics();
-            sum.bytes += one.bytes;
-            sum.ticks += one.ticks;
-            sum.wholes += one.wholes;
-        }
-        sum
-    }
-
-    /// The simulation takes notice of what a player sees.
-    pub(super) fn note_seen(&mut self, slot: Slot, behind_ticks: u32) {
-        self.seen.insert(slot, (behind_ticks, true));
-    }
-
-    /// The simulation takes over what a client decides: no input tells that.
-    pub(super) fn note_claim(&mut self) {
-        for feed in self.feeds.values_mut() {
-            feed.feed.send_copies();
-        }
-    }
-
-    /// A tick has run: what goes to the standbys.
-    pub(super) fn push(
-        &mut self,
-        frame: &InputFrame,
-        hash: u64,
-        state: Option<&mut Snapshot>,
-        interest: Option<Interest>,
-        guests: &mut BTreeMap<Path, Guest>,
-    ) {
-        let tick = frame.tick();
-        if self.stream.newest().is_some_and(|newest| newest >= tick) {
-            return;
-        }
-        let tells_all = tick.number().is_multiple_of(INTEREST_TICKS);
-        let tells = interest != self.interest || tells_all;
-        self.interest = interest;
-        // Whoever begins with the state of this tick has heard nothing of players yet.
-        let tells_all = tells_all || self.feeds.values().any(|feed| feed.feed.needs_whole());
-        let seen = self
-            .seen
-            .iter_mut()
-            .filter_map(|(&slot, (ticks, is_news))| {
-                let is_told = core::mem::take(is_news) || tells_all;
-                is_told.then_some((slot, *ticks))
-            });
-        let extra = Extra {
-            seen: seen.collect(),
-            interest: tells.then_some(interest),
-        }
-        .encode();
-        let context = TickContext {
-            roster: (Term(0), 0),
-            frame: frame.clone(),
-            pending: Vec::new(),
-            extra,
-        };
-        self.context.clear();
-        context.encode(&mut self.context);
-        self.stream.push(tick, hash, state, &self.context);
-        for guest in guests.values_mut() {
-            if let Some(feed) = self.feeds.get_mut(&guest.peer.member) {
-                feed.tick(&mut self.stream, guest);
-            }
-        }
-    }
-
-    /// No tick follows for now: what standbys have not acked of the newest one goes out again.
-    pub(super) fn repeat(&mut self, guests: &mut BTreeMap<Path, Guest>) {
-        for guest in guests.values_mut() {
-            if let Some(feed) = self.feeds.get_mut(&guest.peer.member) {
-                feed.tick(&mut self.stream, guest);
-            }
-        }
-    }
-
-    /// The same, where this node hosts no more: the datagrams for `member`.
-    pub(super) fn repeat_for(&mut self, member: MemberId) -> Vec<Vec<u8>> {
-        let mut datagrams = Vec::new();
-        if let Some(feed) = self.feeds.get_mut(&member) {
-            feed.feed.begin_tick(&mut self.stream);
-        }
-        let mut out = Vec::new();
-        while self.write(member, &mut out) {
-            datagrams.push(core::mem::take(&mut out));
-        }
-        datagrams
-    }
-
-    /// The newest tick that `member` is known to hold.
-    pub(super) fn held_by(&self, member: MemberId) -> Option<Tick> {
-        self.feeds.get(&member)?.feed.held()
-    }
-
-    pub(super) fn handle_ack(&mut self, member: MemberId, body: &[u8]) -> Result<(), DropReason> {
-        let ack = StandbyAck::decode(body).map_err(|_error| DropReason::Malformed)?;
-        let feed = self.feeds.get_mut(&member).ok_or(DropReason::Unexpected)?;
-        feed.silent_ticks = 0;
-        feed.feed.on_ack(&self.stream, &ack);
-        Ok(())
-    }
-
-    /// A transfer to `member` is complete.
-    pub(super) fn transfer_arrived(&mut self, member: MemberId, id: u16) {
-        if let Some(feed) = self.feeds.get_mut(&member)
-            && feed.transfer.take_if(|known| *known == id).is_some()
-        {
-            feed.feed.whole_arrived();
-        }
-    }
-
-    /// Writes the next datagram to `member`; false if there is none.
-    pub(super) fn write(&mut self, member: MemberId, out: &mut Vec<u8>) -> bool {
-        let Some(feed) = self.feeds.get_mut(&member) else {
-            return false;
-        };
-        out.push(kind::STANDBY);
-        if feed.feed.next_part(out) {
-            return true;
-        }
-        out.clear();
-        false
-    }
-}
-
-impl Feed {
-    fn tick(&mut self, stream: &mut StandbyStream, guest: &mut Guest) {
-        // Another transfer may have taken its place.
-        let present = guest
-            .transfer
-            .as_ref()
-            .map(crate::session::bulk::BulkSender::id);
-        if self.transfer.take_if(|id| Some(*id) != present).is_some() {
-            self.feed.whole_cancelled();
-        }
-        self.silent_ticks += 1;
-        if self.silent_ticks >= SILENT_TICKS_MAX && self.transfer.is_none() {
-            self.silent_ticks = 0;
-            self.feed.ask_whole();
-        }
-        if self.feed.needs_whole()
-            && guest.transfer.is_none()
-            && let Some(whole) = self.feed.whole(stream)
-        {
-            guest.begin_transfer(Purpose::Standby, whole.tick, &whole.bytes);
-            self.transfer = guest
-                .transfer
-                .as_ref()
-                .map(crate::session::bulk::BulkSender::id);
-        }
-        self.feed.begin_tick(stream);
-    }
 }
 
 /// The side of a member that stands by.
@@ -625,72 +394,5 @@ impl Standby {
             self.state.ack().encode(out);
         }
         is_due
-    }
-}
-
-/// What the context of a tick says beside its inputs: varint count of players, per player the slot
-/// (u8) and how far behind it saw (varint ticks); then 0, or 1 where clients see everything, or 2 and
-/// two f32, how far they see and where entities leave their view.
-#[derive(Debug, Default)]
-struct Extra {
-    seen: Vec<(Slot, u32)>,
-    /// How far clients see, where it is told.
-    interest: Option<Option<Interest>>,
-}
-
-impl Extra {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_varint(&mut out, self.seen.len() as u64);
-        for &(slot, behind_ticks) in &self.seen {
-            out.push(slot.0);
-            put_varint(&mut out, behind_ticks.into());
-        }
-        match self.interest {
-            None => out.push(0),
-            Some(None) => out.push(1),
-            Some(Some(interest)) => {
-                out.push(2);
-                out.extend_from_slice(&interest.radius.to_le_bytes());
-                out.extend_from_slice(&interest.leave_radius.to_le_bytes());
-            }
-        }
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let count = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
-        if count > SLOTS_MAX {
-            return Err(DecodeError::Invalid("more players than slots"));
-        }
-        let mut seen = Vec::with_capacity(count);
-        for _ in 0..count {
-            let slot = Slot(reader.u8()?);
-            if slot.index() >= SLOTS_MAX {
-                return Err(DecodeError::Invalid(
-                    "an input is of no slot of the session",
-                ));
-            }
-            seen.push((slot, reader.varint_u32()?));
-        }
-        let interest = match reader.u8()? {
-            0 => None,
-            1 => Some(None),
-            2 => {
-                let mut distance = || Ok(f32::from_bits(reader.u32()?));
-                let (radius, leave_radius): (f32, f32) = (distance()?, distance()?);
-                if !(radius >= 0.0 && leave_radius >= radius) {
-                    return Err(DecodeError::Invalid("nobody sees so far"));
-                }
-                Some(Some(Interest {
-                    radius,
-                    leave_radius,
-                }))
-            }
-            _ => return Err(DecodeError::Invalid("no such interest")),
-        };
-        reader.finish()?;
-        Ok(Self { seen, interest })
     }
 }

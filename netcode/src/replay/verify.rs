@@ -6,7 +6,7 @@ use super::inputs::chain_digest;
 use super::player::{PlayError, Player};
 use super::reader::{Completeness, Damage, ReadError};
 use crate::simulation::{Simulation, StepKind};
-use crate::state::Difference;
+use crate::state::{Difference, Snapshot};
 use crate::tick::Tick;
 
 /// What a verification found to be right.
@@ -149,14 +149,7 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
             good: first,
             scratch: Vec::new(),
         };
-        let mut report = VerifyReport {
-            first,
-            last,
-            states: 0,
-            hashes: 0,
-            keyframes: 0,
-            completeness: self.reader.completeness(),
-        };
+        let mut report = self.blank_report();
         let mut good = None;
         loop {
             let tick = self.tick();
@@ -183,12 +176,7 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
             if tick > first
                 && let Some(keyframe) = self.reader.keyframe_at(tick)?
             {
-                let simulated = self.snapshot();
-                if simulated != keyframe {
-                    let schema = self.simulation.schema();
-                    let differences = keyframe.differences(&simulated, schema, DIFFERENCES_MAX);
-                    return Err(VerifyError::Keyframe { tick, differences });
-                }
+                self.compare(tick, &keyframe)?;
                 report.keyframes += 1;
             }
             if tick.since(first).is_multiple_of(PROGRESS_TICKS) {
@@ -221,14 +209,7 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
         let (first, last) = (self.reader.first_tick(), self.reader.last_tick());
         self.restart()?;
         let mut hashes = self.reader.all_hashes()?.into_iter().peekable();
-        let mut report = VerifyReport {
-            first,
-            last,
-            states: 0,
-            hashes: 0,
-            keyframes: 0,
-            completeness: self.reader.completeness(),
-        };
+        let mut report = self.blank_report();
         let mut good = None;
         let mut next = Some(first);
         while let Some(tick) = next {
@@ -259,12 +240,7 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
                 report.hashes += 1;
             }
             if let Some(keyframe) = self.reader.keyframe_at(tick)? {
-                let decoded = self.snapshot();
-                if decoded != keyframe {
-                    let schema = self.simulation.schema();
-                    let differences = keyframe.differences(&decoded, schema, DIFFERENCES_MAX);
-                    return Err(VerifyError::Keyframe { tick, differences });
-                }
+                self.compare(tick, &keyframe)?;
                 report.keyframes += 1;
             }
             if report.states.is_multiple_of(PROGRESS_STATES) {
@@ -288,6 +264,29 @@ impl<S: Simulation, R: Read + Seek> Player<S, R> {
             return Err(VerifyError::NothingToCompare);
         }
         Ok(report)
+    }
+
+    /// A report of this replay in which nothing is compared yet.
+    fn blank_report(&self) -> VerifyReport {
+        VerifyReport {
+            first: self.reader.first_tick(),
+            last: self.reader.last_tick(),
+            states: 0,
+            hashes: 0,
+            keyframes: 0,
+            completeness: self.reader.completeness(),
+        }
+    }
+
+    /// Compares the present state, which is that of `tick`, with its keyframe.
+    fn compare(&mut self, tick: Tick, keyframe: &Snapshot) -> Result<(), VerifyError> {
+        let present = self.snapshot();
+        if present != *keyframe {
+            let schema = self.simulation.schema();
+            let differences = keyframe.differences(&present, schema, DIFFERENCES_MAX);
+            return Err(VerifyError::Keyframe { tick, differences });
+        }
+        Ok(())
     }
 
     /// Whether the inputs up to `tick` are the recorded ones: by the first digest at or after it.

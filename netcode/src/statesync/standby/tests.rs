@@ -1,104 +1,19 @@
 //! A host and standbys over a network that loses, doubles and reorders; damaged parts; bytes.
 
-use super::*;
-use std::sync::Arc;
+mod game;
+mod line;
+mod world;
 
-use crate::id::{NetId, Slot, Term};
+use super::*;
+use crate::id::{Slot, Term};
 use crate::input::InputFrame;
 use crate::prng::Prng;
-use crate::state::{
-    ExactType, FieldSchema, KindRows, KindSchema, KindShape, Schema, Snapshot, Visibility,
-};
+use crate::state::Snapshot;
 use crate::tick::TickRate;
 
-fn schema() -> Arc<Schema> {
-    let kind = |name: &str, shape, visibility, exact| KindSchema {
-        name: name.to_owned(),
-        version: 1,
-        shape,
-        visibility,
-        fields: vec![FieldSchema::new("0", exact)],
-    };
-    let component = KindShape::Component;
-    Arc::new(
-        Schema::new(vec![
-            kind("place", component, Visibility::Client, ExactType::Vec3),
-            kind("secret", component, Visibility::HostOnly, ExactType::U32),
-            kind("orders", component, Visibility::HostOnly, ExactType::Text),
-            kind(
-                "random",
-                KindShape::Resource,
-                Visibility::HostOnly,
-                ExactType::U64,
-            ),
-        ])
-        .unwrap(),
-    )
-}
-
-/// A world that moves, spawns and despawns.
-struct World {
-    units: Vec<(u64, [f32; 3], u32)>,
-    next: u64,
-    tick: u32,
-    prng: Prng,
-}
-
-impl World {
-    fn new(units: u64, seed: u64) -> Self {
-        let mut world = Self {
-            units: Vec::new(),
-            next: 1,
-            tick: 0,
-            prng: Prng::new(seed),
-        };
-        (0..units).for_each(|_| world.spawn());
-        world
-    }
-
-    fn spawn(&mut self) {
-        let mut one = || self.prng.range_f32(-100.0, 100.0);
-        self.units.push((self.next, [one(), one(), one()], 7));
-        self.next += 1;
-    }
-
-    fn step(&mut self, out: &mut Snapshot) {
-        self.tick += 1;
-        if self.prng.below(4) == 0 {
-            self.spawn();
-        }
-        if self.prng.below(5) == 0 && !self.units.is_empty() {
-            let gone = self.prng.below(self.units.len() as u64);
-            self.units.remove(usize::try_from(gone).unwrap());
-        }
-        for (id, place, secret) in &mut self.units {
-            if !id.is_multiple_of(3) {
-                place[0] += 0.1 + self.prng.unit_f32() * 0.01;
-            }
-            *secret += u32::from(self.prng.below(30) == 0);
-        }
-        out.tick = Tick::new(self.tick);
-        out.kinds.resize_with(4, KindRows::default);
-        out.kinds.iter_mut().for_each(KindRows::clear);
-        // By name: orders, place, random, secret.
-        for (id, place, secret) in &self.units {
-            let id = NetId::from_bits(*id);
-            if id.bits().is_multiple_of(7) {
-                let text = format!("to {}", self.tick / 10);
-                out.kinds[0].push(id, |out| {
-                    out.extend(u32::try_from(text.len()).unwrap().to_le_bytes());
-                    out.extend_from_slice(text.as_bytes());
-                });
-            }
-            out.kinds[1].push(id, |out| {
-                place.iter().for_each(|part| out.extend(part.to_le_bytes()));
-            });
-            out.kinds[3].push(id, |out| out.extend(secret.to_le_bytes()));
-        }
-        let state = self.prng.state();
-        out.kinds[2].push(NetId::NONE, |out| out.extend(state.to_le_bytes()));
-    }
-}
+use self::game::Game;
+use self::line::Line;
+use self::world::{World, schema};
 
 fn config(budget: Option<u32>) -> StandbyConfig {
     StandbyConfig {
@@ -111,77 +26,6 @@ fn config(budget: Option<u32>) -> StandbyConfig {
 fn push(stream: &mut StandbyStream, state: &mut Snapshot, context: &[u8]) {
     let hash = state.hash(&schema()).combined();
     stream.push(state.tick, hash, Some(state), context);
-}
-
-/// A standby over a bad network, and what goes over it: when it arrives, and the bytes.
-struct Line {
-    feed: StandbyFeed,
-    standby: StandbyState,
-    down: Vec<(u32, Vec<u8>)>,
-    up: Vec<(u32, Vec<u8>)>,
-    whole: Option<(u32, WholeState)>,
-    loss: u64,
-    delay: u64,
-    prng: Prng,
-}
-
-impl Line {
-    fn new(stream: &StandbyStream, (loss, delay): (u64, u64), seed: u64) -> Self {
-        Self {
-            feed: StandbyFeed::new(stream),
-            standby: StandbyState::new(stream.schema(), Term(1)),
-            down: Vec::new(),
-            up: Vec::new(),
-            whole: None,
-            loss,
-            delay,
-            prng: Prng::with_stream(seed, 1),
-        }
-    }
-
-    fn arrival(&mut self, now: u32) -> Option<u32> {
-        (self.prng.below(100) >= self.loss)
-            .then(|| now + u32::try_from(self.delay + self.prng.below(self.delay + 1)).unwrap())
-    }
-
-    /// One tick: sends what is new, delivers what is due.
-    fn tick(&mut self, now: u32, stream: &mut StandbyStream) {
-        if self.feed.needs_whole() {
-            let whole = self.feed.whole(stream).unwrap();
-            self.whole = Some((now + 20, whole));
-        }
-        self.feed.begin_tick(stream);
-        let mut part = Vec::new();
-        while self.feed.next_part(&mut part) {
-            assert!(part.len() <= STANDBY_PART_BYTES + 18);
-            for _ in 0..=u64::from(self.prng.below(50) == 0) {
-                if let Some(at) = self.arrival(now) {
-                    self.down.push((at, part.clone()));
-                }
-            }
-            part.clear();
-        }
-        if let Some((_, whole)) = self.whole.take_if(|(at, _)| *at <= now) {
-            assert_eq!(self.standby.install_whole(&whole.bytes), Ok(whole.tick));
-            self.feed.whole_arrived();
-        }
-        for (_, bytes) in self.down.extract_if(.., |(at, _)| *at <= now) {
-            self.standby.handle_part(&bytes).unwrap();
-        }
-        let mut ack = Vec::new();
-        self.standby.ack().encode(&mut ack);
-        if let Some(at) = self.arrival(now) {
-            self.up.push((at, ack));
-        }
-        for (_, bytes) in self.up.extract_if(.., |(at, _)| *at <= now) {
-            self.feed
-                .on_ack(stream, &StandbyAck::decode(&bytes).unwrap());
-        }
-    }
-
-    fn newest(&self) -> u32 {
-        self.standby.newest().map_or(0, |tick| tick.number())
-    }
 }
 
 #[test]
@@ -300,68 +144,6 @@ fn parts(feed: &mut StandbyFeed, stream: &mut StandbyStream) -> Vec<Vec<u8>> {
     }
     parts.pop();
     parts
-}
-
-/// A game of one number, which the inputs drive.
-struct Game {
-    schema: Arc<Schema>,
-    tick: u32,
-    number: u64,
-}
-
-impl Game {
-    fn new() -> Self {
-        let kind = KindSchema {
-            name: "number".to_owned(),
-            version: 1,
-            shape: KindShape::Resource,
-            visibility: Visibility::HostOnly,
-            fields: vec![FieldSchema::new("0", ExactType::U64)],
-        };
-        Self {
-            schema: Arc::new(Schema::new(vec![kind]).unwrap()),
-            tick: 0,
-            number: 1,
-        }
-    }
-
-    fn step(&mut self, input: &[u8]) {
-        self.tick += 1;
-        self.number = crate::hash::mix(self.number, u64::from(input[0]));
-    }
-
-    fn state(&self) -> Snapshot {
-        let mut rows = KindRows::default();
-        rows.push(NetId::NONE, |out| out.extend(self.number.to_le_bytes()));
-        Snapshot {
-            tick: Tick::new(self.tick),
-            kinds: vec![rows],
-        }
-    }
-
-    fn hash(&self) -> u64 {
-        self.state().hash(&self.schema).combined()
-    }
-
-    /// Does what the standby asks for.
-    fn obey(&mut self, standby: &mut StandbyState) {
-        if let Some(held) = standby.to_import() {
-            self.tick = held.state.tick.number();
-            self.number = u64::from_le_bytes(held.state.kinds[0].bytes[..].try_into().unwrap());
-            standby.imported(true);
-        }
-        let mut saved = (self.tick, self.number);
-        while let Some(run) = standby.to_run() {
-            assert_eq!(run.tick.number(), self.tick + 1);
-            let asked = run.hash.is_some();
-            self.step(&run.context.clone());
-            if !standby.ran(asked.then(|| self.hash())) {
-                (self.tick, self.number) = saved;
-            } else if asked {
-                saved = (self.tick, self.number);
-            }
-        }
-    }
 }
 
 #[test]
