@@ -43,6 +43,32 @@ const RTT_UNKNOWN_US: u64 = 100_000;
 /// Time between two times that somebody is told of a newer term, in microseconds.
 const NEWS_US: u64 = 30_000;
 
+/// After a sleep what has come meanwhile is still to be read: what follows from silence waits for so
+/// long, in microseconds.
+const LOOK_US: u64 = 1000;
+
+/// Whether what is due at `due` has come true. Whoever sees that in time, or much too late, needs no
+/// second look; else `doubt` keeps when it was seen first.
+fn second_look(doubt: &mut Option<Time>, now: Time, due: Time, limit_us: u64) -> bool {
+    if now < due {
+        *doubt = None;
+        return false;
+    }
+    let late_us = now.micros_since(due);
+    let first = *doubt.get_or_insert(now);
+    let is_clear = late_us <= LOOK_US || late_us > limit_us;
+    let is_true = is_clear || now.micros_since(first) >= LOOK_US;
+    if is_true {
+        *doubt = None;
+    }
+    is_true
+}
+
+/// When to look at what is due at `due`.
+fn look_at(doubt: Option<Time>, due: Time) -> Time {
+    doubt.map_or(due, |first| first.plus_micros(LOOK_US))
+}
+
 /// Who a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -119,7 +145,7 @@ struct Farewell {
 
 #[derive(Debug)]
 enum Role {
-    Follower(Follower),
+    Follower(Box<Follower>),
     Host(Box<Host>),
     /// Left, or forked.
     Over,
@@ -167,7 +193,7 @@ impl Terms {
             incoming: None,
             known: BTreeMap::new(),
             beats: Beats::default(),
-            role: Role::Follower(Follower::new(now)),
+            role: Role::Follower(Box::new(Follower::new(now))),
             attempt: None,
             election: None,
             farewell: None,
@@ -610,12 +636,24 @@ impl Terms {
     }
 
     /// The suspicion time that suits what this node measures, in microseconds; whole milliseconds.
+    ///
+    /// On a host the lease that follows from it outlasts by a quarter the age that the word of its
+    /// voters usually reaches, and the time is one and a half times what lies between two words.
     fn own_suspect_us(&self) -> u64 {
         let alone = self.roster.voter_count() <= 1;
         let rtt_us = if alone { 0 } else { self.rtt_max_us() };
-        let us =
-            (2 * rtt_us + 50_000).clamp(self.policy.suspect_us_min, self.policy.suspect_us_max);
-        us.next_multiple_of(1000)
+        let mut us = 2 * rtt_us + 50_000;
+        if let Role::Host(host) = &self.role
+            && !alone
+        {
+            let age_us = host.pace.usual_age_us();
+            let gap_us = age_us.saturating_sub(rtt_us);
+            let lease_us = age_us + self.rate.tick_us().max(age_us / 4);
+            us = us.max(lease_us + self.policy.lease_margin_us);
+            us = us.max(gap_us * 3 / 2);
+        }
+        us.clamp(self.policy.suspect_us_min, self.policy.suspect_us_max)
+            .next_multiple_of(1000)
     }
 
     fn suspect_ms(&self) -> u16 {

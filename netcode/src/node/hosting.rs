@@ -94,6 +94,7 @@ impl Hosting {
                 self.terms.acked(now, member, incarnation, sent, held);
             }
         }
+        self.terms.count_acks(now);
     }
 }
 
@@ -183,6 +184,10 @@ impl Node {
         };
         if !hosting.terms.is_host() {
             return;
+        }
+        if now.micros_since(hosting.now) > self.core.rate.tick_us() {
+            // All that was there when it was awake last was read then.
+            hosting.tell_acks(host, hosting.now);
         }
         if is_done(&self.core, &hosting.terms) {
             // Whoever may host next goes on from the last tick: nothing can be ordered anew.

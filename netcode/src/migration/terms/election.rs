@@ -298,7 +298,7 @@ impl Terms {
     fn forget_words(&mut self, now: Time, attempt: &Attempt) {
         for voter in attempt.ballots.keys() {
             if let Some(known) = self.known.get_mut(voter) {
-                known.lease_until = Time::ZERO;
+                known.forget_word();
             }
         }
         self.renew_lease(now);
@@ -308,7 +308,7 @@ impl Terms {
     /// need not wait until their word ends. It counts on no word of theirs any more.
     fn release_votes(&mut self, term: Term) {
         for known in self.known.values_mut() {
-            known.lease_until = Time::ZERO;
+            known.forget_word();
         }
         let voters: Vec<MemberId> = self.roster.voters().collect();
         for id in voters {
@@ -384,7 +384,7 @@ impl Terms {
             .is_some_and(|attempt| attempt.term == term)
         {
             known.sample_rtt(now.micros_since(sent));
-            known.lease_until = known.lease_until.max(begins.plus_micros(lease_us));
+            known.give_word(sent, begins, lease_us);
             if let Some(attempt) = &mut self.attempt {
                 attempt.ballots.insert(from, ballot);
             }
@@ -394,7 +394,7 @@ impl Terms {
             .as_ref()
             .is_some_and(|incoming| incoming.term == term)
         {
-            known.lease_until = known.lease_until.max(begins.plus_micros(lease_us));
+            known.give_word(sent, begins, lease_us);
             if let Some(incoming) = &mut self.incoming {
                 incoming.ballots.insert(from, ballot);
             }
@@ -534,7 +534,7 @@ impl Terms {
                 term: election.roster.term,
                 last: None,
             });
-            self.role = Role::Follower(super::follower::Follower::new(now));
+            self.role = Role::Follower(Box::new(super::follower::Follower::new(now)));
             self.release_votes(election.roster.term);
             return;
         }

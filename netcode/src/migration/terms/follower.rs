@@ -8,13 +8,16 @@ use crate::migration::roster::TermRoster;
 use crate::tick::Tick;
 use crate::time::Time;
 
-use super::{Farewell, Role, Terms};
+use super::{Farewell, Role, Terms, look_at, second_look};
 
 /// A node that does not host.
 #[derive(Debug)]
 pub(super) struct Follower {
     pub(super) detector: Detector,
     pub(super) suspected_since: Option<Time>,
+    /// When this node saw, late, that it hears nothing of its host, and has not said so yet: it may
+    /// have slept, and what came meanwhile waits.
+    doubt: Option<Time>,
     /// For how long it has listened since then, and when it did last.
     listened_us: u64,
     listened_at: Time,
@@ -30,11 +33,10 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(now: Time) -> Self {
-        let mut detector = Detector::default();
-        detector.restart(now);
         Self {
-            detector,
+            detector: Detector::new(now),
             suspected_since: None,
+            doubt: None,
             listened_us: 0,
             listened_at: now,
             quorum_since: None,
@@ -42,6 +44,14 @@ impl Follower {
             failed: 0,
             has_begun: false,
         }
+    }
+
+    /// The same host has another term: its pace is known.
+    pub(super) fn again(self, now: Time) -> Self {
+        let mut next = Self::new(now);
+        (next.detector, next.has_begun) = (self.detector, self.has_begun);
+        next.detector.skip(now);
+        next
     }
 }
 
@@ -60,11 +70,12 @@ impl Terms {
         kept.fold(newest, Tick::min)
     }
 
-    /// Silence after which this node suspects its host, in microseconds.
+    /// Silence after which this node suspects its host, in microseconds. Never less than the host
+    /// says: it stops to act before.
     fn patience_us(&self, follower: &Follower) -> u64 {
-        self.suspect_us
-            .max(follower.detector.patience_us())
-            .clamp(self.policy.suspect_us_min, self.policy.suspect_us_max)
+        let (least_us, most_us) = (self.policy.suspect_us_min, self.policy.suspect_us_max);
+        let own_us = follower.detector.patience_us().clamp(least_us, most_us);
+        self.suspect_us.max(own_us)
     }
 
     /// Whether the host of the roster has stopped for ever: it said goodbye, or this is it.
@@ -85,13 +96,13 @@ impl Terms {
             return;
         }
         let host = self.roster.host;
+        let limit_us = self.policy.suspect_us_max;
         if let Role::Follower(follower) = &mut self.role {
+            // What was suspicious belongs to the pace, too: else it would be so each time.
+            follower.detector.heard(now, limit_us);
             if follower.suspected_since.take().is_some() {
-                follower.detector.skip(now);
                 (follower.quorum_since, follower.failed) = (None, 0);
                 self.event(TermEvent::SuspicionEnded { host });
-            } else {
-                follower.detector.heard(now);
             }
         }
     }
@@ -174,9 +185,14 @@ impl Terms {
         if self.roster.term == Term(0) {
             return;
         }
-        let silent_us = now.micros_since(follower.detector.heard_at());
-        let is_late = silent_us >= self.patience_us(follower) || self.farewell.is_some();
-        if follower.suspected_since.is_none() && is_late && self.is_member() {
+        let late_at = self.late_at(follower);
+        let limit_us = self.policy.suspect_us_max;
+        let has_left = self.farewell.is_some();
+        if follower.suspected_since.is_none()
+            && self.is_member()
+            && let Role::Follower(follower) = &mut self.role
+            && (second_look(&mut follower.doubt, now, late_at, limit_us) || has_left)
+        {
             self.suspect(now);
         }
         if now >= self.next_report {
@@ -350,14 +366,17 @@ impl Terms {
         });
     }
 
+    /// When this node loses patience with its host.
+    fn late_at(&self, follower: &Follower) -> Time {
+        let heard_at = follower.detector.heard_at();
+        heard_at.plus_micros(self.patience_us(follower))
+    }
+
     pub(super) fn follower_due(&self, follower: &Follower) -> Time {
         if self.roster.term == Term(0) {
             return Time::FAR;
         }
-        let late_at = follower
-            .detector
-            .heard_at()
-            .plus_micros(self.patience_us(follower));
+        let late_at = look_at(follower.doubt, self.late_at(follower));
         let busy = self.incoming.is_some() || self.owes().is_some();
         let due = if follower.suspected_since.is_some() {
             self.next_beat

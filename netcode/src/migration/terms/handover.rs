@@ -10,6 +10,7 @@ use crate::id::{MemberId, Term};
 use crate::limits::TERM_RECORDS_BYTES_MAX;
 use crate::migration::api::{Authority, Decision, HandoverError, HandoverFailure, TermEvent};
 use crate::migration::certificate::ElectionKind;
+use crate::migration::detector::Detector;
 use crate::migration::message::TermMessage;
 use crate::tick::Tick;
 use crate::time::Time;
@@ -241,7 +242,7 @@ impl Terms {
         } else {
             (self.promised, self.vote) = (term, Some(target));
             self.stick(now, target, self.suspect_us);
-            self.role = Role::Follower(Follower::new(now));
+            self.role = Role::Follower(Box::new(Follower::new(now)));
             self.decisions.push_back(Decision::StepDown {
                 term: self.roster.term,
                 last: Some(last),
@@ -528,7 +529,7 @@ impl Terms {
             }
             self.stick(now, target, self.suspect_us);
             if let Role::Follower(follower) = &mut self.role {
-                follower.detector.restart(now);
+                follower.detector = Detector::new(now);
                 (follower.suspected_since, follower.quorum_since) = (None, None);
             }
         }

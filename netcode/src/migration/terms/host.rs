@@ -6,14 +6,15 @@ use crate::id::{MemberId, Term};
 use crate::limits::{TERM_MEMBERS_MAX, TERM_VOTERS_MAX};
 use crate::migration::api::{Authority, Decision, TermEvent};
 use crate::migration::certificate::ElectionKind;
+use crate::migration::detector::Pace;
 use crate::migration::message::TermMessage;
 use crate::migration::roster::{TermMember, TermRoster, keep_quorum};
 use crate::tick::Tick;
 use crate::time::Time;
 
 use super::handover::Handover;
-use super::known::TickWord;
-use super::{Role, Terms};
+use super::known::{Known, TickWord};
+use super::{Role, Terms, look_at, second_look};
 
 /// Of so many heartbeats one goes to members that neither vote nor succeed.
 const BYSTANDER_BEATS: u32 = 8;
@@ -40,6 +41,11 @@ pub(super) struct Host {
     pub(super) is_settled: bool,
     /// Whether the node was told to freeze.
     pub(super) is_frozen: bool,
+    /// When it saw, late, that its lease was over, and has not frozen yet: what came meanwhile may
+    /// say that it is not.
+    doubt: Option<Time>,
+    /// How old words become.
+    pub(super) pace: Pace,
     frozen_since: Time,
     /// Since when it acts without a break. Before, silence may have been its own.
     acts_since: Time,
@@ -71,6 +77,8 @@ impl Host {
             committed: roster,
             is_settled,
             is_frozen: false,
+            doubt: None,
+            pace: Pace::default(),
             frozen_since: now,
             acts_since: now,
             wishes: BTreeMap::new(),
@@ -91,6 +99,7 @@ impl Host {
     pub(super) fn inherit(&mut self, before: Self) {
         self.wishes = before.wishes;
         self.is_frozen = before.is_frozen;
+        self.pace = before.pace;
     }
 
     pub(super) fn stood_in_vain(&mut self, now: Time, jitter_us: u64) {
@@ -103,7 +112,7 @@ impl Host {
         if self.is_frozen || self.lease_until == Time::FAR {
             next_beat
         } else {
-            next_beat.min(self.lease_until)
+            next_beat.min(look_at(self.doubt, self.lease_until))
         }
     }
 }
@@ -170,7 +179,7 @@ impl Terms {
                 known.word.confirm(now, seq, least_us);
             }
             let lease_us = suspect_us.saturating_sub(margin_us);
-            known.lease_until = known.lease_until.max(sent.plus_micros(lease_us));
+            known.give_word(sent, sent, lease_us);
         }
         known.echoed_at = now;
         // Nobody holds what has not run.
@@ -210,7 +219,7 @@ impl Terms {
             return;
         };
         let lease_us = suspect_us.saturating_sub(self.policy.lease_margin_us);
-        known.lease_until = known.lease_until.max(sent.plus_micros(lease_us));
+        known.give_word(sent, sent, lease_us);
         known.echoed_at = now;
         if is_over {
             self.renew_lease(now);
@@ -252,40 +261,53 @@ impl Terms {
         }
     }
 
-    /// When the word of enough voters of `roster` ends.
-    fn lease_of(&self, roster: &TermRoster) -> Time {
-        let mut until = [Time::ZERO; TERM_VOTERS_MAX];
+    /// What as many voters of `roster` as it takes to keep the term have reached at least: when their
+    /// word ends, or when what they have answered left.
+    fn kept_by(&self, roster: &TermRoster, of: impl Fn(&Known) -> Time) -> Time {
+        let mut times = [Time::ZERO; TERM_VOTERS_MAX];
         let mut count = 0;
-        for (place, id) in until.iter_mut().zip(roster.voters()) {
-            let known = self.known.get(&id);
-            let word = known.map_or(Time::ZERO, |one| one.lease_until);
+        for (place, id) in times.iter_mut().zip(roster.voters()) {
             *place = if id == self.me.member {
                 Time::FAR
             } else {
-                word
+                self.known.get(&id).map_or(Time::ZERO, &of)
             };
             count += 1;
         }
-        let until = &mut until[..count];
-        until.sort_unstable();
+        let times = &mut times[..count];
+        times.sort_unstable();
         let index = count.checked_sub(keep_quorum(count));
         index
-            .and_then(|index| until.get(index))
+            .and_then(|index| times.get(index))
             .copied()
             .unwrap_or(Time::ZERO)
+    }
+
+    /// Host: takes what [`Terms::acked`] was told into account. [`Terms::handle_timeout`] does so, too;
+    /// called at once the machine knows better how steadily members answer.
+    pub fn count_acks(&mut self, now: Time) {
+        self.renew_lease(now);
     }
 
     pub(super) fn renew_lease(&mut self, now: Time) {
         let Role::Host(host) = &self.role else {
             return;
         };
-        let until = self
-            .lease_of(&self.roster)
-            .min(self.lease_of(&host.committed));
+        let kept = |of: fn(&Known) -> Time| {
+            let of_newest = self.kept_by(&self.roster, of);
+            of_newest.min(self.kept_by(&host.committed, of))
+        };
+        let until = kept(|one| one.lease_until);
+        let answered = kept(|one| one.answered);
+        let limit_us = self.policy.suspect_us_max;
         if let Role::Host(host) = &mut self.role {
             host.lease_until = until;
             if until > now {
                 host.failed = 0;
+            }
+            // One that needs nobody's word has no pace.
+            if answered < Time::FAR {
+                host.pace.see(now, answered, limit_us);
             }
         }
     }
@@ -296,10 +318,19 @@ impl Terms {
             return;
         }
         let acts = self.may_act(now);
+        let is_of_term = self.attempt.is_none() && self.promised == self.roster.term;
+        // So that a silence which was its own is never one of members: they are not evicted for it.
+        let limit_us = self.policy.evict_after_us / 4;
         let Role::Host(host) = &mut self.role else {
             return;
         };
+        if acts {
+            host.doubt = None;
+        }
         if acts != host.is_frozen {
+            return;
+        }
+        if !acts && is_of_term && !second_look(&mut host.doubt, now, host.lease_until, limit_us) {
             return;
         }
         host.is_frozen = !acts;

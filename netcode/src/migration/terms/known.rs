@@ -32,6 +32,8 @@ pub(super) struct Known {
     pub(super) news_at: Time,
     /// Its word not to vote for another than this node.
     pub(super) lease_until: Time,
+    /// When the newest of what it has answered with its word left this node.
+    pub(super) answered: Time,
     /// The last term in which it echoed, when, and what it held then.
     pub(super) term: Term,
     pub(super) echoed_at: Time,
@@ -62,6 +64,7 @@ impl Known {
             reached: Vec::new(),
             news_at: Time::ZERO,
             lease_until: Time::ZERO,
+            answered: Time::ZERO,
             term: Term(0),
             echoed_at: now,
             held: Tick::ZERO,
@@ -71,6 +74,18 @@ impl Known {
             told_at: Time::ZERO,
             told: 0,
         }
+    }
+
+    /// It has given its word with its answer to what left at `sent`, for `lease_us` from then on as
+    /// this node counts; `from` is when that begins.
+    pub(super) fn give_word(&mut self, sent: Time, from: Time, lease_us: u64) {
+        self.answered = self.answered.max(sent);
+        self.lease_until = self.lease_until.max(from.plus_micros(lease_us));
+    }
+
+    /// Its word counts no more.
+    pub(super) const fn forget_word(&mut self) {
+        (self.answered, self.lease_until) = (Time::ZERO, Time::ZERO);
     }
 
     pub(super) fn sample_rtt(&mut self, us: u64) {

@@ -87,7 +87,11 @@ impl Terms {
         }
         (self.farewell, self.grant) = (None, None);
         self.safe = self.safe.min(self.roster.lineage.base());
-        self.role = Role::Follower(Follower::new(now));
+        let follower = match core::mem::replace(&mut self.role, Role::Over) {
+            Role::Follower(follower) if before == roster.host => follower.again(now),
+            Role::Follower(_) | Role::Host(_) | Role::Over => Follower::new(now),
+        };
+        self.role = Role::Follower(Box::new(follower));
         self.suspect_us = self.suspect_us.max(self.own_suspect_us());
         self.paced_by = 0;
         // The new host knows of nobody who hears whom.
