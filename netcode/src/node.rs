@@ -377,12 +377,10 @@ impl Node {
     /// calls do no harm.
     pub fn handle_timeout(&mut self, now: Time) {
         self.check_lease(now);
+        let seeks = self.go_back(now);
         match &mut self.role {
             Role::Host(host) => host.handle_timeout(&mut self.core, now),
-            Role::Client(client) => {
-                let seeks = self.mesh.as_ref().is_some_and(|mesh| mesh.is_seeking());
-                client.handle_timeout(&mut self.core, now, seeks && self.hosting.is_some());
-            }
+            Role::Client(client) => client.handle_timeout(&mut self.core, now, seeks),
         }
         self.tend_mesh(now);
         self.drive_terms(now);

@@ -139,12 +139,18 @@ pub(super) struct Client {
     followed_ahead: Option<u32>,
 }
 
+/// Microseconds from when no more ways back are looked for to giving up: who was found says at once
+/// who hosts.
+const FOUND_US: u64 = 1_000_000;
+
 /// The end of a path to the host.
 #[derive(Debug)]
 struct Closed {
     path: Path,
     reason: CloseReason,
     at: Time,
+    /// When a way back was last looked for.
+    sought_at: Option<Time>,
     /// Whether the game knows that a way back is looked for.
     is_told: bool,
 }
@@ -551,6 +557,14 @@ impl Client {
         if let Some(standby) = &mut self.standby {
             standby.allow(core, self.config.catch_up_ticks.max(1));
         }
+        if seeks && let Some(closed) = &mut self.closed {
+            closed.sought_at = Some(now);
+        }
+        let is_sought = |closed: &Closed| {
+            let since = |at: Time| now.micros_since(at);
+            closed.sought_at.is_some_and(|at| since(at) <= FOUND_US)
+        };
+        let seeks = self.closed.as_ref().is_some_and(is_sought);
         if let Phase::Asking { .. } = self.phase
             && !seeks
             && self.prepared.is_none()
@@ -656,6 +670,7 @@ impl Client {
             path,
             reason,
             at: now,
+            sought_at: seeks.then_some(now),
             is_told,
         });
     }

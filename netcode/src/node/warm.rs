@@ -196,11 +196,6 @@ impl Node {
                     take_introduction(&mut self.mesh, self.core.info.member, now, path, control);
                 }
                 if let Some(mesh) = &mut self.mesh {
-                    let again = mesh.peer(client.host).filter(|peer| peer.is_confirmed);
-                    if let Some(again) = again.and_then(|peer| peer.path) {
-                        client.take_up(&self.core, now, again);
-                    }
-                    let path = client.path();
                     let host = mesh.member_of(path);
                     mesh.keep_ticks(|member| Some(member) == host);
                     if let Some(host) = host {
@@ -210,6 +205,22 @@ impl Node {
             }
         }
         self.grant_wishes();
+    }
+
+    /// A client whose path to the host has ended takes the session up again over the one that the mesh
+    /// has found. Says whether the mesh still looks for ways back.
+    pub(super) fn go_back(&mut self, now: Time) -> bool {
+        let (Some(mesh), Role::Client(client)) = (&self.mesh, &mut self.role) else {
+            return false;
+        };
+        if self.hosting.is_none() {
+            return false;
+        }
+        let again = mesh.peer(client.host).filter(|peer| peer.is_confirmed);
+        if let Some(again) = again.and_then(|peer| peer.path) {
+            client.take_up(&self.core, now, again);
+        }
+        mesh.is_seeking()
     }
 
     /// Tells the host what the mesh wants of it.
