@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use super::guard::Drops;
+use super::guard::{DropCause, Drops};
 use crate::id::Path;
 use crate::link::CloseReason;
 use crate::time::Time;
@@ -19,6 +19,9 @@ pub(super) trait Sink {
     fn closed(&mut self, path: Path, reason: CloseReason);
 }
 
+/// How often an end is said: at 20 % loss, all ten are lost once in 10 million.
+pub(super) const ENDS_SAID: usize = 10;
+
 /// What an endpoint counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
@@ -31,6 +34,14 @@ pub(super) struct Counts {
     pub(super) unsendable: u64,
     /// Sequence numbers that were skipped because a challenge had used them.
     pub(super) burned: u64,
+}
+
+impl Counts {
+    /// Counts a datagram of so many bytes that was refused.
+    pub(super) fn refuse(&mut self, cause: DropCause, bytes: usize) {
+        self.drops.count(cause);
+        self.bytes_refused += bytes as u64;
+    }
 }
 
 /// Why a connection cannot even be tried.

@@ -20,7 +20,9 @@ use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::hash::RandomState;
 
-use super::endpoint::{ConnectError, Counts, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink};
+use super::endpoint::{
+    ConnectError, Counts, ENDS_SAID, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink,
+};
 use super::guard::DropCause;
 use super::secure::CLIENTS_MAX;
 use super::secure::resume::PATHS_MAX;
@@ -47,9 +49,6 @@ const COOKIES_PER_S_MAX: u64 = 2000;
 
 /// Paths opened per second.
 const NEW_PATHS_PER_S_MAX: u64 = 100;
-
-/// How often an end is said.
-const CLOSES: usize = 10;
 
 /// What a [`PlainEndpoint`] depends on.
 #[derive(Debug)]
@@ -146,8 +145,7 @@ impl PlainEndpoint {
         sink: &mut impl Sink,
     ) {
         if let Err(cause) = self.sort_datagram(now, from, bytes, sink) {
-            self.counts.drops.count(cause);
-            self.counts.bytes_refused += bytes.len() as u64;
+            self.counts.refuse(cause, bytes.len());
         }
     }
 
@@ -334,7 +332,7 @@ impl PlainEndpoint {
         if let Some(session) = self.remove(address) {
             let nonce = session.nonce;
             let datagram = Control::Close { nonce }.encode();
-            (0..CLOSES).for_each(|_| sink.transmit(address, &datagram));
+            (0..ENDS_SAID).for_each(|_| sink.transmit(address, &datagram));
         }
     }
 

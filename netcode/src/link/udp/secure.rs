@@ -26,7 +26,7 @@ use crate::id::Path;
 use crate::limits::{DATAGRAM_BYTES_MAX, MEMBERS_MAX};
 use crate::link::CloseReason;
 use crate::link::udp::endpoint::{
-    ConnectError, Counts, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink,
+    ConnectError, Counts, ENDS_SAID, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink,
 };
 use crate::link::udp::guard::{self, DropCause, Kind, Refusal, TokenTag};
 use crate::link::udp::token::{JoinToken, TokenError, TokenMint};
@@ -45,9 +45,6 @@ const CLOCK_ERROR_S_MAX: u64 = 24 * 3600;
 
 /// Outgoing connections of one endpoint.
 pub(super) const CLIENTS_MAX: usize = 64;
-
-/// How often an end is said: at 20 % loss, all ten are lost once in 10 million.
-const DISCONNECTS: usize = 10;
 
 /// Time between a refusal and giving up, in microseconds. Somebody on the way could have forged
 /// the refusal; the host's challenge may still come.
@@ -107,7 +104,7 @@ impl SecureEndpoint {
             clients: BTreeMap::new(),
             routes: BTreeMap::new(),
             tokens_spent: BTreeMap::new(),
-            ways_back: WaysBack::default(),
+            ways_back: WaysBack::new(mint.protocol_id(), resume_life_s),
             mint,
             unix_at_zero,
             resume_life_s,
@@ -216,8 +213,7 @@ impl SecureEndpoint {
         sink: &mut impl Sink,
     ) {
         if let Err(cause) = self.sort_datagram(now, from, bytes, sink) {
-            self.counts.drops.count(cause);
-            self.counts.bytes_refused += bytes.len() as u64;
+            self.counts.refuse(cause, bytes.len());
         }
     }
 
@@ -303,7 +299,7 @@ impl SecureEndpoint {
                 if let Some(mut client) = self.clients.remove(&address)
                     && let Ok((to, datagram)) = client.netcode.disconnect()
                 {
-                    (0..DISCONNECTS).for_each(|_| sink.transmit(to, datagram));
+                    (0..ENDS_SAID).for_each(|_| sink.transmit(to, datagram));
                 }
             }
             Some(Route::ToClient(address)) => {
@@ -410,10 +406,8 @@ impl SecureEndpoint {
                 let meeting = Meeting {
                     path: client.path,
                     address: from,
-                    protocol_id: self.mint.protocol_id(),
                     own_id: Some(client.client_id),
                     offers: &mut client.offers,
-                    life_us: self.resume_life_s.saturating_mul(1_000_000),
                 };
                 let routes = &self.routes;
                 let is_open = |path: &Path| routes.contains_key(path);
@@ -494,10 +488,8 @@ impl SecureEndpoint {
                     let meeting = Meeting {
                         path,
                         address: from,
-                        protocol_id: self.mint.protocol_id(),
                         own_id: None,
                         offers: &mut peer.offers,
-                        life_us: self.resume_life_s.saturating_mul(1_000_000),
                     };
                     let routes = &self.routes;
                     let is_open = |path: &Path| routes.contains_key(path);

@@ -110,23 +110,31 @@ pub(super) struct Meeting<'a> {
     pub(super) path: Path,
     /// Where the other end is.
     pub(super) address: SocketAddr,
-    /// The game that this end plays.
-    pub(super) protocol_id: u64,
     /// The id that this end has as the client; `None` if the other end is the client.
     pub(super) own_id: Option<u64>,
     /// What this end has handed over.
     pub(super) offers: &'a mut Offers,
-    /// How long such tokens live, in microseconds.
-    pub(super) life_us: u64,
 }
 
 /// What the other ends of sessions have handed to this one, by the path over which they did.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct WaysBack {
+    /// The game that this end plays.
+    protocol_id: u64,
+    /// How long the tokens live that this end hands over, in microseconds.
+    life_us: u64,
     held: BTreeMap<Path, VecDeque<JoinToken>>,
 }
 
 impl WaysBack {
+    pub(super) const fn new(protocol_id: u64, life_s: u64) -> Self {
+        Self {
+            protocol_id,
+            life_us: life_s.saturating_mul(1_000_000),
+            held: BTreeMap::new(),
+        }
+    }
+
     /// Takes a payload of the link's own, and gives the answer if there is one. `is_open` says which
     /// paths there are: what came over others makes room first.
     pub(super) fn handle(
@@ -144,10 +152,7 @@ impl WaysBack {
         if payload.first() != Some(&TAKEN) || payload.len() != 1 + TAG_BYTES {
             return Err(DropCause::Kind);
         }
-        let Meeting {
-            offers, life_us, ..
-        } = meeting;
-        offers.handle_taken(now, payload, life_us);
+        meeting.offers.handle_taken(now, payload, self.life_us);
         Ok(None)
     }
 
@@ -163,7 +168,7 @@ impl WaysBack {
         let is_ours = meeting
             .own_id
             .map_or(is_reserved_id(id), |own_id| id == own_id);
-        if token.protocol_id() != meeting.protocol_id || !is_ours {
+        if token.protocol_id() != self.protocol_id || !is_ours {
             return None;
         }
         let mut answer = [TAKEN; 1 + TAG_BYTES];

@@ -5,10 +5,10 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::resume::Offers;
-use super::{CHALLENGES_PER_TOKEN_MAX, DISCONNECTS, Route, TOKENS_REMEMBERED_MAX, next_path};
+use super::{CHALLENGES_PER_TOKEN_MAX, Route, TOKENS_REMEMBERED_MAX, next_path};
 use crate::id::Path;
 use crate::link::CloseReason;
-use crate::link::udp::endpoint::{Counts, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink};
+use crate::link::udp::endpoint::{Counts, ENDS_SAID, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink};
 use crate::link::udp::guard::{self, DropCause, Kind, Refusal, Request, TokenTag};
 use crate::link::udp::token::{self, TokenError, TokenMint};
 use crate::time::Time;
@@ -236,7 +236,7 @@ impl Server {
         } = self.netcode.disconnect(peer.client_id)
             && peer.may_emit(datagram, counts)
         {
-            (0..DISCONNECTS).for_each(|_| sink.transmit(addr, datagram));
+            (0..ENDS_SAID).for_each(|_| sink.transmit(addr, datagram));
         }
     }
 
@@ -262,7 +262,7 @@ impl Server {
                     if let Some(datagram) = payload
                         && peer.may_emit(datagram, counts)
                     {
-                        (0..DISCONNECTS).for_each(|_| sink.transmit(addr, datagram));
+                        (0..ENDS_SAID).for_each(|_| sink.transmit(addr, datagram));
                     }
                     if let Some(path) = peer.path {
                         routes.remove(&path);

@@ -201,7 +201,7 @@ fn the_host_can_close_too_and_says_it_ten_times() {
             *from == address(1) && guard::inspect(bytes) == Ok(Kind::Disconnect)
         })
         .count();
-    assert_eq!(ends, DISCONNECTS);
+    assert_eq!(ends, ENDS_SAID);
 }
 
 #[test]

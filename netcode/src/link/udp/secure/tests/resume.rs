@@ -347,7 +347,7 @@ fn what_the_other_end_makes_up_is_counted_and_forgotten() {
 #[test]
 fn tokens_of_paths_long_gone_are_forgotten_first() {
     let mint = TokenMint::new([1; 32], PROTOCOL, 10);
-    let mut ways = WaysBack::default();
+    let mut ways = WaysBack::new(PROTOCOL, 60);
     let host = address(1);
     let is_open = |path: &Path| path.0 < 100;
     for number in 0..800 {
@@ -357,10 +357,8 @@ fn tokens_of_paths_long_gone_are_forgotten_first() {
             let meeting = Meeting {
                 path: Path(number),
                 address: host,
-                protocol_id: PROTOCOL,
                 own_id: Some(42),
                 offers: &mut Offers::default(),
-                life_us: 60_000_000,
             };
             let taken = ways.handle(Time::ZERO, meeting, &payload, is_open);
             let answer = taken.unwrap().unwrap();
@@ -383,7 +381,7 @@ fn tokens_of_paths_long_gone_are_forgotten_first() {
 #[test]
 fn a_host_takes_only_tokens_that_are_for_hosts() {
     let mint = TokenMint::new([1; 32], PROTOCOL, 10);
-    let mut ways = WaysBack::default();
+    let mut ways = WaysBack::new(PROTOCOL, 60);
     let path = Path(3);
     let mut take = |id: u64| {
         let token = mint.mint(id, address(1), UNIX, 60).unwrap();
@@ -391,10 +389,8 @@ fn a_host_takes_only_tokens_that_are_for_hosts() {
         let meeting = Meeting {
             path,
             address: address(2),
-            protocol_id: PROTOCOL,
             own_id: None,
             offers: &mut Offers::default(),
-            life_us: 60_000_000,
         };
         ways.handle(Time::ZERO, meeting, &payload, |_| true).is_ok()
     };
