@@ -220,6 +220,47 @@ fn a_handover_that_is_off_leaves_the_host() {
     }
 }
 
+/// A host that all wait for lets a sleeper's link go, and says so to nobody: awake, the member hears
+/// the host over the mesh, asks for another link, and has its slot again; the host stays.
+#[test]
+fn who_wakes_to_a_link_that_is_no_more_has_another_soon() {
+    for seed in 1..5 {
+        let host = HostConfig {
+            silence_us: 8_000_000,
+            resume_us: 8_000_000,
+            ..Session::elected(
+                4,
+                Gate::Wait {
+                    limit_us: 1_500_000,
+                },
+            )
+        };
+        let guests = Session::guests(3).into_iter().map(|guest| JoinConfig {
+            silence_us: 8_000_000,
+            resume_us: 8_000_000,
+            ..guest
+        });
+        let conditions = Conditions::from_rtt(50_000, 0);
+        let test = repeat("who_wakes_to_a_link");
+        let mut session = Session::new(host, guests.collect(), conditions, seed, 200, &test);
+        session.cluster.waiting_max = 0;
+        let sleeper = 2;
+        let welcomes = |session: &Session| {
+            let events = session.cluster.members[sleeper].events.iter();
+            let welcomes = events.filter(|event| matches!(event, Event::Welcomed { .. }));
+            welcomes.count()
+        };
+        session.cluster.members[sleeper].paused = true;
+        session.run(2_000_000 + 100_000 * seed);
+        session.cluster.members[sleeper].paused = false;
+        assert_eq!(welcomes(&session), 1);
+        // A second without a tick, a round trip, and what a state takes.
+        session.assert_recovers(2_000_000);
+        assert_eq!(welcomes(&session), 2, "{}", session.standing());
+        assert_eq!((session.host(), session.terms()), (Some(0), 0));
+    }
+}
+
 /// What goes wrong without a rule is seen by the checkers.
 #[test]
 fn rules_that_are_left_out_are_missed() {
