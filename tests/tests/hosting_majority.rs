@@ -31,18 +31,24 @@ fn open(seed: u64, test: &str, give_up_after_us: Option<u64>) -> Session {
 /// What `index` was told last of who is there.
 fn told(session: &Session, index: Index) -> Option<Quorum> {
     let mut events = session.cluster.members[index].events.iter().rev();
-    events.find_map(|event| match event {
-        Event::NoMajority(quorum) => Some(*quorum),
-        _ => None,
+    events.find_map(|event| {
+        if let Event::NoMajority(quorum) = event {
+            Some(*quorum)
+        } else {
+            None
+        }
     })
 }
 
 /// Why `index` is out, if it is.
 fn why_out(session: &Session, index: Index) -> Option<DisconnectReason> {
     let mut events = session.cluster.members[index].events.iter();
-    events.find_map(|event| match event {
-        Event::Disconnected { reason } => Some(reason.clone()),
-        _ => None,
+    events.find_map(|event| {
+        if let Event::Disconnected { reason } = event {
+            Some(*reason)
+        } else {
+            None
+        }
     })
 }
 
