@@ -80,18 +80,31 @@ fn assert_agreement(runs: &[Value], ticks: u32) {
     }
 }
 
+/// As [`assert_agreement`], and hosting has moved once.
+fn assert_one_move(runs: &[Value], ticks: u32) {
+    assert_agreement(runs, ticks);
+    for run in runs {
+        assert_eq!(run["migrations"], 1, "{run:#}");
+    }
+}
+
+/// A match of so many players in which another one could take over: its host, and the others.
+fn ready_match(mode: Mode, count: u8, ticks: &str) -> (Process, Vec<Process>) {
+    let host = host_that_plays(mode, &count.to_string(), ticks);
+    let others = players(mode, &host, count - 1);
+    host.wait_for(READY);
+    (host, others)
+}
+
 /// Kills the host of five players in the middle of the match, at another moment in each run. How
 /// long the others stood still, in milliseconds.
 fn kill_the_host(mode: Mode, run: u64) -> Vec<f64> {
-    let host = host_that_plays(mode, "5", "240");
-    let others = players(mode, &host, 4);
-    host.wait_for(READY);
+    let (host, others) = ready_match(mode, 5, "240");
     thread::sleep(Duration::from_millis(1200 + run * 37 % 400));
     signal(&host, "-KILL");
     let runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
-    assert_agreement(&runs, 240);
+    assert_one_move(&runs, 240);
     for run in &runs {
-        assert_eq!(run["migrations"], 1, "{run:#}");
         assert_eq!(run["ticks_lost"], 0, "{run:#}");
     }
     let blackout = |run: &Value| run["blackout_ms"].as_f64().unwrap();
@@ -128,9 +141,7 @@ fn the_others_go_on_in_state_sync_when_the_host_is_killed() {
 
 /// Pauses the host until the others have another one, and wakes it up again.
 fn pause_the_host(mode: Mode) {
-    let host = host_that_plays(mode, "4", "420");
-    let others = players(mode, &host, 3);
-    host.wait_for(READY);
+    let (host, others) = ready_match(mode, 4, "420");
     signal(&host, "-STOP");
     others
         .iter()
@@ -139,10 +150,7 @@ fn pause_the_host(mode: Mode) {
     host.wait_for("hosts from now on, in term");
     let mut runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
     runs.push(host.succeed());
-    assert_agreement(&runs, 420);
-    for run in &runs {
-        assert_eq!(run["migrations"], 1, "{run:#}");
-    }
+    assert_one_move(&runs, 420);
 }
 
 #[test]
@@ -157,16 +165,13 @@ fn a_host_of_states_that_slept_follows_the_next_one() {
 
 /// Ends the host's process politely: it hands over, and nothing is lost.
 fn ask_the_host_to_go(mode: Mode) {
-    let host = host_that_plays(mode, "4", "300");
-    let others = players(mode, &host, 3);
-    host.wait_for(READY);
+    let (host, others) = ready_match(mode, 4, "300");
     signal(&host, "-TERM");
     let left = host.succeed();
     assert_eq!(left["ok"], true, "{left:#}");
     let runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
-    assert_agreement(&runs, 300);
+    assert_one_move(&runs, 300);
     for run in &runs {
-        assert_eq!(run["migrations"], 1, "{run:#}");
         assert_eq!(run["ticks_lost"], 0, "{run:#}");
         assert_eq!(run["inputs_lost"], 0, "{run:#}");
     }
@@ -205,9 +210,8 @@ fn replace_a_dedicated_host(mode: Mode, name: &str) {
     standby.wait_for("this node, \"standby\", hosts from now on");
     let mut runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
     runs.push(standby.succeed());
-    assert_agreement(&runs, 300);
+    assert_one_move(&runs, 300);
     for run in &runs {
-        assert_eq!(run["migrations"], 1, "{run:#}");
         assert_eq!(run["players"], 2, "{run:#}");
     }
 }

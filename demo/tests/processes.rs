@@ -252,12 +252,7 @@ fn a_signal_ends_the_match_for_everyone_in_one_state() {
         metrics.to_str().unwrap(),
     ]);
     let client = join(&[&host.address().to_string(), "--insecure"]);
-    host.wait_for("the match begins");
-    thread::sleep(Duration::from_millis(500));
-    signal(&host, "-TERM");
-    let runs = [client, host].map(Process::succeed);
-    assert_eq!(runs[0]["state_hash"], runs[1]["state_hash"], "{runs:#?}");
-    assert_eq!(runs[0]["ticks"], runs[1]["ticks"]);
+    a_signal_ends_the_match(host, client);
     let text = fs::read_to_string(&metrics).unwrap();
     assert!(text.contains("# TYPE arena_tick gauge"), "{text}");
 }

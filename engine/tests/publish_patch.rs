@@ -2,34 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "state/pieces.rs"]
+mod pieces;
+
 use bevy_ecs::entity_disabling::Disabled;
 use phalanx::netcode::id;
 use phalanx::netcode::prng::Prng;
 use phalanx::netcode::state::{ImportError, KindRows, Patch, PatchRows, Snapshot};
 use phalanx::prelude::*;
+use pieces::{Armour, Burning, Frozen, Path, Score, Shield};
 
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq)]
 #[require(Threat)]
 struct Position(Vec2);
-
-#[derive(Component, Networked, Clone, Debug, PartialEq)]
-struct Path(Vec<NetId>);
-
-#[derive(Component, Networked, Clone, Copy, Debug, PartialEq)]
-#[component(storage = "SparseSet")]
-struct Burning {
-    ticks: u16,
-}
-
-#[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
-#[require(Shield)]
-struct Armour(u8);
-
-#[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
-struct Shield(u8);
-
-#[derive(Component, Networked, Clone, Copy, Debug)]
-struct Frozen;
 
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
 #[networked(visibility = HostOnly)]
@@ -38,11 +23,6 @@ struct Plan(u32);
 #[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
 #[networked(visibility = Derived)]
 struct Threat(f32);
-
-#[derive(Resource, Networked, Clone, Debug, Default, PartialEq)]
-struct Score {
-    names: Vec<String>,
-}
 
 #[derive(Resource, Networked, Clone, Copy, Debug, Default, PartialEq)]
 #[networked(visibility = HostOnly)]

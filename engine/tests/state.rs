@@ -2,37 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "state/pieces.rs"]
+mod pieces;
+
 use phalanx::netcode::prng::Prng;
 use phalanx::netcode::state::{KindRows, Snapshot, StateHash};
 use phalanx::prelude::*;
+use pieces::{Armour, Burning, Frozen, Path, Score, Shield};
 
 #[derive(Component, Networked, Clone, Copy, Debug, PartialEq)]
 struct Position(Vec2);
-
-#[derive(Component, Networked, Clone, Debug, PartialEq)]
-struct Path(Vec<NetId>);
-
-#[derive(Component, Networked, Clone, Copy, Debug, PartialEq)]
-#[component(storage = "SparseSet")]
-struct Burning {
-    ticks: u16,
-}
-
-#[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
-#[require(Shield)]
-struct Armour(u8);
-
-#[derive(Component, Networked, Clone, Copy, Debug, Default, PartialEq)]
-struct Shield(u8);
-
-/// No bytes at all.
-#[derive(Component, Networked, Clone, Copy, Debug)]
-struct Frozen;
-
-#[derive(Resource, Networked, Clone, Debug, Default, PartialEq)]
-struct Score {
-    names: Vec<String>,
-}
 
 /// Not registered: presentation.
 #[derive(Component)]

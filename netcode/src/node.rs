@@ -47,6 +47,7 @@ use crate::wire::header::kind;
 
 pub use api::{DesyncReport, DisconnectReason, Event, Request, SessionInfo};
 pub use audience::Inspection;
+pub(crate) use core::term_log::TermNews;
 pub use standby::StandbyStatistics;
 pub use state_sync::{Received, StateSyncStatistics};
 pub use takeover::{Prepare, StepDown, TakeOver, TakeOverError, Warm};

@@ -9,8 +9,8 @@ use phalanx_netcode::input::{BatchDecoder, BatchEncoder, BatchPlan, InputHistory
 use phalanx_netcode::session::bulk::{BulkConfig, BulkReceiver, BulkSender};
 use phalanx_netcode::session::control::{Control, Purpose, Route, Settings, Stand};
 use phalanx_netcode::session::handshake::{
-    self, Acted, Back, Baseline, Bye, ByeReason, Hello, Refusal, Refuse, Return, SchemaPart,
-    TermStart, Welcome,
+    self, Acted, Back, Baseline, Bye, ByeReason, Followed, Hello, Refusal, Refuse, Return,
+    SchemaPart, TermBase, TermStart, Welcome,
 };
 use phalanx_netcode::session::mesh::{self, Echo, MeshDatagram, PairKey};
 use phalanx_netcode::session::messages::{Channel, Messages, MessagesConfig};
@@ -116,7 +116,10 @@ fn return_and_back() {
     };
     let mut ask = Return {
         hello,
-        term: 1,
+        followed: Followed {
+            since: 1,
+            starts: Vec::new(),
+        },
         wants: 2,
         offers: None,
         inputs_after: 0,
@@ -127,8 +130,9 @@ fn return_and_back() {
     check(
         kind::RETURN,
         &ask,
-        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 00 00 00 03 00",
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 00 02 00 00 00 03 00",
     );
+    ask.followed.starts = vec![TermBase { term: 3, base: 290 }];
     ask.offers = Some(9);
     (ask.inputs_after, ask.inputs) = (11, b"in".to_vec());
     ask.baselines = vec![Baseline {
@@ -139,8 +143,8 @@ fn return_and_back() {
     check(
         kind::RETURN,
         &ask,
-        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 02 01 09 0b 02 'in' 03 \
-         01 fb 2c 01 05 01",
+        "c5 01 01 01 'g' 01 'b' 02 01 3c 08 01 01 'n' 03 04 fb 2c 01 00 01 01 03 fb 22 01 02 01 09 0b \
+         02 'in' 03 01 fb 2c 01 05 01",
     );
     let mut back = Back {
         welcome: Welcome {
@@ -161,6 +165,7 @@ fn return_and_back() {
             resumed: true,
             snapshot_ticks: 0,
         },
+        shared: Some(1),
         terms: vec![TermStart {
             term: 2,
             base: 120,
@@ -175,7 +180,7 @@ fn return_and_back() {
     check(
         kind::BACK,
         &back,
-        "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 02 78 08 01 01 64 04 00 00",
+        "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 01 01 02 78 08 01 01 64 04 00 00",
     );
     back.baseline = Some(99);
     back.acted = Some(Acted {
@@ -187,7 +192,7 @@ fn return_and_back() {
     check(
         kind::BACK,
         &back,
-        "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 02 78 08 01 01 64 04 \
+        "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 01 01 02 78 08 01 01 64 04 \
          01 63 01 62 03 05 03 'abc'",
     );
 }

@@ -5,8 +5,11 @@
 
 pub mod cluster;
 pub mod counting;
+pub mod gaps;
 pub mod pianist;
 pub mod reign;
+pub mod seeds;
 pub mod succession;
 pub mod toy;
+pub mod watched;
 pub mod yard;

@@ -3,16 +3,16 @@
 //! Values lie on the steps of their wire form, so that nothing is lost on the way to clients. The
 //! host's secret (a random state) decides what no client can predict.
 
+mod pusher;
+mod session;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use phalanx::netcode::driver::Player;
 use phalanx::netcode::id::{NetId, Slot, Term};
 use phalanx::netcode::input::InputFrame;
-use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::node::SessionInfo;
 use phalanx::netcode::prng::Prng;
-use phalanx::netcode::session::config::{GameInfo, HostConfig, JoinConfig, Mode, Start};
+use phalanx::netcode::session::config::{GameInfo, Mode};
 use phalanx::netcode::simulation::{
     AUTHORITY_KIND, ClaimRefused, OWNER_KIND, Simulation, StepKind,
 };
@@ -22,7 +22,8 @@ use phalanx::netcode::state::{
 };
 use phalanx::netcode::tick::{Tick, TickRate};
 
-use crate::cluster::{ClusterOf, Seeded};
+pub use self::pusher::Pusher;
+pub use self::session::{Cluster, cluster, host, player, spectator, statistics};
 
 /// Bytes of an input: one, whose two low bits push the hero, and whose third stops it.
 pub const INPUT_BYTES: u8 = 1;
@@ -501,136 +502,4 @@ fn to_float(steps: i32) -> f32 {
 )]
 fn to_steps(value: f32) -> i32 {
     (value * 64.0) as i32
-}
-
-/// A session of players, as many as `host` waits for, who predict and play by `plan`. The clocks of
-/// the clients differ from the host's by `drift_ppm` millionths, to either side.
-#[must_use]
-pub fn cluster(
-    host: HostConfig,
-    plan: Plan,
-    network: Conditions,
-    drift_ppm: i32,
-    seed: u64,
-) -> ClusterOf<Pusher> {
-    let players = match host.start {
-        Start::Players(players) => players,
-        Start::Manual => host.slots,
-    };
-    let mut cluster: ClusterOf<Pusher> = ClusterOf::new(host, network, seed);
-    for number in 1..players {
-        let config = JoinConfig {
-            prediction_ticks: 12,
-            ..JoinConfig::new(game(), &format!("member {number}"))
-        };
-        let drift_ppm = if number % 2 == 0 {
-            drift_ppm
-        } else {
-            -drift_ppm
-        };
-        cluster.join_drifting(config, 0, drift_ppm);
-    }
-    for member in &mut cluster.members {
-        member.driver.player_mut().plan = plan;
-    }
-    cluster
-}
-
-/// A player whose hero is pushed to and fro.
-#[derive(Debug)]
-pub struct Pusher {
-    prng: Prng,
-    push: u8,
-    /// What the yard is made with.
-    pub plan: Plan,
-    /// Changes of the push per million ticks.
-    pub turns_per_million: u32,
-    /// It makes its hero stand still instead.
-    pub stops: bool,
-    /// What it pushed, by tick.
-    pub pushed: BTreeMap<Tick, u8>,
-    /// The hero of the own slot, as it was after a tick ran for the first time.
-    pub shown: BTreeMap<Tick, Body>,
-    /// The first body, after each tick that ran for the first time.
-    pub first: BTreeMap<Tick, Body>,
-    /// On the host: the newest worlds, by tick.
-    pub worlds: BTreeMap<Tick, BTreeMap<u64, Body>>,
-    /// On the host: what acted on a tick, by slot.
-    pub acted: BTreeMap<Tick, Vec<Option<u8>>>,
-    /// What it pushes depends on the tick alone, not on what it was asked before.
-    pub is_steady: bool,
-    slot: Option<u8>,
-}
-
-/// Worlds that a host's player remembers.
-const WORLDS_MAX: usize = 512;
-
-impl Player for Pusher {
-    type Simulation = Yard;
-
-    fn begin(&mut self, session: &SessionInfo) -> Yard {
-        self.slot = session.slot.map(|slot| slot.0);
-        let predicts = if session.hosts {
-            None
-        } else {
-            Some(self.slot.unwrap_or(u8::MAX))
-        };
-        Yard::new(session.seed, session.slots, self.plan, predicts)
-    }
-
-    fn sample(&mut self, tick: Tick, _yard: &Yard, input: &mut [u8]) {
-        if self.prng.chance_per_million(self.turns_per_million) {
-            self.push = u8::try_from(self.prng.below(4)).expect("small");
-        }
-        if self.is_steady {
-            let (slot, turn) = (self.slot.unwrap_or_default(), tick.number() / 20);
-            let mut prng = Prng::with_stream(u64::from(turn), u64::from(slot));
-            self.push = u8::try_from(prng.below(4)).expect("small");
-        }
-        if self.stops {
-            self.push = STOP;
-        }
-        self.pushed.insert(tick, self.push);
-        input[0] = self.push;
-    }
-
-    fn stepped(&mut self, yard: &Yard, frame: &InputFrame) {
-        if let Some(hero) = self.slot.and_then(|slot| yard.hero(slot)) {
-            self.shown.insert(frame.tick(), hero.clone());
-        }
-        if let Some(first) = yard.bodies().get(&100) {
-            self.first.insert(frame.tick(), first.clone());
-        }
-        if yard.is_authority() {
-            self.worlds.insert(frame.tick(), yard.bodies().clone());
-            if self.worlds.len() > WORLDS_MAX {
-                self.worlds.pop_first();
-            }
-            let slots = (0..frame.slots()).map(Slot);
-            let inputs = slots.map(|slot| frame.input(slot).map(|bytes| bytes[0]));
-            self.acted.insert(frame.tick(), inputs.collect());
-            if self.acted.len() > WORLDS_MAX {
-                self.acted.pop_first();
-            }
-        }
-    }
-}
-
-impl Seeded for Pusher {
-    fn seeded(seed: u64, stream: u64) -> Self {
-        Self {
-            prng: Prng::with_stream(seed, stream),
-            push: 0,
-            plan: Plan::default(),
-            turns_per_million: 50_000,
-            stops: false,
-            pushed: BTreeMap::new(),
-            shown: BTreeMap::new(),
-            first: BTreeMap::new(),
-            worlds: BTreeMap::new(),
-            acted: BTreeMap::new(),
-            is_steady: false,
-            slot: None,
-        }
-    }
 }

@@ -151,25 +151,11 @@ impl Session {
                 None => break,
                 Some(Request::Sample { .. }) => Answer::Input,
                 Some(Request::Hash { tick }) => Answer::Hash(tick),
-                Some(
-                    Request::Begin(_)
-                    | Request::Step { .. }
-                    | Request::Capture { .. }
-                    | Request::Restore { .. }
-                    | Request::Export { .. }
-                    | Request::Import { .. }
-                    | Request::PublishDecided { .. }
-                    | Request::Overwrite(_)
-                    | Request::Claim { .. }
-                    | Request::Seen { .. }
-                    | Request::Authority { .. }
-                    | Request::Promote { .. }
-                    | Request::StandByFrom(_)
-                    | Request::StandByStep { .. },
-                ) => Answer::None,
                 Some(Request::Publish { tick }) => Answer::Publish(tick),
                 Some(Request::PublishOwned { tick, .. }) => Answer::Owned(tick),
                 Some(Request::Patch(_)) => Answer::Patch,
+                // The others need no answer.
+                Some(_) => Answer::None,
             };
             match answer {
                 Answer::None => {}

@@ -9,6 +9,8 @@ use phalanx::netcode::session::config::{Gate, HostConfig};
 use phalanx::netcode::session::hosting::HostPolicy;
 use phalanx::netcode::tick::Tick;
 use phalanx_tests::cluster::{Bot, Index};
+use phalanx_tests::gaps::Gaps;
+use phalanx_tests::seeds;
 use phalanx_tests::succession::Succession;
 
 type Session = Succession<Bot>;
@@ -16,14 +18,6 @@ type Session = Succession<Bot>;
 /// Milliseconds by which gaps are measured too long: the harness looks at nodes each 5 ms.
 const LOOK_MS: u64 = 5;
 const TICK_MS: u64 = 17;
-
-fn seeds(usual: u64) -> Vec<u64> {
-    let read = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-    match (read("SEED"), read("SEEDS")) {
-        (Some(seed), _) => vec![seed],
-        (None, count) => (1..=count.unwrap_or(usual)).collect(),
-    }
-}
 
 fn open(players: u8, gate: Gate, hosting: &HostPolicy, rtt_us: u64, seed: u64) -> Session {
     let host = HostConfig {
@@ -68,27 +62,18 @@ fn plain_run(session: &Session, from: Tick, to: Tick, state: &mut [(u64, u32)]) 
 fn gap_of_a_handover(gate: Gate, players: u8, rtt_us: u64, seed: u64) -> u64 {
     let mut session = open(players, gate, &HostPolicy::default(), rtt_us, seed);
     session.run(2_000_000 + seed * 7_919 % 50_000);
-    session.forget_gaps();
     let losses = session.losses();
     let (from, mut expected) = state(&session, 0);
-    let now = session.cluster.now_of(0);
-    let node = session.cluster.driver(0).node_mut();
-    let target = node.request_handover(now, None).expect("somebody can host");
-    session.run_until(3_000_000, |it| {
-        it.host().is_some() && it.host() == it.index_of(target)
+    let gap_ms = session.gap_ms(|it| {
+        it.move_host();
+        it.assert_recovers(3_000_000);
     });
-    session.assert_recovers(3_000_000);
-    let gap_ms = session.longest_gap_us() / 1000;
-    assert_eq!(session.losses(), losses, "{}", session.seed);
+    assert_eq!(session.losses(), losses);
     let host = session.host().expect("all follow");
     let (to, actual) = state(&session, host);
     if gate == Gate::Paced {
         plain_run(&session, from, to, &mut expected);
-        assert_eq!(
-            actual, expected,
-            "{}: a handover changes nothing",
-            session.seed
-        );
+        assert_eq!(actual, expected, "a handover changes nothing");
     }
     gap_ms
 }
@@ -100,17 +85,13 @@ fn a_handover_stops_nobody_for_longer_than_a_round_trip_and_a_tick() {
     };
     for gate in [Gate::Paced, wait] {
         for rtt_ms in [50, 100, 200] {
-            let gaps = seeds(12).into_iter();
-            let gaps = gaps.map(|seed| {
+            let gaps = Gaps::of(seeds::chosen(1, 12).into_iter().map(|seed| {
                 let players = 3 + u8::try_from(seed % 6).expect("small");
                 gap_of_a_handover(gate, players, rtt_ms * 1000, seed)
-            });
-            let mut gaps: Vec<u64> = gaps.collect();
-            gaps.sort_unstable();
-            let (median, worst) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
-            println!("{gate:?}, RTT {rtt_ms} ms: median {median} ms, longest {worst} ms");
+            }));
+            println!("{gate:?}, RTT {rtt_ms} ms: {gaps}");
             assert!(
-                worst <= rtt_ms + TICK_MS + LOOK_MS,
+                gaps.longest() <= rtt_ms + TICK_MS + LOOK_MS,
                 "{gate:?}, RTT {rtt_ms} ms: {gaps:?}"
             );
         }
@@ -120,18 +101,15 @@ fn a_handover_stops_nobody_for_longer_than_a_round_trip_and_a_tick() {
 /// A host and its standby in one building, with players who neither vote nor host.
 #[test]
 fn a_dedicated_pair_is_back_soon() {
-    let mut gaps: Vec<u64> = Vec::new();
-    for seed in seeds(12) {
+    let gaps = Gaps::of(seeds::chosen(1, 12).into_iter().map(|seed| {
         // With a third voter, as a majority of two is both.
         let mut session = open(3, Gate::Paced, &HostPolicy::dedicated(), 2000, seed);
         session.run(1_000_000 + seed * 7_919 % 50_000);
-        session.forget_gaps();
-        session.cluster.crash(0);
-        session.assert_recovers(5_000_000);
-        gaps.push(session.longest_gap_us() / 1000);
-    }
-    gaps.sort_unstable();
-    let (median, worst) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
-    println!("dedicated, RTT 2 ms: median {median} ms, longest {worst} ms");
-    assert!(worst <= 180, "{gaps:?}");
+        session.gap_ms(|it| {
+            it.cluster.crash(0);
+            it.assert_recovers(5_000_000);
+        })
+    }));
+    println!("dedicated, RTT 2 ms: {gaps}");
+    assert!(gaps.longest() <= 180, "{gaps:?}");
 }

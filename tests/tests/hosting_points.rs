@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig};
 use phalanx_tests::cluster::{Bot, Index};
+use phalanx_tests::seeds;
 use phalanx_tests::succession::Succession;
 use phalanx_tests::toy;
 
@@ -16,10 +17,6 @@ type Session = Succession<Bot>;
 
 /// Nodes that take part, the one that joins later included.
 const NODES: Index = 4;
-
-fn number_of(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
 
 /// Runs the session; `point` says who crashes after how many datagrams, from when all three are
 /// there. Returns how many datagrams each node has sent by the end of the story.
@@ -72,14 +69,18 @@ fn run(seed: u64, gate: Gate, point: Option<(Index, u64)>) -> Vec<u64> {
 
 #[expect(clippy::print_stdout, reason = "what came of a long run")]
 fn run_points(gate: Gate) {
-    let seed = number_of("SEED").unwrap_or(1);
+    let seed = seeds::number("SEED").unwrap_or(1);
     let sent = run(seed, gate, None);
     let one = std::env::var("POINT").ok().map(|point| {
         let (node, at) = point.split_once(':').expect("POINT=node:datagrams");
         let node: Index = node.parse().expect("a node");
         (node, at.parse::<u64>().expect("a number of datagrams"))
     });
-    let stride = if number_of("ALL").is_some() { 1 } else { 61 };
+    let stride = if seeds::number("ALL").is_some() {
+        1
+    } else {
+        61
+    };
     let points: Vec<(Index, u64)> = match one {
         Some(point) => vec![point],
         None => (0..NODES)

@@ -18,6 +18,7 @@ use phalanx::netcode::session::config::{
     Gate, HostConfig, InputDelay, JoinConfig, LatePolicy, MigrationConfig, Role, Start,
 };
 use phalanx_tests::cluster::Bot;
+use phalanx_tests::seeds;
 use phalanx_tests::succession::Succession;
 use phalanx_tests::toy;
 
@@ -29,10 +30,10 @@ type Session = Succession<Bot>;
 const SEEDS: u64 = 32;
 
 /// Seeds that found something once.
-const REGRESSIONS: [u64; 33] = [
+const REGRESSIONS: [u64; 40] = [
     21, 135, 218, 254, 323, 331, 335, 722, 1241, 1301, 2297, 2957, 3367, 3435, 3445, 3550, 4351,
     4483, 6362, 7219, 8168, 8676, 8947, 100606, 103530, 103928, 105474, 106796, 108470, 108797,
-    109694, 114114, 121777,
+    109694, 114114, 121033, 121777, 124011, 131847, 201750, 210324, 211277, 211592,
 ];
 
 /// All must be in step again so long after the last fault, in microseconds.
@@ -137,8 +138,8 @@ fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
         };
         session.join(arbiter, 0, 0);
     }
-    session.chats = prng.below(2) == 0;
-    session.traces = number_of("SEED").is_some();
+    session.watcher.chats = prng.below(2) == 0;
+    session.traces = seeds::number("SEED").is_some();
     if prng.below(4) == 0 {
         session.cluster.tapped = 600;
     }
@@ -180,10 +181,6 @@ fn run(seed: u64) -> Outcome {
     }
 }
 
-fn number_of(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 #[expect(clippy::print_stdout, reason = "what came of a long run")]
 fn run_all(seeds: impl Iterator<Item = u64>) {
     let mut sum = Outcome::default();
@@ -201,7 +198,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
             }
             Err(_panic) => {
                 failed.push(seed);
-                if failed.len() as u64 >= number_of("FAILURES").unwrap_or(5) {
+                if failed.len() as u64 >= seeds::number("FAILURES").unwrap_or(5) {
                     break;
                 }
             }
@@ -230,8 +227,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
 
 #[test]
 fn sessions_survive_what_befalls_them() {
-    let first = number_of("FIRST").unwrap_or(0);
-    run_all(first..first + number_of("SEEDS").unwrap_or(SEEDS));
+    run_all(seeds::range(SEEDS));
 }
 
 #[test]
@@ -241,7 +237,7 @@ fn seeds_that_found_something_once_pass() {
 
 #[test]
 fn one_seed() {
-    if let Some(seed) = number_of("SEED") {
+    if let Some(seed) = seeds::number("SEED") {
         run_all([seed].into_iter());
     }
 }

@@ -6,46 +6,18 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use phalanx::netcode::link::conditioner::{Burst, Conditions};
-use phalanx::netcode::node::{DisconnectReason, Event, StateSyncStatistics};
+use phalanx::netcode::node::{DisconnectReason, Event};
 use phalanx::netcode::prng::Prng;
 use phalanx::netcode::session::config::{
-    HostConfig, InputDelay, JoinConfig, MigrationConfig, Role, Start, StateSyncConfig,
+    HostConfig, JoinConfig, MigrationConfig, Start, StateSyncConfig,
 };
 use phalanx::netcode::tick::Tick;
-use phalanx_tests::cluster::{ClusterOf, Index};
-use phalanx_tests::yard::{self, Plan, Pusher};
-
-type Cluster = ClusterOf<Pusher>;
-
-fn host(slots: u8, players: u8) -> HostConfig {
-    HostConfig {
-        start: Start::Players(players),
-        ..HostConfig::new(yard::game(), slots)
-    }
-}
-
-/// A player that predicts, and whose hero reacts at once.
-fn player(name: &str) -> JoinConfig {
-    JoinConfig {
-        prediction_ticks: 16,
-        input_delay: InputDelay::Adaptive { min: 0, max: 30 },
-        ..JoinConfig::new(yard::game(), name)
-    }
-}
-
-fn spectator(name: &str) -> JoinConfig {
-    JoinConfig {
-        role: Role::Spectator,
-        ..JoinConfig::new(yard::game(), name)
-    }
-}
+use phalanx_tests::cluster::Index;
+use phalanx_tests::seeds;
+use phalanx_tests::yard::{self, Cluster, Plan, host, player, spectator, statistics};
 
 fn path(rtt_us: u64, loss_per_million: u32) -> Conditions {
     Conditions::from_rtt(rtt_us, loss_per_million)
-}
-
-fn statistics(cluster: &Cluster, index: Index) -> StateSyncStatistics {
-    cluster.node(index).state_sync().expect("state-sync mode")
 }
 
 fn events(cluster: &Cluster, index: Index) -> &[Event] {
@@ -474,10 +446,6 @@ const SEEDS: u64 = 20;
 /// Seeds that found something once.
 const REGRESSIONS: [u64; 0] = [];
 
-fn number_of(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 /// A random session: faults, then calm; what each client holds must soon be what the host has.
 struct Trial {
     seed: u64,
@@ -656,7 +624,7 @@ fn below(prng: &mut Prng, limit: u32) -> u32 {
 
 #[test]
 fn after_faults_all_hold_what_the_host_has_soon() {
-    let count = number_of("SEEDS").unwrap_or(SEEDS);
+    let count = seeds::number("SEEDS").unwrap_or(SEEDS);
     let mut failed = Vec::new();
     for seed in REGRESSIONS.into_iter().chain(0..count) {
         if catch_unwind(AssertUnwindSafe(|| Trial::new(seed).run())).is_err() {
@@ -672,7 +640,7 @@ fn after_faults_all_hold_what_the_host_has_soon() {
 
 #[test]
 fn one_seed() {
-    if let Some(seed) = number_of("SEED") {
+    if let Some(seed) = seeds::number("SEED") {
         Trial::new(seed).run();
     }
 }

@@ -3,7 +3,7 @@
 use phalanx::netcode::id::{MemberId, NetId, Path, SessionId, Slot, Term};
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::Event;
-use phalanx::netcode::session::config::{HostConfig, InputDelay, JoinConfig, Role, Start};
+use phalanx::netcode::session::config::{HostConfig, JoinConfig, Role, Start};
 use phalanx::netcode::session::control::Control;
 use phalanx::netcode::session::handshake::{self, Hello, Welcome};
 use phalanx::netcode::session::peer::Peer;
@@ -11,8 +11,7 @@ use phalanx::netcode::state::{Snapshot, WireLayout};
 use phalanx::netcode::statesync::Claims;
 use phalanx::netcode::tick::{Tick, TickRate};
 use phalanx::netcode::wire::header::{TagKey, kind};
-use phalanx_tests::cluster::ClusterOf;
-use phalanx_tests::yard::{self, Plan, Pusher};
+use phalanx_tests::yard::{self, Cluster, Plan};
 
 /// Ticks for which the host, slot 0 and slot 1 decide the first body in turn.
 const TERM: u32 = 240;
@@ -20,19 +19,11 @@ const TERM: u32 = 240;
 /// Ticks after a transfer in which its news travel: half a round trip, and what loss adds.
 const NEWS: u32 = 60;
 
-fn cluster(loss_per_million: u32, seed: u64) -> ClusterOf<Pusher> {
-    let config = HostConfig {
-        start: Start::Players(2),
-        ..HostConfig::new(yard::game(), 2)
-    };
+fn cluster(loss_per_million: u32, seed: u64) -> Cluster {
     let path = Conditions::from_rtt(100_000, loss_per_million);
-    let mut cluster = ClusterOf::<Pusher>::new(config, path, seed);
+    let mut cluster = Cluster::new(yard::host(2, 2), path, seed);
     for name in ["one", "two"] {
-        cluster.join(JoinConfig {
-            prediction_ticks: 16,
-            input_delay: InputDelay::Adaptive { min: 0, max: 30 },
-            ..JoinConfig::new(yard::game(), name)
-        });
+        cluster.join(yard::player(name));
     }
     for member in &mut cluster.members {
         member.driver.player_mut().plan = Plan {
@@ -130,7 +121,7 @@ impl Liar {
         bytes
     }
 
-    fn hear(&mut self, cluster: &ClusterOf<Pusher>, bytes: &[u8]) {
+    fn hear(&mut self, cluster: &Cluster, bytes: &[u8]) {
         let now = cluster.now_of(0);
         if bytes[0] == kind::WELCOME {
             let welcome: Welcome = handshake::read(&bytes[1..]).expect("a welcome");
@@ -158,7 +149,7 @@ impl Liar {
     }
 
     /// A datagram that says where these bodies are.
-    fn claim(&mut self, cluster: &ClusterOf<Pusher>, ids: &[u64], step: u8) -> Option<Vec<u8>> {
+    fn claim(&mut self, cluster: &Cluster, ids: &[u64], step: u8) -> Option<Vec<u8>> {
         let now = cluster.now_of(0);
         let peer = self.peer.as_mut()?;
         let schema = yard::game().schema;
@@ -190,7 +181,7 @@ fn a_member_that_claims_what_others_decide_moves_nothing() {
         ..HostConfig::new(yard::game(), 3)
     };
     let seed = 12;
-    let mut cluster = ClusterOf::<Pusher>::new(config, Conditions::from_rtt(60_000, 0), seed);
+    let mut cluster = Cluster::new(config, Conditions::from_rtt(60_000, 0), seed);
     for name in ["one", "two"] {
         cluster.join(JoinConfig::new(yard::game(), name));
     }

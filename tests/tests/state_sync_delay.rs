@@ -3,14 +3,12 @@
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::{Event, Node};
 use phalanx::netcode::session::config::{
-    ConfigError, HostConfig, JoinConfig, Role, Start, StateSyncConfig,
+    ConfigError, HostConfig, JoinConfig, Start, StateSyncConfig,
 };
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
-use phalanx_tests::cluster::{ClusterOf, Index};
-use phalanx_tests::yard::{self, Body, Plan, Pusher};
-
-type Cluster = ClusterOf<Pusher>;
+use phalanx_tests::cluster::Index;
+use phalanx_tests::yard::{self, Body, Cluster, Plan, spectator};
 
 const DELAY: u32 = 120;
 /// Snapshots are 3 ticks apart, and a path of 60 ms takes some ticks.
@@ -35,13 +33,6 @@ fn cluster(bodies: u32, budget: u32, seed: u64) -> Cluster {
         ..Plan::default()
     };
     cluster
-}
-
-fn spectator(name: &str) -> JoinConfig {
-    JoinConfig {
-        role: Role::Spectator,
-        ..JoinConfig::new(yard::game(), name)
-    }
 }
 
 /// What the host's world was at `tick`.

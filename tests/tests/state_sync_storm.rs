@@ -3,9 +3,9 @@
 use phalanx::netcode::hash::mix;
 use phalanx::netcode::id::{MemberId, Path, SessionId, Term};
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::node::{Event, StateSyncStatistics};
+use phalanx::netcode::node::Event;
 use phalanx::netcode::prng::Prng;
-use phalanx::netcode::session::config::{HostConfig, InputDelay, JoinConfig, Role, Start};
+use phalanx::netcode::session::config::{JoinConfig, Role};
 use phalanx::netcode::session::control::{Control, Purpose};
 use phalanx::netcode::session::handshake::{self, Hello, Welcome};
 use phalanx::netcode::session::peer::Peer;
@@ -13,29 +13,8 @@ use phalanx::netcode::session::statistics::DropReason;
 use phalanx::netcode::tick::{Tick, TickRate};
 use phalanx::netcode::time::Time;
 use phalanx::netcode::wire::header::{TagKey, kind};
-use phalanx_tests::cluster::{ClusterOf, Index};
-use phalanx_tests::yard::{self, Pusher};
-
-type Cluster = ClusterOf<Pusher>;
-
-fn host(slots: u8, players: u8) -> HostConfig {
-    HostConfig {
-        start: Start::Players(players),
-        ..HostConfig::new(yard::game(), slots)
-    }
-}
-
-fn player(name: &str) -> JoinConfig {
-    JoinConfig {
-        prediction_ticks: 16,
-        input_delay: InputDelay::Adaptive { min: 0, max: 30 },
-        ..JoinConfig::new(yard::game(), name)
-    }
-}
-
-fn statistics(cluster: &Cluster, index: Index) -> StateSyncStatistics {
-    cluster.node(index).state_sync().expect("state-sync mode")
-}
+use phalanx_tests::cluster::Index;
+use phalanx_tests::yard::{self, Cluster, host, player, statistics};
 
 /// Ends the session; what `indices` hold then is what the host has.
 #[track_caller]

@@ -22,6 +22,7 @@ use phalanx::netcode::session::messages::Channel;
 use phalanx::netcode::simulation::Simulation;
 use phalanx::netcode::tick::Tick;
 use phalanx_tests::cluster::{Cluster, Index};
+use phalanx_tests::seeds;
 use phalanx_tests::toy::{self, Footprint};
 
 /// Seeds of a default run.
@@ -493,10 +494,6 @@ fn run(seed: u64, verbose: bool) -> bool {
     began
 }
 
-fn number_of(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 #[expect(clippy::print_stdout, reason = "the line that repeats a failed run")]
 fn run_all(seeds: impl Iterator<Item = u64>) {
     let (mut count, mut began, mut failed) = (0_u64, 0_u64, Vec::new());
@@ -525,8 +522,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
 
 #[test]
 fn random_sessions_are_safe_and_recover() {
-    let first = number_of("FIRST").unwrap_or(0);
-    run_all(first..first + number_of("SEEDS").unwrap_or(SEEDS));
+    run_all(seeds::range(SEEDS));
 }
 
 #[test]
@@ -572,5 +568,8 @@ fn a_steady_link_carries_one_datagram_per_tick_and_direction() {
 
 #[test]
 fn one_seed() {
-    run(number_of("SEED").unwrap_or(1), number_of("SEED").is_some());
+    run(
+        seeds::number("SEED").unwrap_or(1),
+        seeds::number("SEED").is_some(),
+    );
 }

@@ -19,6 +19,7 @@ use phalanx::netcode::session::config::{
 use phalanx::netcode::tick::Tick;
 use phalanx_tests::cluster::Index;
 use phalanx_tests::pianist::Pianist;
+use phalanx_tests::seeds;
 use phalanx_tests::succession::Succession;
 use phalanx_tests::toy::{self, Toy};
 
@@ -107,14 +108,6 @@ fn replaced_from(session: &Session, first: u32) -> usize {
     players(session).into_iter().map(of).sum()
 }
 
-fn seeds(count: u64) -> Vec<u64> {
-    let read = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-    match read("SEED") {
-        Some(seed) => vec![seed],
-        None => (0..read("SEEDS").unwrap_or(count)).collect(),
-    }
-}
-
 fn pick<T: Copy>(seed: u64, choices: &[T]) -> T {
     let index = usize::try_from(seed % choices.len() as u64).expect("an index");
     choices[index]
@@ -139,7 +132,7 @@ fn crash_run(setting: Setting, seed: u64, test: &str) {
 
 #[test]
 fn a_crashed_host_is_followed_by_another_one_that_loses_nothing() {
-    for seed in seeds(12) {
+    for seed in seeds::chosen(0, 12) {
         let players = pick(seed, &[3, 4, 5]);
         let setting = Setting {
             prediction: pick(seed, &[0, 0, 4, 12]),
@@ -156,7 +149,7 @@ fn a_crashed_host_is_followed_by_another_one_that_loses_nothing() {
 
 #[test]
 fn over_bad_paths_it_takes_longer_and_players_are_told() {
-    for seed in seeds(12) {
+    for seed in seeds::chosen(0, 12) {
         let setting = Setting {
             prediction: pick(seed, &[0, 4, 8]),
             loss_ppm: 100_000,
@@ -169,7 +162,7 @@ fn over_bad_paths_it_takes_longer_and_players_are_told() {
 
 #[test]
 fn where_all_wait_for_all_no_input_is_ever_replaced() {
-    for seed in seeds(16) {
+    for seed in seeds::chosen(0, 16) {
         let setting = Setting {
             prediction: pick(seed, &[0, 0, 4, 8]),
             loss_ppm: pick(seed / 2, &[0, 100_000]),
@@ -191,7 +184,7 @@ fn where_all_wait_for_all_no_input_is_ever_replaced() {
 /// Three hosts in a row, of whom each crashes; the first one comes back in between.
 #[test]
 fn hosting_moves_on_and_an_old_host_comes_back() {
-    for seed in seeds(8) {
+    for seed in seeds::chosen(0, 8) {
         let waits = seed % 2 == 1;
         let setting = Setting {
             loss_ppm: pick(seed / 2, &[0, 50_000]),
@@ -222,7 +215,7 @@ fn hosting_moves_on_and_an_old_host_comes_back() {
 /// Nothing is lost, and nothing shows it: not one tick, not one input, not one bit of state.
 #[test]
 fn a_planned_handover_changes_no_state() {
-    for seed in seeds(6) {
+    for seed in seeds::chosen(0, 6) {
         let waits = seed % 2 == 1;
         let setting = Setting {
             delay: InputDelay::Fixed(12),

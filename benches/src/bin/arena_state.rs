@@ -13,7 +13,6 @@
 
 use std::error::Error;
 use std::net::Ipv4Addr;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -43,17 +42,7 @@ const JOINERS: usize = 16;
 const JOIN_UNITS: u32 = 10_000;
 const JOIN_RUNS: usize = 9;
 
-fn main() -> ExitCode {
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("failed: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn bench() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let (mut ticks, mut seed, mut joins) = (3600, 1, true);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {

@@ -235,30 +235,13 @@ impl Network {
         let start = Instant::now();
         call(node);
         while let Some(request) = node.poll_request() {
-            match request {
-                Request::Sample { .. } => {
-                    member.input = input;
-                    node.submit_input(now, &input.to_le_bytes())
-                        .expect("the node has just asked");
-                }
-                Request::Hash { tick } => node.commit_hash(tick, Some(hash)),
-                Request::Begin(_)
-                | Request::Step { .. }
-                | Request::Capture { .. }
-                | Request::Restore { .. }
-                | Request::Export { .. }
-                | Request::Import { .. }
-                | Request::Publish { .. }
-                | Request::PublishOwned { .. }
-                | Request::Patch(_)
-                | Request::PublishDecided { .. }
-                | Request::Overwrite(_)
-                | Request::Claim { .. }
-                | Request::Seen { .. }
-                | Request::Authority { .. }
-                | Request::Promote { .. }
-                | Request::StandByFrom(_)
-                | Request::StandByStep { .. } => {}
+            // The others need no answer.
+            if let Request::Sample { .. } = request {
+                member.input = input;
+                node.submit_input(now, &input.to_le_bytes())
+                    .expect("the node has just asked");
+            } else if let Request::Hash { tick } = request {
+                node.commit_hash(tick, Some(hash));
             }
         }
         while node.poll_confirmed().is_some() {}

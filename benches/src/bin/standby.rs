@@ -11,7 +11,6 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::error::Error;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use phalanx_demo::arena;
@@ -32,16 +31,6 @@ const PAIR_TICKS: u32 = 60;
 const WARM_UP_TICKS: u32 = 240;
 /// IP and UDP headers, and the byte that says what a datagram is.
 const DATAGRAM_BYTES: f64 = 29.0;
-
-fn main() -> ExitCode {
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("failed: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
 
 struct Party {
     driver: Driver<Pilot>,
@@ -128,7 +117,7 @@ fn quarters(values: &mut [f64]) -> [f64; 3] {
     [at(1), at(2), at(3)]
 }
 
-fn bench() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let pairs: usize = match std::env::args().nth(1) {
         Some(text) => text.parse()?,
         None => 40,

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use phalanx::netcode::prng::Prng;
+use serde_json::Value;
 
 use crate::running::*;
 
@@ -95,4 +96,17 @@ pub(crate) fn a_player_goes_away_and_comes_back(host: Process, clients: [Process
     let [stayed, returned] = clients.map(Process::succeed);
     let runs = [stayed, returned, host.succeed()];
     assert_same_end(&runs, 540);
+}
+
+/// A signal to the host ends the match for both, in one state. Returns what the client and the host
+/// say of it.
+#[cfg(unix)]
+pub(crate) fn a_signal_ends_the_match(host: Process, client: Process) -> [Value; 2] {
+    host.wait_for("the match begins");
+    thread::sleep(Duration::from_millis(500));
+    signal(&host, "-TERM");
+    let runs = [client, host].map(Process::succeed);
+    assert_eq!(runs[0]["state_hash"], runs[1]["state_hash"], "{runs:#?}");
+    assert_eq!(runs[0]["ticks"], runs[1]["ticks"]);
+    runs
 }

@@ -143,13 +143,7 @@ fn a_state_sync_player_who_was_away_comes_back_into_the_same_slot() {
 fn a_signal_ends_a_state_sync_match_for_everyone() {
     let host = host_of_states(&["--insecure", "--players", "1"]);
     let client = join_states(&[&host.address().to_string(), "--insecure"]);
-    host.wait_for("the match begins");
-    thread::sleep(Duration::from_millis(500));
-    signal(&host, "-TERM");
-    let runs = [client, host].map(Process::succeed);
-    assert_eq!(runs[0]["state_hash"], runs[1]["state_hash"], "{runs:#?}");
-    assert_eq!(runs[0]["ticks"], runs[1]["ticks"]);
-    assert_converged(&runs);
+    assert_converged(&a_signal_ends_the_match(host, client));
 }
 
 #[test]

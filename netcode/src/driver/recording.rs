@@ -9,6 +9,7 @@ use super::{Driver, Image, Player};
 use crate::id::{MemberId, Slot, Term};
 use crate::input::InputFrame;
 use crate::link::replay_file::ReplayFile;
+use crate::node::TermNews;
 use crate::replay::{Header, TermCause, TermChange};
 use crate::session::config::Mode;
 use crate::session::handshake::TermStart;
@@ -154,6 +155,20 @@ impl<P: Player> Recording<P> {
         }
     }
 
+    /// What was ordered after `tick` is void, and terms that began there are no more.
+    pub(super) fn terms_end(&mut self, tick: Tick) {
+        if let Self::On {
+            terms,
+            newest,
+            is_cut,
+            ..
+        } = self
+        {
+            *is_cut |= tick < *newest;
+            while terms.pop_back_if(|begun| begun.takeover > tick).is_some() {}
+        }
+    }
+
     /// What ran after `tick` runs again, on other inputs maybe.
     pub(super) fn went_back(&mut self, tick: Tick) {
         if let Self::On {
@@ -272,8 +287,11 @@ impl<P: Player> Driver<P> {
     }
 
     pub(super) fn drain_confirmed(&mut self) {
-        while let Some(start) = self.node.poll_term_change() {
-            self.recording.term_begins(&start);
+        while let Some(news) = self.node.poll_term_news() {
+            match news {
+                TermNews::Back(tick) => self.recording.terms_end(tick),
+                TermNews::Begun(start) => self.recording.term_begins(&start),
+            }
         }
         while let Some(frame) = self.node.poll_confirmed() {
             self.recording.confirmed(frame, self.simulation.as_ref());

@@ -182,7 +182,8 @@ pub enum Request<'a> {
 /// What happened. A game may ignore all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// This client takes part from now on.
+    /// This client is in the session from now on, or again: with a new link to its host. Messages
+    /// that the link before had not brought are lost.
     Welcomed {
         /// The session.
         info: SessionInfo,

@@ -1,7 +1,10 @@
 //! What host and client have in common: the game's progress and what the driver must do for it.
 
+pub(super) mod term_log;
+
 use std::collections::{BTreeSet, VecDeque};
 
+use self::term_log::{Shared, TermLog};
 use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::input::{InputFrame, InputHistory};
 use crate::limits::{CATCH_UP_US_MAX, EVENTS_MAX, INPUT_HISTORY_TICKS_MAX};
@@ -104,12 +107,8 @@ pub(super) struct Core {
     pub(super) transmitted_at: Time,
     /// Whether the state comes from a host, and ticks run here on this node's own inputs only.
     pub(super) follows: bool,
-    /// How later terms began, ascending: of all after `lineage_from`, at most [`TERMS_KEPT`].
-    terms: VecDeque<TermStart>,
-    /// The term that this node came in, or the newest whose beginning is forgotten.
-    lineage_from: Term,
-    /// Beginnings of terms that the recorder has not seen.
-    term_changes: VecDeque<TermStart>,
+    /// The terms that this node has followed.
+    pub(super) terms: TermLog,
     /// Links that are no more.
     pub(super) strays: Vec<Stray>,
     /// In state-sync mode: ticks on which another input acted than this node's.
@@ -118,9 +117,6 @@ pub(super) struct Core {
     /// Newest tick handed out by [`Core::confirmed_frame`].
     reported: Tick,
 }
-
-/// Beginnings of terms that a node remembers. Whoever missed more needs a state.
-const TERMS_KEPT: usize = 64;
 
 impl Core {
     pub(super) fn new(info: SessionInfo, prediction: u32, now: Time) -> Self {
@@ -141,9 +137,7 @@ impl Core {
             stalled_since: None,
             transmitted_at: now,
             follows: false,
-            terms: VecDeque::new(),
-            lineage_from: info.term,
-            term_changes: VecDeque::new(),
+            terms: TermLog::new(info.term),
             strays: Vec::new(),
             told: Told::default(),
             frame: InputFrame::empty(Tick::ZERO, slots, input_bytes),
@@ -214,46 +208,15 @@ impl Core {
     /// A new term begins; what was ordered beyond its base is void.
     pub(super) fn begin_term(&mut self, start: TermStart) {
         self.info.term = Term(start.term);
-        self.terms.push_back(start);
-        self.term_changes.push_back(start);
-        if self.terms.len() > TERMS_KEPT
-            && let Some(forgotten) = self.terms.pop_front()
-        {
-            self.lineage_from = Term(forgotten.term);
+        self.terms.begin(start);
+    }
+
+    /// Terms after the shared one give way to others.
+    pub(super) fn change_terms(&mut self, shared: Shared, starts: &[TermStart]) {
+        self.terms.go_back(shared);
+        for start in starts {
+            self.begin_term(*start);
         }
-        if self.term_changes.len() > TERMS_KEPT {
-            self.term_changes.pop_front();
-        }
-    }
-
-    /// How terms began up to `term` is not known here.
-    pub(super) fn forget_lineage(&mut self, term: Term) {
-        self.terms.clear();
-        self.lineage_from = term;
-    }
-
-    /// The terms after `term`, ascending; `None` if not all of them are known here.
-    pub(super) fn terms_after(
-        &self,
-        term: Term,
-    ) -> Option<impl Iterator<Item = &TermStart> + use<'_>> {
-        (term >= self.lineage_from)
-            .then(|| self.terms.iter().filter(move |start| start.term > term.0))
-    }
-
-    /// The terms that `host` hosted, as far as they are known.
-    pub(super) fn hosted_terms(&self, host: u64) -> impl Iterator<Item = Term> + use<'_> {
-        let first = self.terms.front().map_or(self.info.term, |_| Term(1));
-        let is_first = self.lineage_from == Term(1) && host == MemberId::FIRST_HOST.0;
-        let first = is_first.then_some(first);
-        let later = self.terms.iter().filter(move |start| start.host == host);
-        first.into_iter().chain(later.map(|start| Term(start.term)))
-    }
-
-    /// The newest tick that stands of what was ordered in `term`; `None` if that is not known.
-    pub(super) fn standing(&self, term: Term) -> Option<Tick> {
-        let bases = self.terms_after(term)?.map(|start| Tick::new(start.base));
-        Some(bases.min().unwrap_or(Tick::MAX))
     }
 
     /// Everything that was ordered beyond `base` is void.
@@ -271,11 +234,6 @@ impl Core {
             .map(|slot| self.known.newest(slot))
             .min()
             .unwrap_or(Tick::ZERO)
-    }
-
-    /// The next beginning of a term, for the recorder.
-    pub(super) fn poll_term_change(&mut self) -> Option<TermStart> {
-        self.term_changes.pop_front()
     }
 
     /// Runs the next tick.

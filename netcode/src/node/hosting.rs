@@ -68,6 +68,9 @@ struct Owed {
     next_at: Time,
 }
 
+/// A member of which the mesh brought something within so many microseconds is heard.
+const HEARD_US: u64 = 200_000;
+
 /// Microseconds after which the next host is sent again what it may lack.
 const OWED_US: u64 = 20_000;
 
@@ -379,6 +382,10 @@ impl Node {
                     .set_link(now, member, mesh.rtt(member), echoed_at);
             }
         }
+        let roster = hosting.terms.roster();
+        if roster.term == self.core.info.term {
+            self.core.terms.learn(roster.term, &roster.lineage);
+        }
         let Role::Host(host) = &mut self.role else {
             return;
         };
@@ -538,6 +545,19 @@ impl Node {
             return;
         }
         self.expect(now, target);
+        if target.is_none() && fence == term && own_term == term && Some(follows) == host {
+            self.mend_link(now, follows);
+        }
+    }
+
+    /// Asks the host for another link if this node hears it, but not over the link.
+    fn mend_link(&mut self, now: Time, host: MemberId) {
+        let heard_at = self.mesh.as_ref().and_then(|mesh| mesh.heard(host));
+        let is_heard = heard_at.is_some_and(|at| now.micros_since(at) < HEARD_US);
+        let warm = self.warm(host).filter(|_| is_heard);
+        if let (Some(warm), Role::Client(client)) = (warm, &mut self.role) {
+            client.ask_again(&mut self.core, now, warm);
+        }
     }
 
     /// Asks the target of a handover beforehand, or takes that back.

@@ -23,6 +23,7 @@ use crate::limits::INPUT_HISTORY_TICKS_MAX;
 use crate::lockstep::{RecordsError, read_records, write_records};
 use crate::node::client::Client;
 use crate::node::core::Todo;
+use crate::node::core::term_log::TermNews;
 use crate::node::host::Host;
 use crate::session::handshake::TermStart;
 use crate::tick::Tick;
@@ -329,9 +330,9 @@ impl Node {
         }
     }
 
-    /// How a term began that the recorder has not seen yet.
-    pub(crate) fn poll_term_change(&mut self) -> Option<TermStart> {
-        self.core.poll_term_change()
+    /// What the recorder has not seen yet of terms.
+    pub(crate) fn poll_term_news(&mut self) -> Option<TermNews> {
+        self.core.terms.poll_news()
     }
 }
 

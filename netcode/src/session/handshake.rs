@@ -6,8 +6,10 @@
 
 use core::fmt;
 
+use crate::id::Term;
 use crate::limits::NAME_BYTES_MAX;
 use crate::session::config::{GameInfo, Mode, Role};
+use crate::tick::Tick;
 use crate::wire::bytes::DecodeError;
 use crate::wire::codec::{self, Decode, Encode};
 
@@ -95,8 +97,8 @@ pub struct Welcome {
 pub struct Return {
     /// What it would ask any host, with the newest tick whose inputs it holds.
     pub hello: Hello,
-    /// The term that it followed last.
-    pub term: u32,
+    /// The terms that it has followed; what it holds is of the last one.
+    pub followed: Followed,
     /// The oldest term that it follows from now on.
     pub wants: u32,
     /// The tick after which it has inputs to offer, if it takes part.
@@ -112,6 +114,55 @@ pub struct Return {
     /// In state-sync mode, the newest snapshots that it holds as a whole, newest first; at most
     /// [`BASELINES_MAX`].
     pub baselines: Vec<Baseline>,
+}
+
+/// The terms that a member has followed, as far as it knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Followed {
+    /// The one that it came in, or that came before those of `starts`.
+    pub since: u32,
+    /// Those after it, ascending; at most [`TERMS_MAX`].
+    pub starts: Vec<TermBase>,
+}
+
+/// Where a term began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TermBase {
+    /// The term.
+    pub term: u32,
+    /// The last tick that stands of the terms before.
+    pub base: u32,
+}
+
+impl Followed {
+    /// The first of them.
+    #[must_use]
+    pub const fn since(&self) -> Term {
+        Term(self.since)
+    }
+
+    /// Those after it, with their bases.
+    #[must_use]
+    pub fn starts(&self) -> Vec<(Term, Tick)> {
+        let starts = self.starts.iter();
+        starts
+            .map(|start| (Term(start.term), Tick::new(start.base)))
+            .collect()
+    }
+
+    /// The last of them.
+    #[must_use]
+    pub fn newest(&self) -> Term {
+        Term(self.starts.last().map_or(self.since, |last| last.term))
+    }
+
+    /// Whether they ascend, and are not too many.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let terms = || self.starts.iter().map(|start| start.term);
+        let mut ascends = core::iter::once(self.since).chain(terms()).zip(terms());
+        self.starts.len() <= TERMS_MAX && ascends.all(|(one, next)| one < next)
+    }
 }
 
 /// Snapshots that one [`Return`] tells of, at most.
@@ -146,8 +197,9 @@ pub struct Acted {
 pub struct Back {
     /// What it would tell whoever joins.
     pub welcome: Welcome,
-    /// The terms since the one that the member followed last, ascending, the present one last; at
-    /// most [`TERMS_MAX`].
+    /// The newest term that both have followed; nothing if none is known.
+    pub shared: Option<u32>,
+    /// The terms since the shared one, ascending, the present one last; at most [`TERMS_MAX`].
     pub terms: Vec<TermStart>,
     /// The tick after which it expects the member's inputs; without one it is absent until it has
     /// said that it is ready.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 
-use phalanx::netcode::id::{Path, SessionId};
+use phalanx::netcode::id::Path;
 use phalanx::netcode::node::Node;
 use phalanx::netcode::replay::{self, Reader};
 use phalanx::netcode::tick::Tick;
@@ -13,7 +13,7 @@ use phalanx::netcode::wire::header::kind;
 
 use super::chat::Life;
 use super::{Remembers, Succession};
-use crate::cluster::{ClusterOf, Index};
+use crate::cluster::Index;
 use crate::toy::{Footprint, Toy};
 
 impl<P: Remembers> Succession<P> {
@@ -48,8 +48,8 @@ impl<P: Remembers> Succession<P> {
         for index in self.alive() {
             self.assert_inputs(index, 1, &states);
         }
-        if !self.is_unclean {
-            for (tick, footprint) in &self.safe {
+        if !self.watcher.is_unclean {
+            for (tick, footprint) in &self.watcher.safe {
                 let known = states.get(tick);
                 assert!(
                     known.is_none_or(|known| known == footprint),
@@ -66,11 +66,15 @@ impl<P: Remembers> Succession<P> {
         let now_us = self.cluster.now().micros();
         let alive = self.alive();
         let links = |from: Life, to: Life| {
-            let is_here = |life: Life| alive.contains(&life.0) && self.seen[life.0].life == life.1;
-            let links = self.seen[from.0].links + self.seen[to.0].links;
+            let is_here = |life: Life| alive.contains(&life.0) && self.life(life.0) == life;
+            let links = self.seen[from.0].own.links + self.seen[to.0].own.links;
             (is_here(from) && is_here(to)).then_some(links)
         };
-        if let Some(unheard) = self.chat.unheard(now_us.saturating_sub(1_500_000), links) {
+        if let Some(unheard) = self
+            .watcher
+            .chat
+            .unheard(now_us.saturating_sub(1_500_000), links)
+        {
             panic!("{unheard}");
         }
     }
@@ -83,7 +87,7 @@ impl<P: Remembers> Succession<P> {
     pub fn history(&self) -> BTreeMap<u32, Footprint> {
         let mut states: BTreeMap<u32, (&Footprint, Index)> = BTreeMap::new();
         for index in self.alive() {
-            for (tick, footprint) in &self.seen[index].settled {
+            for (tick, footprint) in &self.seen[index].own.settled {
                 let (known, other) = *states.entry(*tick).or_insert((footprint, index));
                 assert_eq!(
                     known, footprint,
@@ -114,7 +118,10 @@ impl<P: Remembers> Succession<P> {
         };
         let seen = &self.seen[index];
         let bot = self.cluster.members[index].driver.player();
-        let first = seen.active_from.map_or(u32::MAX, |from| from.max(first));
+        let first = seen
+            .own
+            .active_from
+            .map_or(u32::MAX, |from| from.max(first));
         let settled = node.settled_tick().number();
         let mut replaced = 0;
         for (tick, footprint) in history.range(first..) {
@@ -125,8 +132,8 @@ impl<P: Remembers> Succession<P> {
             let is_present = footprint.present & slot.bit() != 0;
             let acted = footprint.inputs[slot.index()];
             // Where all wait for all, whoever was away is absent until it is let in again.
-            let is_away = self.waits && !is_present;
-            let is_told = seen.replaced.contains(tick);
+            let is_away = self.watcher.waits && !is_present;
+            let is_told = seen.replaced.contains(&Tick::new(*tick));
             assert!(
                 is_present && acted == *submitted || is_told || is_away,
                 "{index} submitted {submitted:x} for {tick}, {acted:x} acted, present {is_present}"
@@ -144,7 +151,7 @@ impl<P: Remembers> Succession<P> {
     pub fn assert_recordings(&mut self) -> usize {
         let mut changes = 0;
         for index in self.alive() {
-            let Some(file) = self.seen[index].file.take() else {
+            let Some(file) = self.seen[index].own.file.take() else {
                 continue;
             };
             let seed = self.cluster.node(index).session().seed;
@@ -162,29 +169,6 @@ impl<P: Remembers> Succession<P> {
             std::fs::remove_file(&file).expect("it is there");
         }
         changes
-    }
-}
-
-/// At most one node of a session acts as host at this instant.
-///
-/// # Panics
-/// If more do.
-pub fn assert_one_acts<P: Remembers>(cluster: &ClusterOf<P>) {
-    let mut acting: Option<(Index, SessionId)> = None;
-    for (index, member) in cluster.members.iter().enumerate() {
-        let node = member.driver.node();
-        if member.paused || member.crashed || !node.is_host() {
-            continue;
-        }
-        let now = cluster.now_of(index);
-        if !node.terms().is_some_and(|terms| terms.may_act(now)) {
-            continue;
-        }
-        let session = node.session().session;
-        if let Some((other, same)) = acting {
-            assert!(same != session, "{other} and {index} act at once");
-        }
-        acting = Some((index, session));
     }
 }
 

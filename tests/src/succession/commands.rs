@@ -187,10 +187,4 @@ impl<P: Remembers> Succession<P> {
         let base = self.elect(&voters, candidate, term, &[old]);
         (candidate, base)
     }
-
-    /// Ticks that `index` had settled and lost.
-    #[must_use]
-    pub fn lost(&self, index: Index) -> usize {
-        self.seen[index].lost.len()
-    }
 }

@@ -207,6 +207,7 @@ impl Terms {
             }
             self.handover_beat(now, authority);
         }
+        self.forget_plan(now);
         self.settle_incoming(now, authority);
         self.consider_standing(now, authority);
         self.consider_fork(now, authority);

@@ -21,6 +21,8 @@ use super::{Role, STICKY_MARGIN_US, Terms};
 
 /// Time for a target to become ready, in microseconds.
 const PATIENCE_US: u64 = 2_000_000;
+/// A plan that the host has not repeated for so long is off, in microseconds: many beats.
+const PLAN_US: u64 = 1_000_000;
 /// Ticks that a target may be behind.
 const LAG_TICKS_MAX: u32 = 2;
 /// Ticks by which the switch moves if the target is not ready at it.
@@ -44,6 +46,8 @@ pub(super) struct Grant {
     pub(super) target: MemberId,
     pub(super) switch: Tick,
     pub(super) until: Time,
+    /// When the host named the target last; nothing once the plan is off.
+    pub(super) named_at: Option<Time>,
     /// What the host has said when it stopped.
     pub(super) commit: Option<(Tick, u64)>,
 }
@@ -114,7 +118,8 @@ impl Terms {
             }
             Role::Follower(_) => {
                 let grant = self.grant.filter(|one| one.term > self.roster.term)?;
-                Some((grant.target, grant.switch))
+                let is_on = grant.named_at.is_some() || grant.commit.is_some();
+                is_on.then_some((grant.target, grant.switch))
             }
             Role::Over => None,
         }
@@ -233,6 +238,7 @@ impl Terms {
             target,
             switch,
             until,
+            named_at: None,
             commit: Some(commit),
         });
         if self.policy.ablation.act_after_commit {
@@ -370,11 +376,24 @@ impl Terms {
             target,
             switch,
             until: same.map_or(Time::ZERO, |one| one.until),
+            named_at: Some(now),
             commit: same.and_then(|one| one.commit),
         });
         let begins = self.incoming.as_ref().is_none_or(|one| one.term != term);
         if target == self.me.member && self.policy.can_host && begins {
             self.begin_incoming(now, term);
+        }
+    }
+
+    /// A plan that the host repeats no more is off: its Abort may have been lost. The vote stays
+    /// given, and the word lasts as long as it was given for.
+    pub(super) fn forget_plan(&mut self, now: Time) {
+        let is_off = |at: Time| now.micros_since(at) > PLAN_US;
+        if let Some(grant) = &mut self.grant
+            && grant.commit.is_none()
+            && grant.named_at.take_if(|at| is_off(*at)).is_some()
+        {
+            self.incoming = None;
         }
     }
 
@@ -500,6 +519,7 @@ impl Terms {
             target,
             switch: last.next(),
             until,
+            named_at: None,
             commit: Some((last, hash)),
         });
         if target == self.me.member {
@@ -618,7 +638,7 @@ impl Terms {
             if is_this {
                 // The vote of this term stays given; the word that went with it is void.
                 if let Some(grant) = &mut self.grant {
-                    grant.until = Time::ZERO;
+                    (grant.until, grant.named_at) = (Time::ZERO, None);
                 }
                 self.incoming = None;
             }

@@ -122,7 +122,7 @@ impl Client {
                 core.submitted.start(slot, Tick::ZERO);
             }
             if info.term > core.info.term {
-                core.forget_lineage(info.term);
+                core.terms.forget(info.term);
             }
             core.info = info.clone();
             core.awaited = None;

@@ -15,6 +15,7 @@ use crate::limits::INPUT_BYTES_MAX;
 use crate::lockstep::{DelayControl, Timeline};
 use crate::node::api::{Event, SessionInfo};
 use crate::node::audience::Audience;
+use crate::node::core::term_log::Shared;
 use crate::node::core::{Core, Todo};
 use crate::node::standby::{FRAMES_MAX, Standby};
 use crate::session::handshake::{Acted, BASELINES_MAX, Back, Baseline};
@@ -132,6 +133,7 @@ impl Client {
         now: Time,
         back: &Back,
         info: &SessionInfo,
+        shared: Option<Shared>,
     ) -> Result<(), DropReason> {
         let base = Tick::new(back.welcome.from);
         let baseline = back.baseline.map(Tick::new);
@@ -151,12 +153,12 @@ impl Client {
         }
         core.info.seed = info.seed;
         let is_new = core.info.term != info.term;
-        if back.terms.is_empty() && is_new {
-            core.forget_lineage(info.term);
-            core.info.term = info.term;
-        }
-        for start in &back.terms {
-            core.begin_term(*start);
+        match shared {
+            Some(shared) => core.change_terms(shared, &back.terms),
+            None => {
+                core.terms.forget(info.term);
+                core.info.term = info.term;
+            }
         }
         self.running = running;
         self.due = true;
@@ -172,12 +174,7 @@ impl Client {
                 last: shown,
             });
         }
-        if is_new {
-            core.report(Event::HostChanged {
-                member: self.host,
-                term: core.info.term,
-            });
-        }
+        self.report_link(core, back, is_new);
         self.advance(core, now);
         Ok(())
     }

@@ -13,9 +13,10 @@ use crate::id::{MemberId, Path, Slot, Term};
 use crate::limits::MEMBERS_MAX;
 use crate::node::api::Event;
 use crate::node::core::Core;
+use crate::node::core::term_log::{Shared, TermLog};
 use crate::node::hosting;
 use crate::node::takeover::{Prepare, Warm};
-use crate::session::config::Mode;
+use crate::session::config::{Mode, ResumeToken};
 use crate::session::control::{Control, Settings};
 use crate::session::handshake::{
     self, Back, ByeReason, Hello, RETURN_INPUT_BYTES_MAX, RETURN_INPUTS_MAX, Return, TERMS_MAX,
@@ -43,6 +44,10 @@ const RETURN_BYTES_MAX: usize = 1024;
 /// host takes no inputs that are further ahead than its memory of them reaches.
 pub(super) const UNSAFE_TICKS_MAX: u32 = 192;
 
+/// So long a link is silent, in microseconds, before its host, heard otherwise, is asked for another
+/// one: long enough for a host that everyone waits for or that stands still.
+const LINK_LOST_US: u64 = 1_000_000;
+
 /// The host that a client wants to follow next.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -68,6 +73,34 @@ impl Client {
         if follows && self.phase == Phase::Inside {
             return;
         }
+        self.ask_for_link(core, now, prepare);
+    }
+
+    /// Asks the present host, which is heard over `warm`, for another link if this one is silent
+    /// although ticks are due: that end may have given it up. Its goodbye is said a few times only,
+    /// and none of them reaches a machine that sleeps.
+    pub(in crate::node) fn ask_again(&mut self, core: &mut Core, now: Time, warm: Warm) {
+        let silent_us = now.micros_since(self.peer.heard_at);
+        if self.phase != Phase::Inside || self.resume.is_none() || self.ended_at.is_some() {
+            return;
+        }
+        if silent_us > LINK_LOST_US {
+            let prepare = Prepare {
+                candidate: self.host,
+                term: core.info.term,
+                warm: Some(warm),
+                keeps_frames: true,
+            };
+            self.ask_for_link(core, now, prepare);
+        } else if let Some(prepared) = &self.prepared
+            && (prepared.candidate, prepared.term) == (self.host, core.info.term)
+        {
+            // The link is heard again.
+            self.prepared = None;
+        }
+    }
+
+    fn ask_for_link(&mut self, core: &Core, now: Time, prepare: Prepare) {
         // The same again: its Returns go on.
         if let Some(prepared) = &mut self.prepared
             && prepared.candidate == prepare.candidate
@@ -113,7 +146,9 @@ impl Client {
 
     /// Follows the present host on.
     pub(in crate::node) fn withdraw(&mut self, now: Time) {
-        if self.prepared.take().is_some() {
+        if let Some(prepared) = self.prepared.take()
+            && !prepared.keeps_frames
+        {
             // Nothing was taken from it for a while: that is not its silence.
             self.peer.heard_at = self.peer.heard_at.max(now);
         }
@@ -173,7 +208,7 @@ impl Client {
         prepared.hello.resume = resume;
         let body = Return {
             hello: prepared.hello.clone(),
-            term: core.info.term.0,
+            followed: core.terms.followed(),
             wants: prepared.term.0,
             offers: offers.map(Tick::number),
             inputs_after: inputs_after.number(),
@@ -273,20 +308,21 @@ impl Client {
             && info.term >= core.info.term
             && info.slots == core.info.slots
             && (info.images == core.info.images || tells_state)
-            && is_lineage(&back, core.info.term, prepared.candidate);
+            && leads_on(&back, prepared.candidate);
         if !is_same {
             return Err(DropReason::Malformed);
         }
+        let shared = shared(core, &back).ok_or(DropReason::Malformed)?;
         let from = Tick::new(welcome.from);
         if tells_state {
-            return self.remain(core, now, &back, &info);
+            return self.remain(core, now, &back, &info, shared);
         }
         if !welcome.resumed {
-            self.follow_anew(core, now, &back);
+            self.follow_anew(core, now, &back, shared);
             return Ok(());
         }
-        let base = back.terms.iter().map(|start| Tick::new(start.base)).min();
-        let base = base.unwrap_or(Tick::MAX);
+        let shared = shared.ok_or(DropReason::Malformed)?;
+        let base = shared.upto;
         let fits = from > Tick::ZERO
             && from <= base
             && from <= core.final_tick()
@@ -304,7 +340,7 @@ impl Client {
             }
             return Ok(());
         }
-        self.follow_on(core, now, &back, base);
+        self.follow_on(core, now, &back, shared);
         Ok(())
     }
 
@@ -329,14 +365,13 @@ impl Client {
     }
 
     /// Goes on with the new host where the old one ended.
-    fn follow_on(&mut self, core: &mut Core, now: Time, back: &Back, base: Tick) {
+    fn follow_on(&mut self, core: &mut Core, now: Time, back: &Back, shared: Shared) {
+        let base = shared.upto;
         let from = Tick::new(back.welcome.from);
         let (active_from, running) = (self.active_from, self.running);
         let has_same_slot = self.peer.slot == slot_of(&back.welcome);
         self.take_link(core, now, back, from);
-        for start in &back.terms {
-            core.begin_term(*start);
-        }
+        core.change_terms(shared, &back.terms);
         // An active member stays active, and its inputs are offered from where the host wants them.
         if let (Some(slot), Some(after)) = (self.peer.slot, back.inputs_after.map(Tick::new))
             && has_same_slot
@@ -360,12 +395,7 @@ impl Client {
         self.recovers_until = Some(now.plus_micros(RECOVERY_US));
         self.sample_all(core);
         self.due = true;
-        if !back.terms.is_empty() {
-            core.report(Event::HostChanged {
-                member: self.host,
-                term: core.info.term,
-            });
-        }
+        self.report_link(core, back, !back.terms.is_empty());
         self.advance(core, now);
     }
 
@@ -418,33 +448,29 @@ impl Client {
     }
 
     /// Begins again with the new host, which has to give a state.
-    fn follow_anew(&mut self, core: &mut Core, now: Time, back: &Back) {
+    fn follow_anew(&mut self, core: &mut Core, now: Time, back: &Back, shared: Option<Shared>) {
         let from = Tick::new(back.welcome.from);
-        let settled = core.timeline.settled();
-        let before = core.info.term;
-        // What stands of what ran here; without a word, what the host has run.
-        let base = back.terms.iter().map(|start| Tick::new(start.base)).min();
-        let base = base.unwrap_or(if back.welcome.term > before.0 {
-            from
-        } else {
-            Tick::MAX
-        });
+        let (settled, before) = (core.timeline.settled(), core.info.term);
+        // What stands of what ran here; where nobody knows, nothing.
+        let base = shared.map_or(Tick::ZERO, |shared| shared.upto);
         if let Some(slot) = self.peer.slot {
             self.abandon_inputs(core, slot, base);
         }
         let (seen, statistics) = (core.roster.clone(), core.statistics);
         let strays = core::mem::take(&mut core.strays);
+        let terms = core::mem::replace(&mut core.terms, TermLog::new(core.info.term));
         let lasts = core.last_tick;
         self.state = None;
         self.take_link(core, now, back, from);
         let mut info = core.info.clone();
         info.term = Term(back.welcome.term);
         self.begin_anew(core, now, &info, &back.welcome);
-        if !back.terms.is_empty() {
-            core.forget_lineage(before);
-            for start in &back.terms {
-                core.begin_term(*start);
+        match shared {
+            Some(shared) => {
+                core.terms = terms;
+                core.change_terms(shared, &back.terms);
             }
+            None => core.terms = TermLog::voided(core.info.term),
         }
         (core.roster, core.statistics, core.last_tick) = (seen, statistics, lasts);
         core.strays.extend(strays);
@@ -456,9 +482,21 @@ impl Client {
         }
         self.frames_upto = from;
         self.checked_own = from;
-        core.report(Event::HostChanged {
-            member: self.host,
-            term: core.info.term,
+        self.report_link(core, back, core.info.term > before);
+    }
+
+    /// Tells the game of the new link: to another host, or to the same.
+    pub(super) fn report_link(&self, core: &mut Core, back: &Back, is_new_host: bool) {
+        core.report(if is_new_host {
+            Event::HostChanged {
+                member: self.host,
+                term: core.info.term,
+            }
+        } else {
+            Event::Welcomed {
+                info: core.info.clone(),
+                resume: ResumeToken(back.welcome.resume),
+            }
         });
     }
 
@@ -557,14 +595,31 @@ fn slot_of(welcome: &Welcome) -> Option<Slot> {
     (welcome.slot != u8::MAX).then_some(Slot(welcome.slot))
 }
 
-/// Whether the terms that a new host tells of lead from `term` to its own.
-fn is_lineage(back: &Back, term: Term, host: MemberId) -> bool {
+/// Whether the terms that a new host tells of lead to its own.
+fn leads_on(back: &Back, host: MemberId) -> bool {
     let terms = &back.terms;
     let ascends = terms.windows(2).all(|pair| pair[0].term < pair[1].term);
-    let begins_after = terms.first().is_none_or(|first| first.term > term.0);
-    let ends = match terms.last() {
-        Some(last) => last.term == back.welcome.term && last.host == host.0,
-        None => back.welcome.term == term.0 || !back.welcome.resumed,
+    let leads = match (back.shared, terms.last()) {
+        (Some(shared), Some(last)) => {
+            let begins_after = terms.first().is_none_or(|first| first.term > shared);
+            begins_after && last.term == back.welcome.term && last.host == host.0
+        }
+        (Some(shared), None) => shared == back.welcome.term,
+        (None, last) => last.is_none() && !back.welcome.resumed,
     };
-    terms.len() <= TERMS_MAX && ascends && begins_after && ends
+    terms.len() <= TERMS_MAX && ascends && leads
+}
+
+/// What this node and a new host share of the session; `None` inside if nobody knows, and outside
+/// if the host says what cannot be.
+fn shared(core: &Core, back: &Back) -> Option<Option<Shared>> {
+    let Some(term) = back.shared else {
+        return Some(None);
+    };
+    let starts = back.terms.iter();
+    let starts: Vec<_> = starts
+        .map(|start| (Term(start.term), Tick::new(start.base)))
+        .collect();
+    let shared = core.terms.shared(Term(term), &starts);
+    shared.filter(|shared| shared.term == Term(term)).map(Some)
 }

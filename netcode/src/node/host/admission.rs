@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::succession::Since;
 use super::{Host, first_transfer};
 use crate::id::{MemberId, Path, Slot, Term};
 use crate::limits::{ANSWERS_MAX, INPUT_HISTORY_TICKS_MAX, MEMBERS_MAX};
@@ -15,7 +16,7 @@ use crate::node::seat::{Early, Holder, Seat};
 use crate::session::config::Role;
 use crate::session::control::{Control, Purpose};
 use crate::session::handshake::{
-    self, Back, ByeReason, Hello, Refusal, Refuse, SchemaPart, TermStart, Welcome,
+    self, Back, ByeReason, Hello, Refusal, Refuse, SchemaPart, Welcome,
 };
 use crate::session::peer::Peer;
 use crate::session::roster::{Member, MemberRecord};
@@ -51,7 +52,7 @@ pub(super) struct Entry {
     /// The tick after which it goes on to send inputs; without one it begins once it is ready.
     pub(super) inputs_after: Option<Tick>,
     /// Where it followed another host before: how the terms since began.
-    pub(super) terms: Option<Vec<TermStart>>,
+    pub(super) terms: Option<Since>,
     /// Tags that its datagrams must not have: see [`TagKey::salt_clear_of`].
     pub(super) avoids: u64,
     /// In state-sync mode: what it is told goes on from this snapshot, which it holds.
@@ -312,14 +313,15 @@ impl Host {
             return true;
         }
         let term = self.term_of(core, hello, member);
-        let standing = term.and_then(|term| core.standing(term));
+        let standing = term.and_then(|term| core.terms.standing(term));
         standing.is_some_and(|standing| hello.confirmed <= standing.number())
     }
 
     /// The term in which this node gave `member` the proof that it shows.
     fn term_of(&self, core: &Core, hello: &Hello, member: MemberId) -> Option<Term> {
         let is_its = |&term: &Term| self.token(core, member, term) == hello.resume;
-        core.hosted_terms(core.info.member.0).find(is_its)
+        let (own, present) = (core.info.member, core.info.term);
+        core.terms.hosted_by(own, present).find(is_its)
     }
 
     /// Lets a member in as `entry` says.
@@ -384,7 +386,8 @@ impl Host {
             Some(terms) => {
                 let back = Back {
                     welcome: body,
-                    terms,
+                    shared: terms.shared.map(|term| term.0),
+                    terms: terms.starts,
                     inputs_after: inputs_after.map(Tick::number),
                     salt,
                     baseline: listener.as_ref().map(|(_, tick)| tick.number()),

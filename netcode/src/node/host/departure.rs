@@ -59,6 +59,9 @@ impl Host {
         self.closing.push_back(path);
         let member = guest.peer.member;
         let keeps = self.config.resume_us > 0 && !core.is_over();
+        if keeps && self.config.migration.elects {
+            self.succession.note_lost(path, member);
+        }
         let seat = guest
             .peer
             .slot
@@ -89,6 +92,7 @@ impl Host {
                 seat.holder = None;
             }
         }
+        self.succession.forget_lost(member);
         for guest in self.guests.values_mut() {
             guest.tell(&Control::Gone(member.0));
         }

@@ -7,6 +7,8 @@
 
 mod returns;
 
+pub(super) use self::returns::Since;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Host;
@@ -43,6 +45,8 @@ pub(in crate::node) struct Succession {
     hands_over_at: Option<Tick>,
     /// Who is at the other end of paths that were there before they were needed.
     warm: BTreeMap<Path, MemberId>,
+    /// Whose link over a path was lost while this node hosted; the member is kept a place for.
+    lost: BTreeMap<Path, MemberId>,
     /// What members ask of this node once it hosts.
     returns: BTreeMap<Path, Vec<u8>>,
     /// With what this node joined, if it did.
@@ -56,6 +60,17 @@ impl Succession {
     /// A member without a slot has lost its link. It may be cut off for the moment, and have a vote.
     pub(super) fn note_away(&mut self, now: Time, member: MemberId) {
         self.away.insert(member, now);
+    }
+
+    /// The link of `member` over `path` is lost: it may not know of that, and ask for another one.
+    pub(super) fn note_lost(&mut self, path: Path, member: MemberId) {
+        self.lost.retain(|_, known| *known != member);
+        self.lost.insert(path, member);
+    }
+
+    /// No place is kept for `member` any more.
+    pub(super) fn forget_lost(&mut self, member: MemberId) {
+        self.lost.retain(|_, known| *known != member);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::session::handshake::TermStart;
 use crate::tick::Tick;
 use crate::time::Time;
 
-use super::held::held;
+use super::held::{held, shared};
 use super::{OWED_US, Owed};
 
 /// A term that this node is about to host.
@@ -207,30 +207,31 @@ impl Node {
         let (Some(hosting), Role::Client(client)) = (&self.hosting, &mut self.role) else {
             return;
         };
-        let present = self.core.info.term;
-        let lineage = hosting.terms.roster().lineage.ancestors().iter();
-        let missed = lineage.filter(|one| one.term > present && one.term < takeover.term);
-        let missed: Vec<_> = missed.copied().collect();
-        let (Some(first), Some(last)) = (missed.first(), missed.last()) else {
+        let roster = hosting.terms.roster();
+        let Some(shared) = shared(&self.core, roster) else {
             return;
         };
-        if self.core.follows || !client.go_back_to(&mut self.core, first.base) {
+        let lineage = roster.lineage.ancestors().iter();
+        let missed = lineage.filter(|one| one.term > shared.term && one.term < takeover.term);
+        let missed: Vec<_> = missed.copied().collect();
+        let Some(last) = missed.last() else {
+            return;
+        };
+        if self.core.follows || !client.go_back_to(&mut self.core, shared.upto) {
             return;
         }
-        for one in &missed {
+        let starts = missed.iter().map(|one| TermStart {
+            term: one.term.0,
+            base: one.base.number(),
             // Who hosted the earlier ones is not told by the roster.
-            let host = if one == last {
-                takeover.before
+            host: if one == last {
+                takeover.before.0
             } else {
-                MemberId::UNKNOWN
-            };
-            self.core.begin_term(TermStart {
-                term: one.term.0,
-                base: one.base.number(),
-                host: host.0,
-                is_planned: false,
-            });
-        }
+                MemberId::UNKNOWN.0
+            },
+            is_planned: false,
+        });
+        self.core.change_terms(shared, &starts.collect::<Vec<_>>());
     }
 
     /// Goes on alone, as the host of a session of its own.

@@ -1,9 +1,10 @@
 //! What a node holds of its session's history, as its term machine asks it.
 
 use super::Pending;
-use crate::migration::{Authority, Terms};
+use crate::migration::{Authority, TermRoster, Terms};
 use crate::node::Role;
 use crate::node::core::Core;
+use crate::node::core::term_log::Shared;
 use crate::tick::Tick;
 
 /// What a node holds, for its term machine.
@@ -35,9 +36,21 @@ pub(super) fn held<'a>(
 /// The newest tick that may still be part of the history which the machine follows, of what was
 /// ordered in the role's term.
 pub(in crate::node) fn stands(core: &Core, terms: &Terms) -> Tick {
-    let lineage = terms.roster().lineage.ancestors();
-    let missed = lineage.iter().find(|one| one.term > core.info.term);
-    missed.map_or(Tick::MAX, |one| one.base)
+    let roster = terms.roster();
+    if roster.term < core.info.term {
+        // The machine is told of the new term soon.
+        return Tick::MAX;
+    }
+    let shared = shared(core, roster);
+    shared.map_or(Tick::ZERO, |shared| shared.upto)
+}
+
+/// What the role's history shares with that of `roster`.
+pub(super) fn shared(core: &Core, roster: &TermRoster) -> Option<Shared> {
+    let starts = roster.lineage.ancestors().iter();
+    let starts: Vec<_> = starts.map(|one| (one.term, one.base)).collect();
+    let ((oldest, _), later) = starts.split_first()?;
+    core.terms.shared(*oldest, later)
 }
 
 impl Authority for Held<'_> {

@@ -1,11 +1,14 @@
 //! Members that go on with this host after another one: their Returns, and what answers them.
 
+use std::collections::BTreeMap;
+
 use super::super::Host;
 use super::super::admission::Entry;
 use crate::id::{MemberId, Path, Slot, Term};
 use crate::limits::{ANSWERS_MAX, INPUT_HISTORY_TICKS_MAX, MEMBERS_MAX};
 use crate::node::client::switch::keep;
 use crate::node::core::Core;
+use crate::node::core::term_log::Shared;
 use crate::node::seat::Early;
 use crate::session::handshake::{self, Return, TERMS_MAX, TermStart};
 use crate::session::statistics::DropReason;
@@ -39,7 +42,8 @@ impl Host {
             let allows = self.may_move();
             return keep(&mut self.succession.returns, path, body, allows);
         }
-        let member = self.succession.warm.get(&path).copied();
+        let known = |paths: &BTreeMap<Path, MemberId>| paths.get(&path).copied();
+        let member = known(&self.succession.warm).or_else(|| known(&self.succession.lost));
         let member = member.ok_or(DropReason::UnknownPath)?;
         if let Some(guest) = self.guests.get(&path)
             && guest.nonce == ask.hello.nonce
@@ -56,7 +60,11 @@ impl Host {
         {
             return Err(DropReason::Unexpected);
         }
-        let is_stale = self.nonces.contains(&ask.hello.nonce) || ask.term > core.info.term.0;
+        if !ask.followed.is_valid() {
+            return Err(DropReason::Malformed);
+        }
+        let is_stale =
+            self.nonces.contains(&ask.hello.nonce) || ask.followed.newest() > core.info.term;
         if is_stale || self.leaving || self.guests.len() >= MEMBERS_MAX {
             return Err(DropReason::Unexpected);
         }
@@ -112,15 +120,13 @@ impl Host {
         avoids: u64,
     ) -> Entry {
         let newest = core.final_tick();
-        let terms = terms_since(core, ask);
-        let standing = core.standing(Term(ask.term)).unwrap_or(Tick::ZERO);
-        let standing = standing.min(newest);
-        let confirmed = Tick::new(ask.hello.confirmed).min(standing);
+        let since = Since::new(core, ask);
+        let confirmed = Tick::new(ask.hello.confirmed).min(since.upto).min(newest);
         let holds = core
             .slots()
             .all(|slot| core.known.oldest(slot) <= confirmed);
         let is_near = newest.since(confirmed) < INPUT_HISTORY_TICKS_MAX / 2;
-        let resumed = terms.is_some() && confirmed > Tick::ZERO && holds && is_near;
+        let resumed = since.shared.is_some() && confirmed > Tick::ZERO && holds && is_near;
         let from = if resumed {
             confirmed
         } else {
@@ -145,7 +151,7 @@ impl Host {
             inputs_after,
             avoids,
             // Also whoever needs a state wants to know from where on all is void.
-            terms: Some(terms.unwrap_or_default()),
+            terms: Some(since),
             listener: None,
         }
     }
@@ -162,10 +168,14 @@ impl Host {
         avoids: u64,
     ) -> Entry {
         let newest = core.final_tick();
-        let terms = terms_since(core, ask);
-        let standing = core.standing(Term(ask.term)).filter(|_| terms.is_some());
-        let from = standing.map_or(newest, |standing| standing.min(newest));
-        let audience = self.audience.as_mut().filter(|_| standing.is_some());
+        let since = Since::new(core, ask);
+        let is_known = since.shared.is_some();
+        let from = if is_known {
+            since.upto.min(newest)
+        } else {
+            newest
+        };
+        let audience = self.audience.as_mut().filter(|_| is_known);
         let listener =
             audience.and_then(|audience| audience.take_up(slot, member, &ask.baselines, from));
         let offers = offered(core, ask);
@@ -177,7 +187,7 @@ impl Host {
             resumed: false,
             inputs_after: offers.filter(|_| takes_part).map(|after| after.max(newest)),
             avoids,
-            terms: Some(terms.unwrap_or_default()),
+            terms: Some(since),
             listener,
         }
     }
@@ -203,11 +213,37 @@ impl Host {
     }
 }
 
-/// How terms began since that of whoever asks, as far as a Back can tell.
-fn terms_since(core: &Core, ask: &Return) -> Option<Vec<TermStart>> {
-    let terms = core.terms_after(Term(ask.term))?;
-    let terms: Vec<TermStart> = terms.copied().collect();
-    (terms.len() <= TERMS_MAX).then_some(terms)
+/// What has come of the session since the history that whoever asks shares with this node.
+#[derive(Debug)]
+pub(in crate::node::host) struct Since {
+    /// The newest term of both; nothing if none is known, or too much has come since.
+    pub(in crate::node::host) shared: Option<Term>,
+    /// The terms after it, ascending.
+    pub(in crate::node::host) starts: Vec<TermStart>,
+    /// Of what it holds, this much stands.
+    upto: Tick,
+}
+
+impl Since {
+    fn new(core: &Core, ask: &Return) -> Self {
+        let followed = &ask.followed;
+        let shared = core.terms.shared(followed.since(), &followed.starts());
+        let starts =
+            |shared: Shared| -> Vec<TermStart> { core.terms.after(shared.term).copied().collect() };
+        let known = shared.map(|shared| (shared, starts(shared)));
+        match known.filter(|(_, starts)| starts.len() <= TERMS_MAX) {
+            Some((shared, starts)) => Self {
+                shared: Some(shared.term),
+                starts,
+                upto: shared.upto,
+            },
+            None => Self {
+                shared: None,
+                starts: Vec::new(),
+                upto: Tick::ZERO,
+            },
+        }
+    }
 }
 
 /// The tick after which whoever asks has inputs that this node can take in.
