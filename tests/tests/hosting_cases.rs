@@ -103,13 +103,19 @@ fn a_session_whose_host_dies_before_the_start_begins_with_another() {
 fn an_endless_partition_costs_no_memory() {
     for (seed, gate) in [(1, PACED), (2, WAIT)] {
         let for_ever_us = 3_600_000_000;
+        let hosting = HostPolicy {
+            give_up_after_us: None,
+            ..HostPolicy::default()
+        };
         let host = HostConfig {
             resume_us: for_ever_us,
+            hosting: hosting.clone(),
             ..Session::elected(4, gate)
         };
         let mut guests = Session::guests(3);
         for guest in &mut guests {
             guest.resume_us = for_ever_us;
+            guest.hosting = hosting.clone();
         }
         let conditions = Conditions::from_rtt(50_000, 0);
         let test = repeat("an_endless_partition");

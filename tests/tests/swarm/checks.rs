@@ -36,6 +36,7 @@ impl Run {
                 | Event::HostHeardAgain { .. }
                 | Event::Electing { .. }
                 | Event::Frozen
+                | Event::NoMajority(_)
                 | Event::Thawed
                 | Event::HandoverAborted { .. }
                 | Event::DataLossPossible { .. }
@@ -78,6 +79,7 @@ impl Run {
                     DisconnectReason::Left | DisconnectReason::Bye(ByeReason::Ended) => {}
                     DisconnectReason::BadState
                     | DisconnectReason::Abandoned
+                    | DisconnectReason::NoMajority(_)
                     | DisconnectReason::Bye(ByeReason::Fault | ByeReason::HostStops) => {
                         panic!("node {index}: {reason}")
                     }
