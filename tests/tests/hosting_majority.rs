@@ -75,7 +75,7 @@ fn whoever_is_left_knows_how_many_are_missing_and_gives_up_in_time() {
     session.cluster.crash(4);
     session.cluster.run_us(3_000_000);
     assert_eq!(told(&session, 3), Some(of(1)));
-    session.cluster.run_us(9_500_000);
+    session.cluster.run_us(24_500_000);
     assert_eq!(why_out(&session, 3), None);
     session.cluster.run_us(2_500_000);
     let reason = why_out(&session, 3).expect("it has given up");

@@ -61,7 +61,7 @@ impl Default for HostPolicy {
             unclean_after_us: Some(2_500_000),
             fork_after_us: Some(3_000_000),
             fork_minority: false,
-            give_up_after_us: Some(15_000_000),
+            give_up_after_us: Some(30_000_000),
             evict_after_us: 3_000_000,
             demote_after_us: 1_000_000,
             heartbeat_us_min: 16_667,
