@@ -443,7 +443,7 @@ pub struct Hosting {
     /// Join codes for players; spare ones are for those who start anew [default: as many as slots]
     #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub tokens: Option<u16>,
-    /// Seconds for which the slot of a lost player is kept; then another may take it [default: 15]
+    /// Seconds for which the slot of a lost player is kept; then another may take it [default: 30]
     #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
     pub keep: Option<u16>,
     /// Writes figures in Prometheus' text format into this file, every few seconds
@@ -482,7 +482,7 @@ impl Hosting {
     /// How long the slot of a lost player is kept.
     #[must_use]
     pub fn keeps_slots_for(&self) -> Duration {
-        Duration::from_secs(u64::from(self.keep.unwrap_or(15)))
+        Duration::from_secs(u64::from(self.keep.unwrap_or(30)))
     }
 
     /// How long a join code is good for.

@@ -307,7 +307,7 @@ impl Session {
         let now = self.now();
         // The old path closes first.
         self.driver.transmit(now, &mut self.link);
-        let Ok(path) = link::connect_again(&mut self.link, old, address) else {
+        let Ok(path) = self.link.inner_mut().rejoin(old) else {
             return false;
         };
         self.way = Some((path, address));

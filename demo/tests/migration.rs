@@ -163,6 +163,118 @@ fn a_host_of_states_that_slept_follows_the_next_one() {
     pause_the_host(STATE_SYNC);
 }
 
+/// How long a machine sleeps, in seconds: longer than a link is silent before it ends, which is the
+/// second number.
+fn sleep_of_machine() -> (u64, String) {
+    match std::env::var("SLEEP") {
+        Ok(seconds) => (seconds.parse().unwrap(), "10".to_owned()),
+        Err(_unset) => (4, "2".to_owned()),
+    }
+}
+
+/// A player that hosts for three others, and those, with join codes. The match goes on for longer than
+/// a machine sleeps. Its last tick.
+fn encrypted_match(mode: Mode) -> (Process, Vec<Process>, u32) {
+    let (sleep, timeout) = sleep_of_machine();
+    let ticks = u32::try_from(60 * (sleep + 16)).unwrap();
+    let number = ticks.to_string();
+    let common = ["--timeout", &timeout, "--units", "300", "--json"];
+    let arguments = [
+        "host",
+        "--bot",
+        "--headless",
+        "--bind",
+        "127.0.0.1:0",
+        "--name",
+        "founder",
+        "--players",
+        "4",
+        "--keep",
+        "60",
+        "--ticks",
+        &number,
+    ];
+    let host = Process::start(ARENA, &[&arguments[..], &common, mode.0].concat());
+    let one = |number: usize| {
+        let (code, seed, name) = (
+            host.code(number),
+            number.to_string(),
+            format!("player {number}"),
+        );
+        let own = ["join", &code, "--bot", "--headless"];
+        let who = ["--seed", &seed, "--name", &name];
+        Process::start(ARENA, &[&own[..], &who, &common, mode.0].concat())
+    };
+    let others: Vec<Process> = (1..=3).map(one).collect();
+    (host, others, ticks)
+}
+
+/// A host's machine sleeps until all its links have ended, and wakes up: it finds back into the game
+/// that went on, and plays on in its slot.
+fn put_the_host_to_sleep(mode: Mode) {
+    let (sleep, _) = sleep_of_machine();
+    let (host, others, ticks) = encrypted_match(mode);
+    host.wait_for(READY);
+    signal(&host, "-STOP");
+    thread::sleep(Duration::from_secs(sleep));
+    others
+        .iter()
+        .for_each(|player| player.wait_for("hosts from now on, in term"));
+    signal(&host, "-CONT");
+    host.wait_for("hosts from now on, in term");
+    let mut runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
+    runs.push(host.succeed());
+    assert_agreement(&runs, ticks);
+    for run in &runs {
+        assert_eq!(run["migrations"], 1, "{run:#}");
+        assert_eq!(run["players"], 4, "{run:#}");
+    }
+}
+
+#[test]
+fn a_host_that_slept_until_its_links_had_ended_comes_back() {
+    put_the_host_to_sleep(LOCKSTEP);
+}
+
+#[test]
+fn a_host_of_states_that_slept_until_its_links_had_ended_comes_back() {
+    put_the_host_to_sleep(STATE_SYNC);
+}
+
+/// A player's machine sleeps, and the host dies meanwhile. Whoever hosts then had no path to the player
+/// of which that knew, but both have ways back.
+fn put_a_player_to_sleep(mode: Mode) {
+    let (sleep, _) = sleep_of_machine();
+    let (host, mut others, ticks) = encrypted_match(mode);
+    host.wait_for(READY);
+    let sleeper = others.remove(1);
+    signal(&sleeper, "-STOP");
+    // A majority of four without two of them there is only once the sleeper has lost its vote.
+    thread::sleep(Duration::from_secs(sleep));
+    signal(&host, "-KILL");
+    others
+        .iter()
+        .for_each(|player| player.wait_for("hosts from now on, in term"));
+    signal(&sleeper, "-CONT");
+    sleeper.wait_for("hosts from now on, in term");
+    others.push(sleeper);
+    let runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
+    assert_agreement(&runs, ticks);
+    for run in &runs {
+        assert_eq!(run["migrations"], 1, "{run:#}");
+    }
+}
+
+#[test]
+fn a_player_that_slept_while_the_host_died_comes_back() {
+    put_a_player_to_sleep(LOCKSTEP);
+}
+
+#[test]
+fn a_player_of_states_that_slept_while_the_host_died_comes_back() {
+    put_a_player_to_sleep(STATE_SYNC);
+}
+
 /// Ends the host's process politely: it hands over, and nothing is lost.
 fn ask_the_host_to_go(mode: Mode) {
     let (host, others) = ready_match(mode, 4, "300");

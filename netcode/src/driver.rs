@@ -235,6 +235,10 @@ impl<P: Player> Driver<P> {
             let invitation = link.invite(member, &public_key);
             self.node.handle_invitation(member, invitation);
         }
+        while let Some((member, old)) = self.node.poll_reopen(now) {
+            let path = link.reopen(old);
+            self.node.handle_path_reopen(now, member, path);
+        }
         while let Some(opening) = self.node.poll_open(now) {
             let path = link.open(&opening);
             let (member, public_key) = (opening.member, link.public_key());

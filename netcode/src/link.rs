@@ -75,6 +75,14 @@ pub trait Link {
         None
     }
 
+    /// Begins to open another path to where `old` led, which has ended, whichever end had opened
+    /// it; [`LinkEvent::Opened`] or [`LinkEvent::Closed`] says how it went. `None` if there is no way
+    /// back.
+    fn reopen(&mut self, old: Path) -> Option<Path> {
+        let _ = old;
+        None
+    }
+
     /// The key to which others seal invitations for this link. `None` if it needs none to open a
     /// path.
     fn public_key(&self) -> Option<[u8; 32]> {
@@ -112,6 +120,10 @@ impl<L: Link + ?Sized> Link for Box<L> {
 
     fn open(&mut self, opening: &Opening) -> Option<Path> {
         (**self).open(opening)
+    }
+
+    fn reopen(&mut self, old: Path) -> Option<Path> {
+        (**self).reopen(old)
     }
 
     fn public_key(&self) -> Option<[u8; 32]> {

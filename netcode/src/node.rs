@@ -359,15 +359,16 @@ impl Node {
         self.check_lease(now);
         // Where members elect, the end of the path to a host is at first no more than its silence.
         let is_elected = self.hosting.is_some();
+        if let Some(mesh) = &mut self.mesh {
+            mesh.handle_path_closed(now, path);
+        }
+        let seeks = self.mesh.as_ref().is_some_and(|mesh| mesh.is_seeking());
         match &mut self.role {
             Role::Host(host) => host.handle_path_closed(&mut self.core, now, path),
             Role::Client(client) if is_elected => {
-                client.note_path_closed(&mut self.core, path, reason);
+                client.note_path_closed(&mut self.core, now, path, reason, seeks);
             }
             Role::Client(client) => client.handle_path_closed(&mut self.core, path, reason),
-        }
-        if let Some(mesh) = &mut self.mesh {
-            mesh.handle_path_closed(now, path);
         }
         self.tend_mesh(now);
         self.drive_terms(now);
@@ -377,9 +378,10 @@ impl Node {
     /// calls do no harm.
     pub fn handle_timeout(&mut self, now: Time) {
         self.check_lease(now);
+        let seeks = self.go_back(now);
         match &mut self.role {
             Role::Host(host) => host.handle_timeout(&mut self.core, now),
-            Role::Client(client) => client.handle_timeout(&mut self.core, now),
+            Role::Client(client) => client.handle_timeout(&mut self.core, now, seeks),
         }
         self.tend_mesh(now);
         self.drive_terms(now);
@@ -651,7 +653,7 @@ impl Node {
             return path;
         };
         if let Some(path) = path {
-            mesh.handle_path_closed(self.core.transmitted_at, path);
+            mesh.leave_path(self.core.transmitted_at, path);
         }
         path.or_else(|| mesh.poll_close())
     }

@@ -327,8 +327,10 @@ fn invitations_need_a_key_a_server_side_and_encryption() {
         let error = link.mint_for(member, wrong, address, LIFE).unwrap_err();
         assert!(matches!(error, TokenError::PublicKey));
     }
-    let error = link.mint_token(0x6d62 << 48, address, LIFE).unwrap_err();
-    assert!(matches!(error, TokenError::ReservedId));
+    for reserved in [0x6d62 << 48, 0x6d64 << 48 | 7] {
+        let error = link.mint_token(reserved, address, LIFE).unwrap_err();
+        assert!(matches!(error, TokenError::ReservedId));
+    }
     let mut client = UdpLink::bind(config().with_clients_max(0)).unwrap();
     let error = client.mint_for(member, &key, address, LIFE).unwrap_err();
     assert!(matches!(error, TokenError::NoClients));
@@ -338,6 +340,66 @@ fn invitations_need_a_key_a_server_side_and_encryption() {
     assert!(matches!(error, TokenError::Insecure));
     let error = plain.open_invitation(&[1; 1200], None).unwrap_err();
     assert_eq!(error, ConnectError::NeedsAddress);
+}
+
+/// Either end goes back to the other one, whichever had opened the path; on links of both kinds.
+#[test]
+fn paths_that_have_ended_lead_back_from_both_ends() {
+    for config in [config(), config().insecure()] {
+        let is_secure = config.security == Security::Secure;
+        let [mut opens, mut accepts] = [(); 2].map(|()| UdpLink::bind(config).unwrap());
+        let first = if is_secure {
+            let address = accepts.local_addr();
+            let token = accepts.mint_token(1, address, LIFE).unwrap();
+            opens.join(&token).unwrap()
+        } else {
+            opens.connect(accepts.local_addr()).unwrap()
+        };
+        let (accepted, _id) = opened(&mut accepts);
+        assert_eq!(opened(&mut opens).0, first);
+        assert_eq!(opens.reopen(first), None, "it has not ended");
+        assert_eq!(opens.reopen(Path(99)), None, "there never was one");
+        let mut paths = [first, accepted];
+        for round in 0..4_u8 {
+            // Each end has said that it has the three tokens of the other one.
+            let start = Instant::now();
+            let heard = |link: &UdpLink| link.statistics().datagrams_received;
+            let before = heard(&opens).min(heard(&accepts));
+            while is_secure && heard(&opens).min(heard(&accepts)) < before + 10 {
+                assert!(start.elapsed() < LIMIT);
+                assert_eq!(opens.receive(), None);
+                assert_eq!(accepts.receive(), None);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let (mut back, mut stays) = (&mut opens, &mut accepts);
+            let [mut old, mut gone] = paths;
+            if round % 2 == 0 {
+                (back, stays) = (stays, back);
+                (old, gone) = (gone, old);
+            }
+            stays.close(gone);
+            let start = Instant::now();
+            let reason = loop {
+                assert!(start.elapsed() < LIMIT);
+                match back.receive() {
+                    Some(LinkEvent::Closed { path, reason }) if path == old => break reason,
+                    _ => std::thread::sleep(Duration::from_millis(1)),
+                }
+            };
+            assert_eq!(reason, CloseReason::Remote);
+            let new = back.reopen(old).unwrap();
+            assert_eq!(opened(back).0, new);
+            let (accepted, _id) = opened(stays);
+            back.send(new, &[0x66, round]);
+            back.flush();
+            assert_eq!(wait(stays), (accepted, Some(vec![0x66, round])));
+            paths = if round % 2 == 0 {
+                [accepted, new]
+            } else {
+                [new, accepted]
+            };
+        }
+    }
 }
 
 #[test]

@@ -271,6 +271,11 @@ impl<P: Seeded> ClusterOf<P> {
         self.members[index].link.opens = opens;
     }
 
+    /// Lets `index` go back over paths that have ended, or not.
+    pub fn set_reopens(&mut self, index: Index, reopens: bool) {
+        self.members[index].link.reopens = reopens;
+    }
+
     /// Gives everything that `index` sends other conditions than the rest.
     pub fn set_conditions(&mut self, index: Index, conditions: Conditions) {
         let seed = self.seed ^ index as u64;

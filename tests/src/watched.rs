@@ -220,6 +220,24 @@ impl<P: Seeded, W: Watcher<P>> Watched<P, W> {
         });
     }
 
+    /// Crashes the host that is the first node; returns after how many microseconds another one
+    /// acts.
+    ///
+    /// # Panics
+    /// If that takes more than `us` microseconds.
+    pub fn crash_first_host(&mut self, us: u64) -> u64 {
+        let died_at = self.cluster.now();
+        self.cluster.crash(0);
+        self.run_until(us, |it| {
+            it.alive().into_iter().any(|index| {
+                let now = it.cluster.now_of(index);
+                let terms = it.cluster.node(index).terms();
+                terms.is_some_and(|terms| terms.may_act(now))
+            })
+        });
+        self.cluster.now().micros_since(died_at)
+    }
+
     // ---- time ----
 
     /// Runs until `done`.

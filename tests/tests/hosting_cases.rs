@@ -189,10 +189,7 @@ fn a_handover_leaves_no_trace_in_the_state() {
             let mut session =
                 Succession::<Pianist>::new(host, guests, conditions, seed, 200, &test);
             if moves {
-                let now = session.cluster.now_of(0);
-                let node = session.cluster.driver(0).node_mut();
-                node.request_handover(now, None).expect("somebody can host");
-                session.run_until(3_000_000, |it| it.host().is_some_and(|host| host != 0));
+                session.move_host();
             }
             session.run_until(20_000_000, |it| it.settled() == Tick::new(600));
             assert_eq!(session.losses(), (0, 0));
@@ -209,9 +206,7 @@ fn a_handover_that_is_off_leaves_the_host() {
     for seed in 1..6 {
         let mut session = open(4, PACED, seed, "a_handover_that_is_off");
         let term = session.cluster.node(0).session().term;
-        let now = session.cluster.now_of(0);
-        let node = session.cluster.driver(0).node_mut();
-        let target = node.request_handover(now, None).expect("somebody can host");
+        let target = session.request_handover().expect("somebody can host");
         let target = session.index_of(target).expect("it is there");
         session.run(5_000 * seed);
         session.cluster.crash(target);
@@ -298,9 +293,8 @@ fn rules_that_are_left_out_are_missed() {
         session.cluster.mend(0);
     };
     let hand_over = |session: &mut Session| {
-        let now = session.cluster.now_of(0);
-        let node = session.cluster.driver(0).node_mut();
-        node.request_handover(now, None).expect("somebody can host");
+        let target = session.request_handover();
+        assert!(target.is_some(), "somebody can host");
         session.run(1_000_000);
     };
     assert!(!without(Ablation::default(), cut_off));

@@ -46,12 +46,8 @@ fn run(seed: u64, gate: Gate, point: Option<(Index, u64)>) -> Vec<u64> {
         0,
     );
     session.run(350_000);
-    if let Some(host) = session.host() {
-        let now = session.cluster.now_of(host);
-        let node = session.cluster.driver(host).node_mut();
-        // Who has crashed may be missing for it.
-        let _result = node.request_handover(now, None);
-    }
+    // Who has crashed may be missing for it.
+    let _target = session.request_handover();
     session.run(350_000);
     let paused = session.host().unwrap_or(0);
     session.cluster.members[paused].paused = true;

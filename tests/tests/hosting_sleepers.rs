@@ -64,7 +64,19 @@ struct Run {
 impl Run {
     fn open(sleeper: Sleeper, members: u8, gate: Gate, pause_ms: u64, seed: u64) -> Option<Self> {
         let policy = HostPolicy::default();
-        Self::open_with(&policy, sleeper, members, gate, pause_ms, seed)
+        Self::open_with(&policy, sleeper, members, gate, pause_ms, seed, false)
+    }
+
+    /// The same, over links that find back.
+    fn with_ways_back(
+        sleeper: Sleeper,
+        members: u8,
+        gate: Gate,
+        pause_ms: u64,
+        seed: u64,
+    ) -> Option<Self> {
+        let policy = HostPolicy::default();
+        Self::open_with(&policy, sleeper, members, gate, pause_ms, seed, true)
     }
 
     fn open_with(
@@ -74,6 +86,7 @@ impl Run {
         gate: Gate,
         pause_ms: u64,
         seed: u64,
+        reopens: bool,
     ) -> Option<Self> {
         let name =
             format!("{sleeper:?} of {members} sleeps for {pause_ms} ms, {gate:?}, seed {seed}");
@@ -100,6 +113,9 @@ impl Run {
         let goal = Tick::new(260);
         let goes = cluster.run_while_not(30_000_000, |it| it.settled(&all) > goal);
         assert!(goes, "{name}: it does not begin");
+        for index in all.clone() {
+            cluster.set_reopens(index, reopens);
+        }
         let terms = cluster.node(0).terms().expect("members elect");
         assert_eq!(terms.roster().voter_count(), all.len(), "{name}");
         let standbys = terms.roster().standbys.clone();
@@ -393,6 +409,51 @@ fn others_that_sleep_where_all_wait() {
     assert_back(&matrix(Sleeper::Other, WAIT), 13_000);
 }
 
+/// Over links that find back, whoever slept for less than its slot is kept is with the others again,
+/// also if it hosted, or the host is another one by now; and without having been told that it is out.
+#[expect(clippy::print_stdout, reason = "a table for whoever asks for it")]
+fn come_back(sleeper: Sleeper, gate: Gate) {
+    for members in 3..=5 {
+        let mut outcomes = Vec::new();
+        for (seed, pause_ms) in (1..).zip([2000, 7000, 11_000, 13_000]) {
+            let Some(mut run) = Run::with_ways_back(sleeper, members, gate, pause_ms, seed) else {
+                continue;
+            };
+            let who = |run: &Run| {
+                let session = run.cluster.node(run.sleeper).session();
+                (session.session, session.member, session.slot)
+            };
+            let before = who(&run);
+            run.sleep(pause_ms * 1000);
+            let outcome = run.outcome();
+            outcomes.push((pause_ms, outcome));
+            assert_eq!(outcome, Outcome::Together, "{}", run.name);
+            assert_eq!(who(&run), before, "{}", run.name);
+            let is_out = |event: &Event| matches!(event, Event::Disconnected { .. });
+            assert!(!run.has_told(run.sleeper, is_out), "{}", run.name);
+        }
+        println!("{sleeper:?} of {members}, {gate:?}, with ways back: {outcomes:?}");
+    }
+}
+
+#[test]
+fn hosts_that_sleep_come_back() {
+    come_back(Sleeper::Host, Gate::Paced);
+    come_back(Sleeper::Host, WAIT);
+}
+
+#[test]
+fn standbys_that_sleep_come_back() {
+    come_back(Sleeper::Standby, Gate::Paced);
+    come_back(Sleeper::Standby, WAIT);
+}
+
+#[test]
+fn others_that_sleep_come_back() {
+    come_back(Sleeper::Other, Gate::Paced);
+    come_back(Sleeper::Other, WAIT);
+}
+
 /// Where members of any minority go their own way, the runs do not pass.
 #[test]
 fn sleepers_that_go_their_own_way_are_seen() {
@@ -402,7 +463,7 @@ fn sleepers_that_go_their_own_way_are_seen() {
     };
     for sleeper in [Sleeper::Standby, Sleeper::Other] {
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let run = Run::open_with(&policy, sleeper, 3, Gate::Paced, 7000, 1);
+            let run = Run::open_with(&policy, sleeper, 3, Gate::Paced, 7000, 1, false);
             let mut run = run.expect("there is one");
             run.sleep(7_000_000);
             run.outcome()

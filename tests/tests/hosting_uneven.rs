@@ -61,20 +61,6 @@ fn told(session: &Session) -> Told {
     }
 }
 
-/// Crashes the host, and says how long it takes until another one acts, in microseconds.
-fn crash(session: &mut Session) -> u64 {
-    let died_at = session.cluster.now();
-    session.cluster.crash(0);
-    session.run_until(3_000_000, |it| {
-        it.alive().into_iter().any(|index| {
-            let now = it.cluster.now_of(index);
-            let terms = it.cluster.node(index).terms();
-            terms.is_some_and(|terms| terms.may_act(now))
-        })
-    });
-    session.cluster.now().micros_since(died_at)
-}
-
 #[test]
 fn a_host_that_wakes_in_fits_and_starts_is_kept() {
     for (seed, players, every_us) in [(1, 3, 100_000), (2, 4, 150_000), (3, 8, 150_000)] {
@@ -91,7 +77,7 @@ fn a_host_that_wakes_in_fits_and_starts_is_kept() {
         assert!(session.settled().number() > 60, "{}", session.seed);
         wake_for(&mut session, 20_000_000);
         let usual = told(&session);
-        let died = crash(&mut session);
+        let died = session.crash_first_host(3_000_000);
         session.assert_recovers(3_000_000);
         println!(
             "{players} players, awake each {} ms: at first {young:?}, then {usual:?}; another host {} \
@@ -133,7 +119,7 @@ fn a_host_that_stalls_now_and_then_is_kept() {
         assert!(before.freezes <= 2, "{}: {before:?}", session.seed);
         // It recovers, and so does the time in which it is missed.
         session.run(25_000_000);
-        let died = crash(&mut session);
+        let died = session.crash_first_host(3_000_000);
         session.assert_recovers(3_000_000);
         println!(
             "calm again: another host {} ms after its death",

@@ -54,23 +54,14 @@ fn until_after_start(seed: u64, us: u64, strangers: &Strangers) -> Session {
 /// Crashes the host; time until another one acts, which must have been announced.
 fn elects_in(session: &mut Session) -> u64 {
     assert!(session.cluster.node(0).is_replaceable());
-    let died_at = session.cluster.now();
-    session.cluster.crash(0);
     // Whoever has not met it cannot follow it.
-    let acts = |it: &Session, index: Index| {
-        let now = it.cluster.now_of(index);
-        let terms = it.cluster.node(index).terms();
-        terms.is_some_and(|terms| terms.may_act(now))
-    };
-    session.run_until(BOUND_US, |it| {
-        it.alive().into_iter().any(|index| acts(it, index))
-    });
+    let elected_us = session.crash_first_host(BOUND_US);
     let told = session.alive().into_iter().any(|index| {
         let mut events = session.cluster.members[index].events.iter();
         events.any(|event| matches!(event, Event::DataLossPossible { .. }))
     });
     assert!(!told, "an election without those who held everything");
-    session.cluster.now().micros_since(died_at)
+    elected_us
 }
 
 #[test]

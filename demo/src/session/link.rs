@@ -8,7 +8,7 @@ use phalanx::netcode::hash::digest;
 use phalanx::netcode::id::Path as LinkPath;
 use phalanx::netcode::link::conditioned::ConditionedLink;
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::link::udp::{ConnectError, JoinToken, UdpConfig, UdpLink};
+use phalanx::netcode::link::udp::{JoinToken, UdpConfig, UdpLink};
 
 use crate::options::Settings;
 use crate::place::Place;
@@ -78,23 +78,6 @@ pub(super) fn connect(link: &mut GameLink, to: &Destination) -> Result<LinkPath>
         Destination::Address(address) => udp.connect(*address)?,
         Destination::Token(token) => udp.join(token)?,
     })
-}
-
-/// Connects again to the host that the path `old` led to, at `address`. Where the link is encrypted,
-/// that host has given this one the right to.
-///
-/// # Errors
-/// If it has not, or its tokens are spent.
-pub(super) fn connect_again(
-    link: &mut GameLink,
-    old: LinkPath,
-    address: SocketAddr,
-) -> Result<LinkPath, ConnectError> {
-    let udp = link.inner_mut();
-    match udp.rejoin(old) {
-        Err(ConnectError::NeedsAddress) => udp.connect(address),
-        rejoined => rejoined,
-    }
 }
 
 /// Where a client connects to.

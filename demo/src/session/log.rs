@@ -158,6 +158,7 @@ impl Log {
             }
             Event::HostSuspected { .. }
             | Event::HostHeardAgain { .. }
+            | Event::HostLost { .. }
             | Event::Electing { .. }
             | Event::Frozen
             | Event::NoMajority(_)
@@ -186,6 +187,12 @@ impl Log {
             Event::HostSuspected { member } => {
                 self.say(format!(
                     "nothing is heard of the host, {}",
+                    self.who(member)
+                ));
+            }
+            Event::HostLost { member } => {
+                self.say(format!(
+                    "lost the host, {}; coming back to whoever hosts",
                     self.who(member)
                 ));
             }

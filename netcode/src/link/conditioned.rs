@@ -205,6 +205,10 @@ impl<L: Link> Link for ConditionedLink<L> {
         self.inner.open(opening)
     }
 
+    fn reopen(&mut self, old: Path) -> Option<Path> {
+        self.inner.reopen(old)
+    }
+
     fn public_key(&self) -> Option<[u8; 32]> {
         self.inner.public_key()
     }

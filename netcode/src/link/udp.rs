@@ -62,7 +62,7 @@ use self::endpoint::Counts;
 use self::invitation::Invitations;
 use self::plain::{PlainConfig, PlainEndpoint};
 use self::queue::{Event, Events};
-use self::secure::{SecureConfig, SecureEndpoint};
+use self::secure::{SecureConfig, SecureEndpoint, resume};
 use self::thread::{Endpoint, Outbox, Shared};
 use self::token::TokenMint;
 use super::{Address, CloseReason, Link, LinkEvent, Opening};
@@ -169,14 +169,11 @@ impl UdpLink {
     /// If it cannot be tried.
     pub fn connect(&mut self, address: SocketAddr) -> Result<Path, ConnectError> {
         let address = self.reachable(address)?;
-        let mut nonce = [0; 8];
-        getrandom::fill(&mut nonce).map_err(|_no_random| ConnectError::Random)?;
-        let nonce = u64::from_le_bytes(nonce);
-        let path = self.with_endpoint(|now, endpoint, outbox| match endpoint {
+        let nonce = random_nonce()?;
+        self.with_endpoint(|now, endpoint, outbox| match endpoint {
             Endpoint::Plain(plain) => plain.connect(now, address, nonce, outbox),
             Endpoint::Secure(_) => Err(ConnectError::NeedsToken),
-        })?;
-        Ok(path)
+        })
     }
 
     /// Connects a secure link to the host that the token names. As [`UdpLink::connect`].
@@ -191,18 +188,19 @@ impl UdpLink {
         })
     }
 
-    /// Connects again to the host that `old` led to, after that path was closed. On a secure link,
-    /// the host has handed over the right to do so while the old session lasted; it is good for a
-    /// few attempts, each of which takes as long as [`UdpLink::join`] may. The client keeps its id.
+    /// Connects again to the link that `old` led to, after that path was closed, whichever end had
+    /// opened it. On a secure link, the other end has handed over the right to do so while the old
+    /// session lasted, if it takes clients; it is good for a few attempts, each of which takes as long
+    /// as [`UdpLink::join`] may. Who joined keeps the client id that it had.
     ///
     /// # Errors
-    /// If it cannot be tried: [`ConnectError::NoWayBack`] without that right,
-    /// [`ConnectError::AlreadyConnected`] while the path is open, and
-    /// [`ConnectError::NeedsAddress`] on an insecure link, which just connects to the address again.
+    /// If it cannot be tried: [`ConnectError::NoWayBack`] without that right, or if the path is
+    /// long gone, and [`ConnectError::AlreadyConnected`] while it is open, or another one to there.
     pub fn rejoin(&mut self, old: Path) -> Result<Path, ConnectError> {
+        let nonce = random_nonce()?;
         self.with_endpoint(|now, endpoint, outbox| match endpoint {
             Endpoint::Secure(secure) => secure.rejoin(now, old, outbox),
-            Endpoint::Plain(_) => Err(ConnectError::NeedsAddress),
+            Endpoint::Plain(plain) => plain.rejoin(now, old, nonce, outbox),
         })
     }
 
@@ -219,7 +217,7 @@ impl UdpLink {
         address: SocketAddr,
         life: Duration,
     ) -> Result<JoinToken, TokenError> {
-        if invitation::is_reserved(client_id) {
+        if invitation::is_reserved(client_id) || resume::is_reserved_id(client_id) {
             return Err(TokenError::ReservedId);
         }
         self.mint(client_id, address, life)
@@ -480,15 +478,25 @@ impl Link for UdpLink {
                 Err(_) => None,
             };
         }
-        let mut nonce = [0; 8];
-        getrandom::fill(&mut nonce).ok()?;
-        let nonce = u64::from_le_bytes(nonce);
+        let nonce = random_nonce().ok()?;
         self.with_endpoint(|now, endpoint, outbox| match endpoint {
             Endpoint::Plain(plain) => plain
                 .path_to(address)
                 .or_else(|| plain.connect(now, address, nonce, outbox).ok()),
             Endpoint::Secure(_) => None,
         })
+    }
+
+    /// A path that leads there already is that path.
+    fn reopen(&mut self, old: Path) -> Option<Path> {
+        match self.rejoin(old) {
+            Ok(path) => Some(path),
+            Err(ConnectError::AlreadyConnected) => match &*self.shared.lock() {
+                Endpoint::Secure(secure) => secure.path_instead(old),
+                Endpoint::Plain(plain) => plain.path_instead(old),
+            },
+            Err(_) => None,
+        }
     }
 
     fn public_key(&self) -> Option<[u8; 32]> {
@@ -545,6 +553,12 @@ impl Drop for UdpLink {
             let _ended = thread.join();
         }
     }
+}
+
+fn random_nonce() -> Result<u64, ConnectError> {
+    let mut nonce = [0; 8];
+    getrandom::fill(&mut nonce).map_err(|_no_random| ConnectError::Random)?;
+    Ok(u64::from_le_bytes(nonce))
 }
 
 fn random_key() -> Result<[u8; 32], BindError> {

@@ -268,6 +268,14 @@ pub enum Event {
         /// The host.
         member: MemberId,
     },
+    /// The path to the host has ended, and no other host is known. Where hosting may move, the link
+    /// looks for a way back to any member: [`Welcomed`](Event::Welcomed) or
+    /// [`HostChanged`](Event::HostChanged) says that it has found one,
+    /// [`Disconnected`](Event::Disconnected) that it has not.
+    HostLost {
+        /// The host.
+        member: MemberId,
+    },
     /// This node wants to host, or has voted for a member that does.
     Electing {
         /// Who would host.

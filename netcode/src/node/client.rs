@@ -76,7 +76,7 @@ pub(super) struct Client {
     follower: Option<Box<Follower>>,
     path: Path,
     /// The path that was closed last while another host could be elected, and why.
-    closed: Option<(Path, CloseReason)>,
+    closed: Option<Closed>,
     phase: Phase,
     hello: Hello,
     attempts: u64,
@@ -137,6 +137,22 @@ pub(super) struct Client {
     reigned: Option<Reigned>,
     /// Ticks by which its clock was ahead of the host's states, when it ceased to follow them.
     followed_ahead: Option<u32>,
+}
+
+/// Microseconds from when no more ways back are looked for to giving up: who was found says at once
+/// who hosts.
+const FOUND_US: u64 = 1_000_000;
+
+/// The end of a path to the host.
+#[derive(Debug)]
+struct Closed {
+    path: Path,
+    reason: CloseReason,
+    at: Time,
+    /// When a way back was last looked for.
+    sought_at: Option<Time>,
+    /// Whether the game knows that a way back is looked for.
+    is_told: bool,
 }
 
 impl Client {
@@ -535,9 +551,27 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Time) {
+    /// Does what is due. `seeks` says that the paths to other members were lost as well, and the link
+    /// may find a way back.
+    pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Time, seeks: bool) {
         if let Some(standby) = &mut self.standby {
             standby.allow(core, self.config.catch_up_ticks.max(1));
+        }
+        if seeks && let Some(closed) = &mut self.closed {
+            closed.sought_at = Some(now);
+        }
+        let is_sought = |closed: &Closed| {
+            let since = |at: Time| now.micros_since(at);
+            closed.sought_at.is_some_and(|at| since(at) <= FOUND_US)
+        };
+        let seeks = self.closed.as_ref().is_some_and(is_sought);
+        if let Phase::Asking { .. } = self.phase
+            && !seeks
+            && self.prepared.is_none()
+            && let Some(closed) = self.closed.take_if(|it| it.path == self.path)
+        {
+            self.handle_path_closed(core, closed.path, closed.reason);
+            return;
         }
         match &mut self.phase {
             Phase::Asking {
@@ -575,15 +609,20 @@ impl Client {
                     return;
                 }
                 if self.prepared.is_none() && silent_us > self.config.silence_us {
-                    if let Some((path, reason)) = self.closed
-                        && path == self.path
-                    {
+                    let Some(closed) = self.closed.as_mut().filter(|it| it.path == self.path)
+                    else {
+                        // The host may keep the slot: ask it.
+                        self.rejoin(core, now, self.path);
+                        return;
+                    };
+                    if !seeks || now.micros_since(closed.at) > self.config.resume_us {
+                        let reason = closed.reason;
                         self.end(core, DisconnectReason::PathClosed(reason));
                         return;
                     }
-                    // The host may keep the slot: ask it.
-                    self.rejoin(core, now, self.path);
-                    return;
+                    if !core::mem::replace(&mut closed.is_told, true) {
+                        core.report(Event::HostLost { member: self.host });
+                    }
                 }
                 self.try_run(core, now);
                 self.advance(core, now);
@@ -607,13 +646,42 @@ impl Client {
     }
 
     /// The path is closed, and another host may be elected meanwhile. If not, that was the end.
-    pub(super) fn note_path_closed(&mut self, core: &mut Core, path: Path, reason: CloseReason) {
-        if path == self.path {
-            self.closed = Some((path, reason));
+    /// Nor if it was inside, and the link may find a way back, to whoever hosts by then.
+    pub(super) fn note_path_closed(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        path: Path,
+        reason: CloseReason,
+        seeks: bool,
+    ) {
+        if path != self.path {
+            return;
         }
         let is_asking = matches!(self.phase, Phase::Asking { .. });
-        if is_asking && self.prepared.is_none() {
+        if is_asking && self.prepared.is_none() && (!seeks || self.resume.is_none()) {
             self.handle_path_closed(core, path, reason);
+        }
+        let is_told = is_asking && seeks;
+        if is_told && self.phase != Phase::Over {
+            core.report(Event::HostLost { member: self.host });
+        }
+        self.closed = Some(Closed {
+            path,
+            reason,
+            at: now,
+            sought_at: seeks.then_some(now),
+            is_told,
+        });
+    }
+
+    /// `path` leads to the host, and both ends hear each other: if the path before has ended, the
+    /// session is taken up again over this one.
+    pub(super) fn take_up(&mut self, core: &Core, now: Time, path: Path) {
+        let is_lost = self.closed.as_ref().is_some_and(|it| it.path == self.path);
+        let was_inside = self.resume.is_some() && self.phase != Phase::Over;
+        if is_lost && was_inside && self.prepared.is_none() {
+            self.rejoin(core, now, path);
         }
     }
 

@@ -184,6 +184,7 @@ impl Mesh {
         if peer.path == path {
             return;
         }
+        self.closing.extend(peer.attempt());
         if let Some(old) = peer.path {
             self.paths.remove(&old);
         }
@@ -277,14 +278,53 @@ impl Mesh {
         }
     }
 
-    /// Nothing comes over the path any more.
+    /// Nothing comes over the path any more: the other end or the link has ended it. The link is
+    /// asked for a way back.
     pub(super) fn handle_path_closed(&mut self, now: Time, path: Path) {
-        if let Some(member) = self.paths.remove(&path)
+        if let Some(member) = self.leave_path(now, path)
             && let Some(peer) = self.peers.get_mut(&member)
         {
+            peer.seek(now, path);
+        }
+    }
+
+    /// This node does without the path: it is closed, or will be.
+    pub(super) fn leave_path(&mut self, now: Time, path: Path) -> Option<MemberId> {
+        self.closing.retain(|closing| *closing != path);
+        let member = self.paths.remove(&path)?;
+        if let Some(peer) = self.peers.get_mut(&member) {
             peer.set_path(now, None);
         }
-        self.closing.retain(|closing| *closing != path);
+        Some(member)
+    }
+
+    /// Whether paths to members were lost to which the link may find a way back.
+    pub(super) fn is_seeking(&self) -> bool {
+        self.peers.values().any(MeshPeer::is_sought)
+    }
+
+    /// The next member to whom the link should go back, and the path that led there; answer with
+    /// [`Mesh::handle_path_reopen`].
+    pub(super) fn poll_reopen(&mut self, now: Time) -> Option<(MemberId, Path)> {
+        let mut peers = self.peers.iter_mut();
+        peers.find_map(|(member, peer)| Some((*member, peer.poll_reopen(now)?)))
+    }
+
+    /// The path to `member` is under way; `None` if there is no way back.
+    pub(super) fn handle_path_reopen(&mut self, now: Time, member: MemberId, path: Option<Path>) {
+        let Some(peer) = self.peers.get_mut(&member) else {
+            self.closing.extend(path);
+            return;
+        };
+        match path {
+            Some(path) if !self.paths.contains_key(&path) => {
+                peer.set_path(now, Some(path));
+                peer.is_up = false;
+                self.paths.insert(path, member);
+            }
+            Some(_) | None => peer.give_up_way_back(),
+        }
+        self.invariants();
     }
 
     /// The next path that the link should close.
@@ -339,6 +379,7 @@ impl Mesh {
         };
         peer.statistics.count_received(Body::Mesh, bytes.len());
         if peer.path != Some(path) {
+            self.closing.extend(peer.attempt());
             if let Some(old) = peer.path {
                 self.paths.remove(&old);
             }

@@ -115,6 +115,20 @@ impl Node {
         self.grant_wishes();
     }
 
+    /// The next member to whom the path has ended, and that path: the link should open another one to
+    /// where it led; answer with [`Node::handle_path_reopen`].
+    pub fn poll_reopen(&mut self, now: Time) -> Option<(MemberId, Path)> {
+        self.mesh.as_mut()?.poll_reopen(now)
+    }
+
+    /// Answers [`Node::poll_reopen`]: the path to `member` under way, or `None` if there is no way
+    /// back.
+    pub fn handle_path_reopen(&mut self, now: Time, member: MemberId, path: Option<Path>) {
+        if let Some(mesh) = &mut self.mesh {
+            mesh.handle_path_reopen(now, member, path);
+        }
+    }
+
     /// Takes notice that `path` may be used from now on.
     pub fn handle_path_opened(&mut self, now: Time, path: Path) {
         if let Some(mesh) = &mut self.mesh {
@@ -191,6 +205,22 @@ impl Node {
             }
         }
         self.grant_wishes();
+    }
+
+    /// A client whose path to the host has ended takes the session up again over the one that the mesh
+    /// has found. Says whether the mesh still looks for ways back.
+    pub(super) fn go_back(&mut self, now: Time) -> bool {
+        let (Some(mesh), Role::Client(client)) = (&self.mesh, &mut self.role) else {
+            return false;
+        };
+        if self.hosting.is_none() {
+            return false;
+        }
+        let again = mesh.peer(client.host).filter(|peer| peer.is_confirmed);
+        if let Some(again) = again.and_then(|peer| peer.path) {
+            client.take_up(&self.core, now, again);
+        }
+        mesh.is_seeking()
     }
 
     /// Tells the host what the mesh wants of it.

@@ -19,6 +19,8 @@ pub(super) struct SimLink {
     pub(super) spare: Vec<Vec<u8>>,
     /// Whether paths to others can be opened.
     pub(super) opens: bool,
+    /// Whether there is a way back over paths that have ended.
+    pub(super) reopens: bool,
 }
 
 impl SimLink {
@@ -69,6 +71,14 @@ impl Link for SimLink {
             self.opened.push_back(path);
             self.begins.push(path);
             path
+        })
+    }
+
+    fn reopen(&mut self, old: Path) -> Option<Path> {
+        self.reopens.then(|| {
+            self.opened.push_back(old);
+            self.begins.push(old);
+            old
         })
     }
 }

@@ -34,6 +34,7 @@ impl Run {
                 Event::Healed { tick } => panic!("node {index} healed at {tick}"),
                 Event::HostSuspected { .. }
                 | Event::HostHeardAgain { .. }
+                | Event::HostLost { .. }
                 | Event::Electing { .. }
                 | Event::Frozen
                 | Event::NoMajority(_)

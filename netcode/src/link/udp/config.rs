@@ -28,9 +28,10 @@ pub struct UdpConfig {
     pub clients_max: usize,
     /// Silence after which a session is over, and time that connecting may take: 1 to 60 s.
     pub timeout: Duration,
-    /// How long the tokens are valid with which clients of the secure server side may come back
-    /// ([`UdpLink::rejoin`](super::UdpLink::rejoin)), in whole seconds, at most 30 days; they are renewed when half of it is
-    /// over. Zero lets nobody come back without a join token from outside.
+    /// How long the tokens are valid with which the other ends of paths may come back to the secure
+    /// server side ([`UdpLink::rejoin`](super::UdpLink::rejoin)), in whole seconds, at most 30 days;
+    /// they are renewed when half of it is over. Zero lets nobody come back without a join token from
+    /// outside.
     pub resume_life: Duration,
 }
 

@@ -58,8 +58,9 @@ pub enum ConnectError {
     /// The invitation is damaged, or sealed to another link's key.
     #[error("the invitation is damaged or meant for somebody else")]
     Invitation,
-    /// The host has handed over no token to come back with, or all of them were used.
-    #[error("the host gave no right to come back over this connection")]
+    /// The other end has handed over no token to come back with, or all of them were used; or the
+    /// connection is long gone.
+    #[error("the other end gave no right to come back over this connection")]
     NoWayBack,
     /// Too many connections are open or under way.
     #[error("too many connections")]

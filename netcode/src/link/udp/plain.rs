@@ -23,6 +23,7 @@ use std::hash::RandomState;
 use super::endpoint::{ConnectError, Counts, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink};
 use super::guard::DropCause;
 use super::secure::CLIENTS_MAX;
+use super::secure::resume::PATHS_MAX;
 use crate::id::Path;
 use crate::limits::{DATAGRAM_BYTES_MAX, MEMBERS_MAX};
 use crate::link::CloseReason;
@@ -68,6 +69,8 @@ pub(super) struct PlainEndpoint {
     config: PlainConfig,
     sessions: BTreeMap<SocketAddr, Session>,
     routes: BTreeMap<Path, SocketAddr>,
+    /// Where paths led that have ended, the newest ones.
+    ended: BTreeMap<Path, SocketAddr>,
     incoming_count: usize,
     path_next: u32,
     cookies: RateLimit,
@@ -81,6 +84,7 @@ impl PlainEndpoint {
             config,
             sessions: BTreeMap::new(),
             routes: BTreeMap::new(),
+            ended: BTreeMap::new(),
             incoming_count: 0,
             path_next: 1,
             cookies: RateLimit::new(COOKIES_PER_S_MAX),
@@ -111,6 +115,26 @@ impl PlainEndpoint {
         let path = self.add(now, address, nonce, Phase::Connecting { cookie: 0 }, false);
         self.request(now, address, sink);
         Ok(path)
+    }
+
+    /// Starts another session with the end that `old` led to.
+    pub(super) fn rejoin(
+        &mut self,
+        now: Time,
+        old: Path,
+        nonce: u64,
+        sink: &mut impl Sink,
+    ) -> Result<Path, ConnectError> {
+        if self.routes.contains_key(&old) {
+            return Err(ConnectError::AlreadyConnected);
+        }
+        let address = *self.ended.get(&old).ok_or(ConnectError::NoWayBack)?;
+        self.connect(now, address, nonce, sink)
+    }
+
+    /// The path that leads where `old` led before it ended.
+    pub(super) fn path_instead(&self, old: Path) -> Option<Path> {
+        self.path_to(*self.ended.get(&old)?)
     }
 
     /// Takes a datagram from the socket.
@@ -412,6 +436,10 @@ impl PlainEndpoint {
         let session = self.sessions.remove(&address)?;
         self.routes.remove(&session.path);
         self.incoming_count -= usize::from(session.incoming);
+        self.ended.insert(session.path, address);
+        if self.ended.len() > PATHS_MAX {
+            self.ended.pop_first();
+        }
         Some(session)
     }
 

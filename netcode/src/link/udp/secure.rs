@@ -13,14 +13,14 @@
 //!   cannot read it yet.
 //! - Ends are said ten times.
 
-mod resume;
+pub(super) mod resume;
 mod server;
 
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use self::resume::WaysBack;
+use self::resume::{Meeting, Offers, WaysBack};
 use self::server::Server;
 use crate::id::Path;
 use crate::limits::{DATAGRAM_BYTES_MAX, MEMBERS_MAX};
@@ -28,7 +28,7 @@ use crate::link::CloseReason;
 use crate::link::udp::endpoint::{
     ConnectError, Counts, RateLimit, SESSION_PAYLOADS_PER_S_MAX, Sink,
 };
-use crate::link::udp::guard::{self, DropCause, Kind, Refusal, TAG_BYTES, TokenTag};
+use crate::link::udp::guard::{self, DropCause, Kind, Refusal, TokenTag};
 use crate::link::udp::token::{JoinToken, TokenError, TokenMint};
 use crate::time::Time;
 use renetcode::{ClientAuthentication, DisconnectReason, NetcodeClient, ServerResult};
@@ -65,8 +65,8 @@ pub(super) struct SecureConfig {
     pub(super) clients_max: usize,
     /// Unix time at [`Time::ZERO`].
     pub(super) unix_at_zero: Duration,
-    /// How long tokens are valid that let clients of the server side come back, in seconds; 0 for
-    /// none.
+    /// How long tokens are valid that let the other ends of sessions come back to the server side,
+    /// in seconds; 0 for none.
     pub(super) resume_life_s: u64,
 }
 
@@ -173,6 +173,7 @@ impl SecureEndpoint {
             opened: false,
             refused: None,
             payloads: RateLimit::new(SESSION_PAYLOADS_PER_S_MAX),
+            offers: Offers::default(),
         };
         client.advance(unix, sink);
         self.clients.insert(address, client);
@@ -180,7 +181,7 @@ impl SecureEndpoint {
         Ok(path)
     }
 
-    /// Starts another session with the host that `old` led to, with a token that came over it.
+    /// Starts another session with the end that `old` led to, with a token that came over it.
     pub(super) fn rejoin(
         &mut self,
         now: Time,
@@ -190,10 +191,20 @@ impl SecureEndpoint {
         if self.routes.contains_key(&old) {
             return Err(ConnectError::AlreadyConnected);
         }
+        let address = self.ways_back.address(old);
+        // A token that is not tried is not spent.
+        if address.is_some_and(|address| self.clients.contains_key(&address)) {
+            return Err(ConnectError::AlreadyConnected);
+        }
         let token = self.ways_back.next(old).ok_or(ConnectError::NoWayBack)?;
         let path = self.connect(now, &token, token.address(), sink)?;
         self.ways_back.inherit(old, path);
         Ok(path)
+    }
+
+    /// The path that leads where `old` led before it ended, opened by this end.
+    pub(super) fn path_instead(&self, old: Path) -> Option<Path> {
+        self.path_to_host(self.ways_back.address(old)?)
     }
 
     /// Takes a datagram from the socket; it is decrypted in place.
@@ -270,15 +281,10 @@ impl SecureEndpoint {
             return;
         }
         let sent = match self.routes.get(&path) {
-            Some(Route::ToHost(address)) => self.clients.get_mut(address).is_some_and(|client| {
-                match client.netcode.generate_payload_packet(bytes) {
-                    Ok((to, datagram)) => {
-                        sink.transmit(to, datagram);
-                        true
-                    }
-                    Err(_not_connected) => false,
-                }
-            }),
+            Some(Route::ToHost(address)) => {
+                let client = self.clients.get_mut(address);
+                client.is_some_and(|client| client.send(bytes, sink))
+            }
             Some(Route::ToClient(address)) => self
                 .server
                 .as_mut()
@@ -341,31 +347,38 @@ impl SecureEndpoint {
         }
     }
 
-    /// Hands tokens to the clients that were heard, and again to those that have not taken them.
+    /// Hands tokens to the other ends that were heard, and again to those that have not taken them.
     fn offer_ways_back(&mut self, now: Time, sink: &mut impl Sink) {
-        let unix = self.unix(now);
         let Some(server) = &mut self.server else {
             return;
         };
+        let (unix, life_s) = (self.unix_at_zero + (now - Time::ZERO), self.resume_life_s);
         let mut budget = OFFERS_PER_TIMEOUT_MAX;
+        let mint = &self.mint;
+        // The address is for the token's form only: who takes it knows the way it came.
+        let mut next = |offers: &mut Offers, id, address| {
+            if !offers.is_due(now) {
+                return None;
+            }
+            if offers.needs_token() {
+                budget = budget.checked_sub(1)?;
+                offers.put(&mint.mint(id, address, unix, life_s).ok()?);
+            }
+            offers.next(now).map(<[u8]>::to_vec)
+        };
         for (address, peer) in &mut server.peers {
-            if peer.path.is_none() || !peer.offers.is_due(now) {
-                continue;
-            }
-            if peer.offers.needs_token() {
-                if budget == 0 {
-                    continue;
-                }
-                budget -= 1;
-                // The address is for the token's form only: the client knows the way it came.
-                let (id, life_s) = (peer.client_id, self.resume_life_s);
-                match self.mint.mint(id, *address, unix, life_s) {
-                    Ok(token) => peer.offers.put(&token),
-                    Err(_no_randomness) => continue,
-                }
-            }
-            if let Some(payload) = peer.offers.next(now).map(<[u8]>::to_vec) {
+            if peer.path.is_some()
+                && let Some(payload) = next(&mut peer.offers, peer.client_id, *address)
+            {
                 peer.send(&mut server.netcode, &payload, &mut self.counts, sink);
+            }
+        }
+        for (address, client) in &mut self.clients {
+            let id = resume::id_over(client.path);
+            if client.opened
+                && let Some(payload) = next(&mut client.offers, id, *address)
+            {
+                client.send(&payload, sink);
             }
         }
     }
@@ -394,11 +407,19 @@ impl SecureEndpoint {
                 return Err(DropCause::Flood);
             }
             if resume::is_reserved(payload) {
-                let whom = (self.mint.protocol_id(), client.client_id);
-                let answer = self.ways_back.take(client.path, from, whom, payload);
-                let answer = answer.ok_or(DropCause::Kind)?;
-                if let Ok((to, datagram)) = client.netcode.generate_payload_packet(&answer) {
-                    sink.transmit(to, datagram);
+                let meeting = Meeting {
+                    path: client.path,
+                    address: from,
+                    protocol_id: self.mint.protocol_id(),
+                    own_id: Some(client.client_id),
+                    offers: &mut client.offers,
+                    life_us: self.resume_life_s.saturating_mul(1_000_000),
+                };
+                let routes = &self.routes;
+                let is_open = |path: &Path| routes.contains_key(path);
+                let answer = self.ways_back.handle(now, meeting, payload, is_open)?;
+                if let Some(answer) = answer {
+                    client.send(&answer, sink);
                 }
             } else if !payload.is_empty() {
                 sink.datagram(client.path, payload);
@@ -470,13 +491,20 @@ impl SecureEndpoint {
                     return Err(DropCause::Flood);
                 }
                 if resume::is_reserved(payload) {
-                    let life_us = self.resume_life_s.saturating_mul(1_000_000);
-                    // What was taken twice is known already; only foreign words are refused.
-                    let is_word = payload.len() == 1 + TAG_BYTES && payload[0] == resume::TAKEN;
-                    if !is_word {
-                        return Err(DropCause::Kind);
+                    let meeting = Meeting {
+                        path,
+                        address: from,
+                        protocol_id: self.mint.protocol_id(),
+                        own_id: None,
+                        offers: &mut peer.offers,
+                        life_us: self.resume_life_s.saturating_mul(1_000_000),
+                    };
+                    let routes = &self.routes;
+                    let is_open = |path: &Path| routes.contains_key(path);
+                    let answer = self.ways_back.handle(now, meeting, payload, is_open)?;
+                    if let Some(answer) = answer {
+                        peer.send(&mut server.netcode, &answer, &mut self.counts, sink);
                     }
-                    peer.offers.handle_taken(now, payload, life_us);
                 } else if !payload.is_empty() {
                     sink.datagram(path, payload);
                 }
@@ -582,6 +610,7 @@ struct Client {
     /// What the host said about the token, and when first.
     refused: Option<(Refusal, Duration)>,
     payloads: RateLimit,
+    offers: Offers,
 }
 
 impl Client {
@@ -591,6 +620,17 @@ impl Client {
         let elapsed = elapsed.max(Duration::from_nanos(1));
         if let Some((datagram, to)) = self.netcode.update(elapsed) {
             sink.transmit(to, datagram);
+        }
+    }
+
+    /// Sends a payload; `false` while there is no session.
+    fn send(&mut self, bytes: &[u8], sink: &mut impl Sink) -> bool {
+        match self.netcode.generate_payload_packet(bytes) {
+            Ok((to, datagram)) => {
+                sink.transmit(to, datagram);
+                true
+            }
+            Err(_not_connected) => false,
         }
     }
 

@@ -66,8 +66,8 @@ pub enum TokenError {
     /// The cipher failed.
     #[error("the join code cannot be made: {0}")]
     Mint(String),
-    /// The client id is one of those that only invited members have.
-    #[error("client ids that begin with 0x6d62 are for invited members")]
+    /// The client id is one of those that only members have which were invited or come back.
+    #[error("client ids that begin with 0x6d62 or 0x6d64 are for members")]
     ReservedId,
     /// The bytes are no public key.
     #[error("the invitation cannot be sealed: this is no public key")]

@@ -61,6 +61,7 @@ impl Client {
     /// Takes the session up again over `path`.
     pub(in crate::node) fn rejoin(&mut self, core: &Core, now: Time, path: Path) {
         self.path = path;
+        self.closed = None;
         self.outgoing.clear();
         // What ran beyond the final inputs may have to run again: from a state that is still kept.
         let last = core.final_tick().min(core.timeline.simulated());

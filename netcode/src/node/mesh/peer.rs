@@ -22,6 +22,11 @@ const GREETING_SPAN_US: u64 = 3_000_000;
 const RETRY_US: u64 = 250_000;
 /// Doublings of it.
 const RETRY_DOUBLINGS_MAX: u32 = 5;
+/// Microseconds from the end of a path to the first attempt to go back by the member with the higher
+/// id: the other one goes first, so that they do not cross.
+const YIELD_US: u64 = 2_000_000;
+/// Attempts to go back, one after the other, of a member that can open a path otherwise.
+const RETURNS_MAX: u32 = 3;
 /// Microseconds for which the secret before the present one is still accepted after the other
 /// member was heard under the new one.
 const OLD_KEY_US: u64 = 2_000_000;
@@ -57,6 +62,15 @@ enum Origin {
     Opens(Opener),
     /// The other member opens it.
     Accepts,
+}
+
+/// A path that has ended without this node's doing, to which the link may know a way back.
+#[derive(Debug)]
+struct WayBack {
+    path: Path,
+    /// When to try; `None` while the link is asked, or tries.
+    try_at: Option<Time>,
+    tries: u32,
 }
 
 /// What is needed to open a path.
@@ -96,6 +110,7 @@ pub(in crate::node) struct MeshPeer {
     pub(in crate::node) invites: Option<[u8; super::PUBLIC_KEY_BYTES]>,
     pub(in crate::node) next_at: Time,
     origin: Origin,
+    back: Option<WayBack>,
     keys: Secret,
     /// The secrets before the present one, the newest first.
     old_keys: Vec<OldSecret>,
@@ -203,6 +218,7 @@ impl MeshPeer {
             invites: None,
             next_at: now,
             origin: Origin::Role,
+            back: None,
             keys: Secret::new(key, own, member),
             old_keys: Vec::new(),
             counter: 0,
@@ -284,7 +300,8 @@ impl MeshPeer {
         let Origin::Opens(opener) = &mut self.origin else {
             return None;
         };
-        if self.path.is_some() || opener.try_at.is_none_or(|at| now < at) {
+        let waits = opener.try_at.is_none_or(|at| now < at) || self.back.is_some();
+        if self.path.is_some() || waits {
             return None;
         }
         opener.try_at = None;
@@ -293,6 +310,52 @@ impl MeshPeer {
             address: opener.address,
             invitation: opener.invitation.clone(),
         })
+    }
+
+    /// The path has ended, and not because this node wanted it to.
+    pub(super) fn seek(&mut self, now: Time, path: Path) {
+        let tries = self.back.as_ref().map_or(0, |back| back.tries);
+        let has_other_way = matches!(self.origin, Origin::Opens(_));
+        if has_other_way && tries >= RETURNS_MAX {
+            self.back = None;
+            return;
+        }
+        let wait_us = if tries == 0 && self.own > self.member {
+            YIELD_US
+        } else {
+            RETRY_US << tries.min(RETRY_DOUBLINGS_MAX)
+        };
+        self.back = Some(WayBack {
+            path,
+            try_at: Some(now.plus_micros(wait_us)),
+            tries,
+        });
+    }
+
+    /// Whether a path to this member was lost, and the link may find a way back.
+    pub(super) const fn is_sought(&self) -> bool {
+        self.back.is_some()
+    }
+
+    /// The path to where the link should go back, if it is time for that.
+    pub(super) fn poll_reopen(&mut self, now: Time) -> Option<Path> {
+        let back = self.back.as_mut()?;
+        if self.path.is_some() || back.try_at.is_none_or(|at| now < at) {
+            return None;
+        }
+        back.try_at = None;
+        back.tries = back.tries.saturating_add(1);
+        Some(back.path)
+    }
+
+    /// There is no way back.
+    pub(super) fn give_up_way_back(&mut self) {
+        self.back = None;
+    }
+
+    /// The present path, if it leads back and has not come up: of no use as soon as there is another.
+    pub(super) fn attempt(&self) -> Option<Path> {
+        self.path.filter(|_| self.back.is_some() && !self.is_up)
     }
 
     /// The link could not try: later, or when an invitation has come.
@@ -415,6 +478,9 @@ impl MeshPeer {
 
     fn take_echo(&mut self, now: Time, echo: Echo) {
         self.is_confirmed |= echo.counter >= self.path_counter;
+        if self.is_confirmed {
+            self.back = None;
+        }
         if self.echoed.is_some_and(|newest| echo.counter <= newest) {
             return;
         }
@@ -525,6 +591,10 @@ impl MeshPeer {
         match (&self.path, &self.origin) {
             (Some(_), _) if self.is_up && !self.outbox.is_empty() => Time::ZERO,
             (Some(_), _) => self.next_at,
+            (None, _) if self.back.is_some() => {
+                let try_at = self.back.as_ref().and_then(|back| back.try_at);
+                try_at.unwrap_or(Time::FAR)
+            }
             (None, Origin::Opens(opener)) => opener.try_at.unwrap_or(Time::FAR),
             (None, Origin::Accepts | Origin::Role) => Time::FAR,
         }

@@ -259,6 +259,9 @@ fn a_closed_path_is_opened_again_by_the_same_member() {
     assert_eq!(two.high.poll_open(at(9000)), None, "the other one opens");
     assert_eq!(two.low.poll_open(at(1000)), None, "not at once");
     let again = two.low.poll_timeout();
+    assert_eq!(two.low.poll_open(again), None, "the link is asked first");
+    assert!(two.low.poll_reopen(again).is_some());
+    two.low.handle_path_reopen(again, HIGH, None);
     let opening = two.low.poll_open(again).unwrap();
     assert_eq!(opening.member, HIGH);
     // The link cannot even try: later, and ever later.
@@ -323,7 +326,7 @@ fn an_invitation_comes_in_parts_and_is_used_at_once() {
     assert_eq!(low.poll_open(at(1)).unwrap().invitation, invitation);
     // It opens one path; the next one needs another.
     low.handle_path_open(at(1), HIGH, Some(TO_HIGH), None);
-    low.handle_path_closed(at(2), TO_HIGH);
+    low.leave_path(at(2), TO_HIGH);
     assert!(low.poll_open(at(9000)).unwrap().invitation.is_empty());
 }
 
@@ -388,7 +391,7 @@ fn random_calls_keep_the_invariants() {
             let now = at(step * 40);
             let member = MemberId(below(6));
             let path = Path(u32::try_from(below(6)).unwrap());
-            match below(10) {
+            match below(11) {
                 0 => mesh.meet(now, member, PairKey(3), &Route::Opens(vec![1])),
                 1 => mesh.meet(now, member, PairKey(3), &Route::Accepts(vec![1])),
                 2 => mesh.meet(now, member, PairKey(4), &Route::Here),
@@ -409,6 +412,12 @@ fn random_calls_keep_the_invariants() {
                     sender.poll_transmit(now, &mut bytes);
                     let _result = mesh.handle_datagram(now, path, &bytes);
                 }
+                9 => {
+                    if let Some((member, old)) = mesh.poll_reopen(now) {
+                        let way = (below(2) == 0).then_some(path).filter(|_| path != old);
+                        mesh.handle_path_reopen(now, member, way);
+                    }
+                }
                 _ => {
                     out.clear();
                     mesh.poll_transmit(now, &mut out);
@@ -417,4 +426,76 @@ fn random_calls_keep_the_invariants() {
             mesh.invariants();
         }
     }
+}
+
+/// Whoever lost a path goes back: first the one with the lower id, then the other one, each for as
+/// long as the link knows a way.
+#[test]
+fn lost_paths_are_sought_by_both_ends_in_turn() {
+    let mut two = Two::new(5);
+    two.run(0, 1000);
+    two.low.handle_path_closed(at(1000), TO_HIGH);
+    two.high.handle_path_closed(at(1000), TO_LOW);
+    for (mesh, other, old, wait_ms) in [
+        (&mut two.low, HIGH, TO_HIGH, 250),
+        (&mut two.high, LOW, TO_LOW, 2000),
+    ] {
+        assert!(mesh.is_seeking());
+        assert_eq!(mesh.poll_timeout(), at(1000 + wait_ms));
+        assert_eq!(mesh.poll_reopen(at(999 + wait_ms)), None);
+        assert_eq!(mesh.poll_open(at(999 + wait_ms)), None);
+        let asked = mesh.poll_reopen(at(1000 + wait_ms));
+        assert_eq!(asked, Some((other, old)));
+        assert_eq!(mesh.poll_reopen(at(1000 + wait_ms)), None, "it was asked");
+        // The first attempt comes to nothing; the next one waits for longer.
+        let attempt = Path(old.0 + 1);
+        mesh.handle_path_reopen(at(3000), other, Some(attempt));
+        assert_eq!(mesh.path(other), Some(attempt));
+        mesh.handle_path_closed(at(13_000), attempt);
+        assert_eq!(mesh.poll_reopen(at(13_499)), None);
+        assert_eq!(mesh.poll_reopen(at(13_500)), Some((other, attempt)));
+        mesh.handle_path_reopen(at(13_500), other, None);
+        assert!(!mesh.is_seeking(), "there is no way back");
+        assert_eq!(mesh.poll_reopen(at(60_000)), None);
+    }
+    // Whoever can open a path in another way does so then.
+    assert!(two.low.poll_open(at(60_000)).is_some());
+    assert_eq!(two.high.poll_timeout(), Time::FAR);
+}
+
+#[test]
+fn a_way_back_that_was_found_is_forgotten_and_a_path_that_was_left_is_not_sought() {
+    let mut two = Two::new(5);
+    two.run(0, 1000);
+    two.low.handle_path_closed(at(1000), TO_HIGH);
+    assert_eq!(two.low.poll_reopen(at(1250)), Some((HIGH, TO_HIGH)));
+    // Links of this test give the old path again.
+    two.low.handle_path_reopen(at(1250), HIGH, Some(TO_HIGH));
+    two.low.handle_path_opened(at(1260), TO_HIGH);
+    assert!(two.low.is_seeking());
+    two.run(1260, 1700);
+    assert!(two.low.peer(HIGH).unwrap().is_confirmed);
+    assert!(!two.low.is_seeking());
+    // The count of attempts begins anew.
+    two.low.handle_path_closed(at(1700), TO_HIGH);
+    assert_eq!(two.low.poll_timeout(), at(1950));
+    two.high.leave_path(at(1700), TO_LOW);
+    assert!(!two.high.is_seeking());
+    assert_eq!(two.high.poll_reopen(at(60_000)), None);
+}
+
+/// Of two paths that lead back the one stays that is heard first.
+#[test]
+fn an_attempt_is_closed_when_the_other_member_is_back_over_another_path() {
+    let mut two = Two::new(5);
+    two.run(0, 1000);
+    two.high.handle_path_closed(at(1000), TO_LOW);
+    assert_eq!(two.high.poll_reopen(at(3000)), Some((LOW, TO_LOW)));
+    let attempt = Path(77);
+    two.high.handle_path_reopen(at(3000), LOW, Some(attempt));
+    let bytes = two.datagram(3100);
+    assert_eq!(two.high.handle_datagram(at(3100), TO_LOW, &bytes), Ok(()));
+    assert_eq!(two.high.path(LOW), Some(TO_LOW));
+    assert_eq!(two.high.poll_close(), Some(attempt));
+    assert_eq!(two.high.poll_close(), None);
 }

@@ -1,41 +1,61 @@
-//! The way back: tokens that a host hands to its clients over the encrypted session, so that one
-//! whose session is lost can open another without a join code from outside.
+//! Ways back: tokens that both ends of an encrypted session hand to each other over it, so that
+//! either can open another one without a join code from outside when this one is lost.
 //!
-//! Such a token is like any other: it opens one session, as the same client, until it expires. A
-//! client holds a few, since one that was tried in vain is spent. A new session brings new ones.
+//! Such a token is like any other: it opens one session, until it expires. An end holds a few, since
+//! one that was tried in vain is spent. A new session brings new ones. A client gets tokens for the
+//! id that it has; a host gets tokens for an id that names the session over which it got them. An end
+//! without a server side has none to hand over.
 
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::CLIENTS_MAX;
 use crate::id::Path;
-use crate::link::udp::guard::{TAG_BYTES, TokenTag};
+use crate::limits::MEMBERS_MAX;
+use crate::link::udp::guard::{DropCause, TAG_BYTES, TokenTag};
 use crate::link::udp::token::JoinToken;
 use crate::time::Time;
 
-/// First byte of a payload by which a host hands over a token: its bytes follow.
+/// First byte of a payload by which an end hands over a token: its bytes follow.
 pub(super) const OFFER: u8 = 0x10;
 
-/// First byte of a payload by which a client says that it has a token: its tag follows.
+/// First byte of a payload by which an end says that it has a token: its tag follows.
 pub(super) const TAKEN: u8 = 0x11;
 
-/// Tokens that a client holds for one host: at 10 s for each attempt, they last for half a minute.
+/// Tokens that an end holds for one path: at 10 s for each attempt, they last for half a minute.
 const HELD_MAX: usize = 3;
 
-/// Time after which a token is handed over again if the client has not said that it has it.
+/// Paths for which tokens are held: as many as there may be, in either direction.
+pub(in crate::link::udp) const PATHS_MAX: usize = CLIENTS_MAX + MEMBERS_MAX;
+
+/// Time after which a token is handed over again if the other end has not said that it has it.
 const REPEAT_US: u64 = 500_000;
+
+/// The upper 16 bits of the ids as which hosts come back to those that were their clients. The
+/// number of the path over which they got the token follows, which is another one each time.
+const MARK: u64 = 0x6d64;
+
+/// Whether a client id can only be that of a host that comes back to its client.
+pub(in crate::link::udp) const fn is_reserved_id(client_id: u64) -> bool {
+    client_id >> 48 == MARK
+}
+
+/// The id as which the host at the other end of `path` comes back.
+pub(super) fn id_over(path: Path) -> u64 {
+    MARK << 48 | u64::from(path.0)
+}
 
 /// Whether a payload belongs to the link, not to the game.
 pub(super) fn is_reserved(bytes: &[u8]) -> bool {
     matches!(bytes.first(), Some(&(OFFER | TAKEN)))
 }
 
-/// What a host has handed to one client.
+/// What this end has handed to the other one of a session.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
     /// The payload that is under way, and the tag of its token.
     pending: Option<(Vec<u8>, TokenTag)>,
-    /// Tokens that the client has taken of the present round.
+    /// Tokens that the other end has taken of the present round.
     taken: usize,
     due_at: Time,
 }
@@ -65,9 +85,9 @@ impl Offers {
         Some(payload)
     }
 
-    /// Takes a client's word that it has the token; a word on another one changes nothing. After
-    /// the last one, the next round is due when half of their life of `life_us` is over.
-    pub(super) fn handle_taken(&mut self, now: Time, payload: &[u8], life_us: u64) {
+    /// Takes the other end's word that it has the token; a word on another one changes nothing.
+    /// After the last one, the next round is due when half of their life of `life_us` is over.
+    fn handle_taken(&mut self, now: Time, payload: &[u8], life_us: u64) {
         let is_it = self
             .pending
             .as_ref()
@@ -84,41 +104,91 @@ impl Offers {
     }
 }
 
-/// What hosts have handed to this end, by the path over which they did.
+/// A session of which an end takes the payloads that are the link's own.
+pub(super) struct Meeting<'a> {
+    /// Its path.
+    pub(super) path: Path,
+    /// Where the other end is.
+    pub(super) address: SocketAddr,
+    /// The game that this end plays.
+    pub(super) protocol_id: u64,
+    /// The id that this end has as the client; `None` if the other end is the client.
+    pub(super) own_id: Option<u64>,
+    /// What this end has handed over.
+    pub(super) offers: &'a mut Offers,
+    /// How long such tokens live, in microseconds.
+    pub(super) life_us: u64,
+}
+
+/// What the other ends of sessions have handed to this one, by the path over which they did.
 #[derive(Debug, Default)]
 pub(super) struct WaysBack {
     held: BTreeMap<Path, VecDeque<JoinToken>>,
 }
 
 impl WaysBack {
-    /// Keeps a token that came over `path` from the host at `address`, and gives the answer. `None`
-    /// if it is no token for this client.
-    pub(super) fn take(
+    /// Takes a payload of the link's own, and gives the answer if there is one. `is_open` says which
+    /// paths there are: what came over others makes room first.
+    pub(super) fn handle(
         &mut self,
-        path: Path,
-        address: SocketAddr,
-        (protocol_id, client_id): (u64, u64),
+        now: Time,
+        meeting: Meeting<'_>,
         payload: &[u8],
+        is_open: impl Fn(&Path) -> bool,
+    ) -> Result<Option<[u8; 1 + TAG_BYTES]>, DropCause> {
+        if payload.first() == Some(&OFFER) {
+            let answer = self.take(&meeting, payload, is_open);
+            return answer.map(Some).ok_or(DropCause::Kind);
+        }
+        // What was taken twice is known already; only foreign words are refused.
+        if payload.first() != Some(&TAKEN) || payload.len() != 1 + TAG_BYTES {
+            return Err(DropCause::Kind);
+        }
+        let Meeting {
+            offers, life_us, ..
+        } = meeting;
+        offers.handle_taken(now, payload, life_us);
+        Ok(None)
+    }
+
+    /// Keeps a token, and gives the answer. `None` if it is no token for this end.
+    fn take(
+        &mut self,
+        meeting: &Meeting<'_>,
+        payload: &[u8],
+        is_open: impl Fn(&Path) -> bool,
     ) -> Option<[u8; 1 + TAG_BYTES]> {
         let token = JoinToken::from_bytes(payload.get(1..)?).ok()?;
-        if token.protocol_id() != protocol_id || token.client_id() != client_id {
+        let id = token.client_id();
+        let is_ours = meeting
+            .own_id
+            .map_or(is_reserved_id(id), |own_id| id == own_id);
+        if token.protocol_id() != meeting.protocol_id || !is_ours {
             return None;
         }
         let mut answer = [TAKEN; 1 + TAG_BYTES];
         answer[1..].copy_from_slice(&token.tag());
-        let held = self.held.entry(path).or_default();
-        // The host repeats what was taken until it hears so.
+        let held = self.held.entry(meeting.path).or_default();
+        // The other end repeats what was taken until it hears so.
         if held.iter().all(|known| known.tag() != token.tag()) {
             if held.len() >= HELD_MAX {
                 held.pop_front();
             }
-            held.push_back(token.with_address(address));
+            held.push_back(token.with_address(meeting.address));
         }
-        // Paths that are long gone go first.
-        while self.held.len() > 2 * CLIENTS_MAX {
-            self.held.pop_first();
+        while self.held.len() > PATHS_MAX {
+            let gone = self.held.keys().find(|path| !is_open(path)).copied();
+            let oldest = self.held.keys().next().copied();
+            if let Some(path) = gone.or(oldest) {
+                self.held.remove(&path);
+            }
         }
         Some(answer)
+    }
+
+    /// Where the tokens lead that came over `path`, if there are any.
+    pub(super) fn address(&self, path: Path) -> Option<SocketAddr> {
+        Some(self.held.get(&path)?.front()?.address())
     }
 
     /// The next token of those that came over `path`.
