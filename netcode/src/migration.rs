@@ -30,7 +30,8 @@ mod terms;
 
 pub use crate::session::hosting::{Ablation, HostPolicy, PolicyError};
 pub use api::{
-    Authority, Decision, HandoverError, HandoverFailure, Takeover, TermEvent, TermsStatistics,
+    Authority, Decision, HandoverError, HandoverFailure, Quorum, Takeover, TermEvent,
+    TermsStatistics,
 };
 pub use certificate::{CastVote, Certificate, ElectionKind};
 pub use lineage::{Ancestor, Lineage, Position};

@@ -184,8 +184,13 @@ impl<P: Remembers> Watcher<P> for TickWatcher {
                 let has_left = seen.leaves && *reason == DisconnectReason::Left;
                 // Whoever has not met the new host yet cannot follow it, and whoever was away
                 // for too long has no place any more.
-                let unheard = [DisconnectReason::Silence, DisconnectReason::Abandoned];
-                let was_dropped = unheard.contains(reason) && session.is_stranger(index);
+                let is_unheard = matches!(
+                    reason,
+                    DisconnectReason::Silence
+                        | DisconnectReason::Abandoned
+                        | DisconnectReason::NoMajority(_)
+                );
+                let was_dropped = is_unheard && session.is_stranger(index);
                 assert!(was_dropped || has_left, "node {index} is out: {reason}");
                 if was_dropped {
                     session.refuse(index);

@@ -103,13 +103,19 @@ fn a_session_whose_host_dies_before_the_start_begins_with_another() {
 fn an_endless_partition_costs_no_memory() {
     for (seed, gate) in [(1, PACED), (2, WAIT)] {
         let for_ever_us = 3_600_000_000;
+        let hosting = HostPolicy {
+            give_up_after_us: None,
+            ..HostPolicy::default()
+        };
         let host = HostConfig {
             resume_us: for_ever_us,
+            hosting: hosting.clone(),
             ..Session::elected(4, gate)
         };
         let mut guests = Session::guests(3);
         for guest in &mut guests {
             guest.resume_us = for_ever_us;
+            guest.hosting = hosting.clone();
         }
         let conditions = Conditions::from_rtt(50_000, 0);
         let test = repeat("an_endless_partition");
@@ -212,6 +218,47 @@ fn a_handover_that_is_off_leaves_the_host() {
         session.assert_recovers(3_000_000);
         assert_eq!(session.host(), Some(0));
         assert_eq!(session.cluster.node(0).session().term, term);
+    }
+}
+
+/// A host that all wait for lets a sleeper's link go, and says so to nobody: awake, the member hears
+/// the host over the mesh, asks for another link, and has its slot again; the host stays.
+#[test]
+fn who_wakes_to_a_link_that_is_no_more_has_another_soon() {
+    for seed in 1..5 {
+        let host = HostConfig {
+            silence_us: 8_000_000,
+            resume_us: 8_000_000,
+            ..Session::elected(
+                4,
+                Gate::Wait {
+                    limit_us: 1_500_000,
+                },
+            )
+        };
+        let guests = Session::guests(3).into_iter().map(|guest| JoinConfig {
+            silence_us: 8_000_000,
+            resume_us: 8_000_000,
+            ..guest
+        });
+        let conditions = Conditions::from_rtt(50_000, 0);
+        let test = repeat("who_wakes_to_a_link");
+        let mut session = Session::new(host, guests.collect(), conditions, seed, 200, &test);
+        session.cluster.waiting_max = 0;
+        let sleeper = 2;
+        let welcomes = |session: &Session| {
+            let events = session.cluster.members[sleeper].events.iter();
+            let welcomes = events.filter(|event| matches!(event, Event::Welcomed { .. }));
+            welcomes.count()
+        };
+        session.cluster.members[sleeper].paused = true;
+        session.run(2_000_000 + 100_000 * seed);
+        session.cluster.members[sleeper].paused = false;
+        assert_eq!(welcomes(&session), 1);
+        // A second without a tick, a round trip, and what a state takes.
+        session.assert_recovers(2_000_000);
+        assert_eq!(welcomes(&session), 2, "{}", session.standing());
+        assert_eq!((session.host(), session.terms()), (Some(0), 0));
     }
 }
 

@@ -161,6 +161,7 @@ impl Log {
             | Event::HostLost { .. }
             | Event::Electing { .. }
             | Event::Frozen
+            | Event::NoMajority(_)
             | Event::Thawed
             | Event::HandoverAborted { .. }
             | Event::DataLossPossible { .. }
@@ -204,6 +205,12 @@ impl Log {
             }
             Event::Frozen => {
                 self.say("too few members are heard: nothing is ordered until they are");
+            }
+            Event::NoMajority(quorum) => {
+                self.say(format!(
+                    "of {} members that elect a host {} are heard, and it takes {}: all stands still",
+                    quorum.voters, quorum.heard, quorum.needed
+                ));
             }
             Event::Thawed => self.say("enough members are heard again"),
             Event::HandoverAborted { member, reason } => {
@@ -259,6 +266,7 @@ fn end_of(reason: DisconnectReason, moment: Moment) -> End {
         DisconnectReason::Bye(_)
         | DisconnectReason::Silence
         | DisconnectReason::Abandoned
+        | DisconnectReason::NoMajority(_)
         | DisconnectReason::BadState => End::Failed(reason.to_string()),
     }
 }

@@ -164,6 +164,25 @@ pub enum TermEvent {
     Forked,
 }
 
+/// Who is there of those who elect a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quorum {
+    /// Members that vote.
+    pub voters: u16,
+    /// Those that were heard lately, this node included if it votes.
+    pub heard: u16,
+    /// As many it takes: to elect a host, or on a host to go on as such.
+    pub needed: u16,
+}
+
+impl Quorum {
+    /// Whether enough are there.
+    #[must_use]
+    pub const fn is_there(&self) -> bool {
+        self.heard >= self.needed
+    }
+}
+
 /// Why a handover cannot begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandoverError {

@@ -2,7 +2,7 @@
 
 use crate::id::{MemberId, NetId, SessionId, Slot, Term};
 use crate::input::InputFrame;
-use crate::migration::HandoverFailure;
+use crate::migration::{HandoverFailure, Quorum};
 use crate::node::audience::Inspection;
 use crate::session::close::CloseReason;
 use crate::session::config::ResumeToken;
@@ -286,6 +286,12 @@ pub enum Event {
     /// This host hears too few members, and does nothing in the session's name until it hears them
     /// again: they may be about to elect another.
     Frozen,
+    /// This node hears no host that may act, and too few of those who vote to have one: the session
+    /// stands still until more are heard. Told after a second and a half without a host, and again
+    /// when the numbers change; [`Node::quorum`](crate::node::Node::quorum) has them at any time. After
+    /// [`HostPolicy::give_up_after_us`](crate::session::hosting::HostPolicy::give_up_after_us) this
+    /// node gives up.
+    NoMajority(Quorum),
     /// This host goes on.
     Thawed,
     /// This host stays, although it was to hand over.
@@ -365,6 +371,12 @@ pub enum DisconnectReason {
     /// do without it.
     #[error("this node hosted, and heard too few others for too long")]
     Abandoned,
+    /// Too few of those who elect a host were heard for as long as this node's policy waits.
+    #[error(
+        "of {} members that elect a host {} were heard, and it takes {}",
+        .0.voters, .0.heard, .0.needed
+    )]
+    NoMajority(Quorum),
     /// The path is gone.
     #[error("{0}")]
     PathClosed(CloseReason),

@@ -291,7 +291,7 @@ impl Client {
         }
     }
 
-    fn end(&mut self, core: &mut Core, reason: DisconnectReason) {
+    pub(super) fn end(&mut self, core: &mut Core, reason: DisconnectReason) {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;
             self.closing.push_back(self.path);

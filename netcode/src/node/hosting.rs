@@ -11,6 +11,7 @@ mod abandoned;
 mod decisions;
 mod held;
 mod leaving;
+mod majority;
 
 use crate::hash::keyed;
 use crate::id::{MemberId, Path, Term};
@@ -32,6 +33,7 @@ use abandoned::Stillness;
 use decisions::Pending;
 use held::held;
 pub(super) use held::stands;
+use majority::Watch;
 
 /// The term machine of a node, and what the node has done about it.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub(super) struct Hosting {
     owed: Option<Owed>,
     /// Since when a host that is frozen has heard nobody.
     stillness: Option<Stillness>,
+    /// For how long too few have been there, and what was said of it.
+    watch: Watch,
 }
 
 /// The newest state of a host that has handed over, until the next one has it.
@@ -82,6 +86,7 @@ impl Hosting {
             pending: None,
             owed: None,
             stillness: None,
+            watch: Watch::default(),
         }
     }
 
@@ -279,6 +284,7 @@ impl Node {
         self.send_owed(now);
         self.go_when_replaced(now);
         self.end_if_abandoned(now);
+        self.watch_majority(now);
     }
 
     /// When [`Node::drive_terms`] is due.

@@ -30,6 +30,11 @@ pub struct HostPolicy {
     pub fork_after_us: Option<u64>,
     /// Whether members of a session of more than two voters fork, too. Else they wait.
     pub fork_minority: bool,
+    /// A node that hears too few of those who vote for so long, in microseconds of listening, gives the
+    /// session up: [`DisconnectReason::NoMajority`](crate::node::DisconnectReason::NoMajority). It is
+    /// told long before ([`Event::NoMajority`](crate::node::Event::NoMajority)). `None`: it waits as
+    /// long as its link and its slot last (`silence_us` and then `resume_us`; a host for `resume_us`).
+    pub give_up_after_us: Option<u64>,
     /// A voter that is silent for so long loses its vote, in microseconds.
     pub evict_after_us: u64,
     /// A standby that is silent, or behind by so much, is replaced, in microseconds.
@@ -56,6 +61,7 @@ impl Default for HostPolicy {
             unclean_after_us: Some(2_500_000),
             fork_after_us: Some(3_000_000),
             fork_minority: false,
+            give_up_after_us: Some(30_000_000),
             evict_after_us: 3_000_000,
             demote_after_us: 1_000_000,
             heartbeat_us_min: 16_667,
@@ -122,7 +128,12 @@ impl HostPolicy {
         if self.standbys_among(usize::MAX) > TERM_STANDBYS_MAX {
             return Err(PolicyError::Standbys);
         }
-        if self.evict_after_us < self.suspect_us_max || self.demote_after_us < self.suspect_us_min {
+        let gives_up_us = self.give_up_after_us.unwrap_or(u64::MAX);
+        let is_patient = gives_up_us >= self.evict_after_us;
+        if !is_patient
+            || self.evict_after_us < self.suspect_us_max
+            || self.demote_after_us < self.suspect_us_min
+        {
             return Err(PolicyError::Patience);
         }
         Ok(())
@@ -144,8 +155,8 @@ pub enum PolicyError {
     /// More standbys than a roster holds.
     #[error("more standbys than a roster holds")]
     Standbys,
-    /// Members are given up before they can be suspected.
-    #[error("members are given up before a host would be suspected")]
+    /// Members are given up before they can be suspected, or the session before a voter.
+    #[error("members are given up before a host would be suspected, or the session before them")]
     Patience,
 }
 

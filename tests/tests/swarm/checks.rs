@@ -37,6 +37,7 @@ impl Run {
                 | Event::HostLost { .. }
                 | Event::Electing { .. }
                 | Event::Frozen
+                | Event::NoMajority(_)
                 | Event::Thawed
                 | Event::HandoverAborted { .. }
                 | Event::DataLossPossible { .. }
@@ -79,6 +80,7 @@ impl Run {
                     DisconnectReason::Left | DisconnectReason::Bye(ByeReason::Ended) => {}
                     DisconnectReason::BadState
                     | DisconnectReason::Abandoned
+                    | DisconnectReason::NoMajority(_)
                     | DisconnectReason::Bye(ByeReason::Fault | ByeReason::HostStops) => {
                         panic!("node {index}: {reason}")
                     }

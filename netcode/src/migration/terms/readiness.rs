@@ -10,6 +10,7 @@
 
 use crate::id::MemberId;
 use crate::limits::{SUSPECT_US_MAX, TERM_MEMBERS_MAX};
+use crate::migration::api::Quorum;
 use crate::migration::message::TermMessage;
 use crate::migration::roster::TermRoster;
 use crate::time::Time;
@@ -22,6 +23,9 @@ const REPORT_US: u64 = 1_000_000;
 const REPORT_NEWS_US: u64 = 50_000;
 /// Silence after which a member is out of reach, in microseconds: links send at least each second.
 const REACH_US: u64 = 2_500_000;
+/// Silence after which a voter counts as not heard, in microseconds: whoever misses its host says so
+/// each beat, and links send four times per second.
+const HEARD_US: u64 = 1_200_000;
 /// After so much time as a member a path that is missing counts as one that cannot be, in
 /// microseconds.
 const MEETING_US: u64 = 10_000_000;
@@ -64,6 +68,37 @@ impl Terms {
             standbys.any(|&id| self.electors(id, roster) >= roster.elect())
         };
         host.is_settled && elects(&self.roster) && elects(&host.committed)
+    }
+
+    /// Who is there of those who vote, as far as this node hears.
+    #[must_use]
+    pub fn quorum(&self, now: Time) -> Quorum {
+        let is_heard = |id: &MemberId| {
+            let known = self.known.get(id);
+            let heard_at = known.map(|one| one.met_at.unwrap_or_default().max(one.heard_at));
+            *id == self.me.member || heard_at.is_some_and(|at| now.micros_since(at) < HEARD_US)
+        };
+        let small = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
+        Quorum {
+            voters: small(self.roster.voter_count()),
+            heard: small(self.roster.voters().filter(is_heard).count()),
+            needed: small(if self.is_host() {
+                self.roster.keep()
+            } else {
+                self.roster.elect()
+            }),
+        }
+    }
+
+    /// Whether nothing is done in the session's name, as far as this node knows: its host is silent, or
+    /// it hosts and may not act.
+    #[must_use]
+    pub fn stands_still(&self, now: Time) -> bool {
+        match &self.role {
+            Role::Host(_) => !self.may_act(now),
+            Role::Follower(_) => self.suspects(),
+            Role::Over => false,
+        }
     }
 
     /// Whether a member and this node heard each other over their warm link lately.
