@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Client;
 use super::decide::Decided;
 use crate::id::NetId;
-use crate::limits::INPUT_HISTORY_TICKS_MAX;
+use crate::limits::{INPUT_HISTORY_TICKS_MAX, JOIN_TICK_MAX};
 use crate::node::api::{DisconnectReason, Event};
 use crate::node::core::{Core, Todo};
 use crate::node::desync::fold;
@@ -64,6 +64,8 @@ pub(super) struct Follower {
     fresh_at: Time,
     /// The newest tick of the host that was heard of.
     pub(super) heard: Tick,
+    /// Whether nothing was heard yet of a host that this client has gone over to.
+    pub(super) is_first: bool,
     /// The newest tick that ran for the first time.
     pub(super) ran: Tick,
     /// Own entities as they were predicted, by number of the snapshot.
@@ -99,6 +101,7 @@ impl Follower {
             is_fresh: false,
             fresh_at: Time::ZERO,
             heard: from,
+            is_first: false,
             ran: Tick::ZERO,
             predicted: vec![Snapshot::default(); PREDICTED_MAX],
             judged: None,
@@ -236,8 +239,14 @@ impl Client {
                 Err(DropReason::UnknownTick)
             };
         };
-        // However long a path was silent, no host is so far ahead of what it said last.
-        if tick > follower.heard.plus(INPUT_HISTORY_TICKS_MAX - 64) {
+        // However long a path was silent, no host is so far ahead of what it said last. One that this
+        // client follows from now on may be, if a machine has slept.
+        let newest_max = if follower.is_first {
+            Tick::new(JOIN_TICK_MAX)
+        } else {
+            follower.heard.plus(INPUT_HISTORY_TICKS_MAX - 64)
+        };
+        if tick > newest_max {
             return Err(DropReason::UnknownTick);
         }
         if !datagram.batch.is_empty() {
@@ -256,6 +265,7 @@ impl Client {
         }
         let passed = tick.since(follower.heard).min(ARRIVAL_TICKS_MAX);
         follower.heard = follower.heard.max(tick);
+        follower.is_first = false;
         if let Some(hash) = datagram.hash
             && follower.promised.is_none_or(|known| known.tick < hash.tick)
         {

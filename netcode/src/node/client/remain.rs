@@ -77,6 +77,7 @@ impl Follower {
         self.offered.clear();
         self.shown_upto = self.base().max(self.shown_upto);
         self.heard = base;
+        self.is_first = true;
         self.forget_host();
     }
 }
