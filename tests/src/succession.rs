@@ -23,10 +23,11 @@ use std::path::PathBuf;
 use phalanx::netcode::driver::Player;
 use phalanx::netcode::id::{MemberId, SessionId, Term};
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::node::{DisconnectReason, Event};
+use phalanx::netcode::node::{DisconnectReason, Event, Node};
 use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, MigrationConfig, Start};
 use phalanx::netcode::session::messages::Channel;
 use phalanx::netcode::tick::Tick;
+use phalanx::netcode::time::Time;
 
 use self::chat::{Chat, Life};
 use self::checks::assert_frozen_is_silent;
@@ -73,6 +74,10 @@ pub struct TickWatcher {
     safe: BTreeMap<u32, Footprint>,
     /// Whether it was announced that data may be lost, or a part of the session went its own way.
     is_unclean: bool,
+    /// When the last fault ended.
+    calm_at: Option<Time>,
+    /// Whether faults lasted for so long that a member gave the session up, as it shall.
+    has_given_up: bool,
     chat: Chat,
     /// Messages that have arrived since the nodes were looked at, and at whom.
     messages: Vec<(Life, Vec<u8>)>,
@@ -190,7 +195,9 @@ impl<P: Remembers> Watcher<P> for TickWatcher {
                         | DisconnectReason::Abandoned
                         | DisconnectReason::NoMajority(_)
                 );
-                let was_dropped = is_unheard && session.is_stranger(index);
+                let gives_up = is_unheard && session.may_give_up(index);
+                session.watcher.has_given_up |= gives_up;
+                let was_dropped = gives_up || is_unheard && session.is_stranger(index);
                 assert!(was_dropped || has_left, "node {index} is out: {reason}");
                 if was_dropped {
                     session.refuse(index);
@@ -260,6 +267,8 @@ impl<P: Remembers> Succession<P> {
             hosts: BTreeMap::new(),
             safe: BTreeMap::new(),
             is_unclean: false,
+            calm_at: None,
+            has_given_up: false,
             chat: Chat::default(),
             messages: Vec::new(),
             looks: 0,
@@ -312,7 +321,7 @@ impl<P: Remembers> Succession<P> {
 
     /// Whether `index` could not follow whoever hosts: the two have not met, or it was away for so
     /// long that it is no member any more.
-    fn is_stranger(&self, index: Index) -> bool {
+    pub(crate) fn is_stranger(&self, index: Index) -> bool {
         let node = self.cluster.node(index);
         if node.terms().is_none() {
             return true;
@@ -322,9 +331,37 @@ impl<P: Remembers> Succession<P> {
         };
         let host = self.cluster.node(host);
         let (own, other) = (node.session().member, host.session().member);
-        let have_met = node.mesh_links().any(|link| link.member == other)
-            && host.mesh_links().any(|link| link.member == own);
+        let has_met = |node: &Node, whom| {
+            let mut links = node.mesh_links();
+            links.any(|link| link.member == whom && link.is_confirmed)
+        };
+        let have_met = has_met(node, other) && has_met(host, own);
         host.roster().member(own).is_none() || !have_met
+    }
+
+    /// Whether `index` has had no host for as long as its place is kept, and not for want of trying:
+    /// faults kept it from that, or others that did the same.
+    fn may_give_up(&self, index: Index) -> bool {
+        let now = self.cluster.now();
+        let watcher = &self.watcher;
+        let calm_at = watcher.calm_at;
+        let in_trouble = calm_at.is_none_or(|at| now.micros_since(at) < 1_000_000);
+        let moved_at = self.seen[index].moved_at();
+        let resume_us = watcher.joins[index].resume_us;
+        // The old host's last ticks may have come after its last word.
+        let alone_us = now.micros_since(moved_at) + 500_000;
+        watcher.has_given_up || in_trouble && alone_us >= resume_us
+    }
+
+    /// No fault is under way any more.
+    pub fn calm(&mut self) {
+        self.watcher.calm_at = Some(self.cluster.now());
+    }
+
+    /// Whether faults lasted for so long that a member gave the session up.
+    #[must_use]
+    pub const fn has_given_up(&self) -> bool {
+        self.watcher.has_given_up
     }
 
     /// Records `index` into `file`, which [`Succession::assert_recordings`] verifies.

@@ -85,6 +85,11 @@ pub struct Watched<P: Seeded, W: Watcher<P>> {
 
 impl<T> Seen<T> {
     /// There was news of `tick` at `at`.
+    /// When a tick was settled last.
+    pub(crate) fn moved_at(&self) -> Time {
+        self.moved.map_or(Time::ZERO, |(at, _)| at)
+    }
+
     pub(crate) fn moves(&mut self, tick: Tick, at: Time) {
         let moved = *self.moved.get_or_insert((at, tick));
         if tick > moved.1 {

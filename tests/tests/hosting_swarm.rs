@@ -30,10 +30,11 @@ type Session = Succession<Bot>;
 const SEEDS: u64 = 32;
 
 /// Seeds that found something once.
-const REGRESSIONS: [u64; 40] = [
+const REGRESSIONS: [u64; 45] = [
     21, 135, 218, 254, 323, 331, 335, 722, 1241, 1301, 2297, 2957, 3367, 3435, 3445, 3550, 4351,
     4483, 6362, 7219, 8168, 8676, 8947, 100606, 103530, 103928, 105474, 106796, 108470, 108797,
-    109694, 114114, 121033, 121777, 124011, 131847, 201750, 210324, 211277, 211592,
+    109694, 114114, 121033, 121777, 124011, 131847, 201750, 210324, 211277, 211592, 222111, 230528,
+    231398, 256821, 258196,
 ];
 
 /// All must be in step again so long after the last fault, in microseconds.
@@ -47,6 +48,8 @@ struct Outcome {
     messages: usize,
     unclean: u64,
     recordings: u64,
+    /// Faults kept members from a host for so long that they gave up.
+    given_up: u64,
     /// Microseconds until all had settled a tick under one host.
     recovered_us: u64,
 }
@@ -177,6 +180,7 @@ fn run(seed: u64) -> Outcome {
         messages: session.messages(),
         unclean: u64::from(session.is_unclean()),
         recordings: u64::from(records),
+        given_up: u64::from(session.has_given_up()),
         recovered_us,
     }
 }
@@ -194,7 +198,10 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
                 sum.messages += outcome.messages;
                 sum.unclean += outcome.unclean;
                 sum.recordings += outcome.recordings;
-                recoveries.push(outcome.recovered_us / 1000);
+                sum.given_up += outcome.given_up;
+                if outcome.given_up == 0 {
+                    recoveries.push(outcome.recovered_us / 1000);
+                }
             }
             Err(_panic) => {
                 failed.push(seed);
@@ -210,13 +217,14 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
         recoveries.get(at).copied().unwrap_or(0)
     };
     println!(
-        "{} sessions, {} migrations, {} messages, {} unclean, {} recorded; in step again after \
+        "{} sessions, {} migrations, {} messages, {} unclean, {} recorded, {} given up; in step again after \
          {} ms (median), {} (99 of 100), {} (999 of 1000), {} at most; failed: {failed:?}",
         sum.runs,
         sum.migrations,
         sum.messages,
         sum.unclean,
         sum.recordings,
+        sum.given_up,
         part(500),
         part(990),
         part(999),

@@ -591,6 +591,9 @@ impl Client {
                     } else {
                         self.end(core, DisconnectReason::Silence);
                     }
+                } else if *next_at <= now && self.prepared.is_some() {
+                    // Its Returns ask for more than a Hello: whoever has both lets it in twice.
+                    *next_at = now.plus_micros(HELLO_US);
                 } else if *next_at <= now {
                     *next_at = now.plus_micros(HELLO_US);
                     if *nonce_until <= now {
@@ -608,7 +611,9 @@ impl Client {
                     self.end(core, DisconnectReason::Silence);
                     return;
                 }
-                if self.prepared.is_none() && silent_us > self.config.silence_us {
+                let may_rejoin = self.prepared.is_none() || self.asks_again(core);
+                if may_rejoin && silent_us > self.config.silence_us {
+                    self.prepared = None;
                     let Some(closed) = self.closed.as_mut().filter(|it| it.path == self.path)
                     else {
                         // The host may keep the slot: ask it.

@@ -20,6 +20,8 @@ pub(super) struct Guest {
     pub(super) nonce: u64,
     /// A Return with another nonce that has come over the path, and since when nothing else came.
     pub(super) asks_anew: Option<(u64, Time)>,
+    /// When its Return was answered, if it came back by one.
+    pub(super) returned_at: Option<Time>,
     /// Which process of the member it is, once it has said so, where hosting may move.
     pub(super) incarnation: Option<u32>,
     /// Whether it votes on who hosts, where members elect.

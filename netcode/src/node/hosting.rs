@@ -340,9 +340,10 @@ impl Node {
             };
             let own = self.core.info.member;
             let is_of_another = |hosting: &Hosting| hosting.own != own;
-            // Whether members elect is the host's to say: by the first word, or by its settings.
+            // Whether members elect is the host's to say, by its settings. Who has come while the host
+            // changes has none yet: whom it has met is told of by the host that let it in.
             let is_elected = match &self.role {
-                Role::Client(client) => received.from == client.host || client.elects(),
+                Role::Client(client) => client.elects().unwrap_or(true),
                 Role::Host(_) => false,
             };
             if is_elected && self.hosting.as_deref().is_none_or(is_of_another) {

@@ -302,6 +302,16 @@ impl Peer {
         })
     }
 
+    /// The tags that datagrams of this link may have which are still under way from here: a mask.
+    #[must_use]
+    pub fn sent_tags(&self) -> u64 {
+        let epoch = self.next_seq.number() >> 8;
+        let epochs = epoch.saturating_sub(1)..=epoch;
+        epochs.fold(0, |mask, epoch| {
+            mask | 1 << self.key.tag(Seq::new(epoch.wrapping_shl(8)))
+        })
+    }
+
     /// The number of the next datagram that is packed.
     #[must_use]
     pub const fn next_seq(&self) -> Seq {

@@ -92,6 +92,7 @@ impl Faults {
         session
             .cluster
             .set_all_conditions(Conditions::from_rtt(50_000, 0));
+        session.calm();
     }
 
     fn end(&mut self, session: &mut Session, fault: &Fault) {

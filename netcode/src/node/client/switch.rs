@@ -44,6 +44,10 @@ const RETURN_BYTES_MAX: usize = 1024;
 /// host takes no inputs that are further ahead than its memory of them reaches.
 pub(super) const UNSAFE_TICKS_MAX: u32 = 192;
 
+/// So long all Returns have the same nonce, in microseconds. The answer to one may be lost, and with it
+/// the link that it began: that is no answer to others.
+const RETURN_NONCE_US: u64 = 1_000_000;
+
 /// So long a link is silent, in microseconds, before its host, heard otherwise, is asked for another
 /// one: long enough for a host that everyone waits for or that stands still.
 const LINK_LOST_US: u64 = 1_000_000;
@@ -58,6 +62,8 @@ pub(super) struct Prepared {
     /// Whether the old host's frames are still taken.
     keeps_frames: bool,
     hello: Hello,
+    /// Until when its Returns have this nonce.
+    nonce_until: Time,
     since: Time,
     next_at: Time,
 }
@@ -92,12 +98,16 @@ impl Client {
                 keeps_frames: true,
             };
             self.ask_for_link(core, now, prepare);
-        } else if let Some(prepared) = &self.prepared
-            && (prepared.candidate, prepared.term) == (self.host, core.info.term)
-        {
+        } else if self.asks_again(core) {
             // The link is heard again.
             self.prepared = None;
         }
+    }
+
+    /// Whether it is the present host that is asked for another link.
+    pub(super) fn asks_again(&self, core: &Core) -> bool {
+        let prepared = self.prepared.as_ref();
+        prepared.is_some_and(|it| (it.candidate, it.term) == (self.host, core.info.term))
     }
 
     fn ask_for_link(&mut self, core: &Core, now: Time, prepare: Prepare) {
@@ -122,6 +132,7 @@ impl Client {
             warm: prepare.warm,
             keeps_frames: prepare.keeps_frames,
             hello,
+            nonce_until: now.plus_micros(RETURN_NONCE_US),
             since: now,
             next_at: now,
         });
@@ -174,9 +185,9 @@ impl Client {
         self.renounces = renounces;
     }
 
-    /// Whether the host has said that members elect the next one.
-    pub(in crate::node) fn elects(&self) -> bool {
-        self.settings.is_some_and(|settings| settings.elects)
+    /// Whether members elect the next host, if the present one has said so.
+    pub(in crate::node) fn elects(&self) -> Option<bool> {
+        self.settings.map(|settings| settings.elects)
     }
 
     /// Writes the Return that is due.
@@ -194,6 +205,7 @@ impl Client {
         let offers = self.offers(core);
         let baselines = self.baselines();
         let (inputs_after, inputs) = self.newest_inputs(core);
+        let nonce = self.fresh_nonce(now);
         let resume = self.resume.map_or(0, |token| token.0);
         let prepared = self.prepared.as_mut()?;
         let path = prepared.warm?.path;
@@ -204,6 +216,10 @@ impl Client {
         };
         let avoids = core.stray_tags(now, path) | present;
         prepared.next_at = now.plus_micros(RETURN_US);
+        if prepared.nonce_until <= now {
+            prepared.nonce_until = now.plus_micros(RETURN_NONCE_US);
+            prepared.hello.nonce = nonce;
+        }
         prepared.hello.confirmed = confirmed.number();
         prepared.hello.resume = resume;
         let body = Return {

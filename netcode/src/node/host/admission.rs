@@ -25,6 +25,9 @@ use crate::tick::Tick;
 use crate::time::Time;
 use crate::wire::header::{TagKey, kind};
 
+/// For so long a Hello may still come that was sent before a Return, in microseconds.
+const OVERTAKEN_US: u64 = 1_000_000;
+
 /// Bytes of schema in one part of a refusal.
 const SCHEMA_PART_BYTES: usize = 900;
 
@@ -79,6 +82,12 @@ impl Host {
                 self.outgoing.push_back((path, guest.welcome.clone()));
             }
             return Ok(());
+        }
+        // Sent before its Return, which it may have been answered for already.
+        let is_overtaken = |at: Time| now.micros_since(at) < OVERTAKEN_US;
+        let guest = self.guests.get(&path);
+        if guest.is_some_and(|guest| guest.returned_at.is_some_and(is_overtaken)) {
+            return Err(DropReason::Unexpected);
         }
         // A late copy, or a client that has not heard of a link that is lost by now: it asks with
         // another nonce soon.
@@ -420,6 +429,7 @@ impl Host {
             exchange: Exchange::new(slots, input_bytes, all, 0, from),
             nonce: hello.nonce,
             asks_anew: None,
+            returned_at: None,
             incarnation: None,
             votes: false,
             welcome,

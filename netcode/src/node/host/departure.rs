@@ -60,6 +60,9 @@ impl Host {
         let member = guest.peer.member;
         let keeps = self.config.resume_us > 0 && !core.is_over();
         if keeps && self.config.migration.elects {
+            // It may ask for another link over this path, and send over the old one until it has it.
+            let tags = guest.peer.stray_tags() | guest.peer.sent_tags();
+            core.note_strays(now, path, tags);
             self.succession.note_lost(path, member);
         }
         let seat = guest

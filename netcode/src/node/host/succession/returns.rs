@@ -84,6 +84,9 @@ impl Host {
             self.entry_for(core, &ask, member, slot, kept.is_some(), avoids)
         };
         self.let_in(core, now, path, &ask.hello, protocol, entry);
+        if let Some(guest) = self.guests.get_mut(&path) {
+            guest.returned_at = Some(now);
+        }
         self.take_early(core, path, &ask);
         if let Some(recovery) = &mut self.succession.recovery {
             recovery.awaited.remove(&member);
@@ -206,7 +209,9 @@ impl Host {
         let old: Vec<Path> = self.guests.iter().filter_map(is_old).collect();
         for path in old {
             if let Some(guest) = self.guests.remove(&path) {
-                core.note_strays(now, path, guest.peer.stray_tags());
+                // The member may never have known of this link: it cannot tell what comes of it.
+                let tags = guest.peer.stray_tags() | guest.peer.sent_tags();
+                core.note_strays(now, path, tags);
             }
             self.doctor.forget(path);
         }
