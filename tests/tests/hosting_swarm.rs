@@ -30,11 +30,11 @@ type Session = Succession<Bot>;
 const SEEDS: u64 = 32;
 
 /// Seeds that found something once.
-const REGRESSIONS: [u64; 45] = [
+const REGRESSIONS: [u64; 46] = [
     21, 135, 218, 254, 323, 331, 335, 722, 1241, 1301, 2297, 2957, 3367, 3435, 3445, 3550, 4351,
     4483, 6362, 7219, 8168, 8676, 8947, 100606, 103530, 103928, 105474, 106796, 108470, 108797,
     109694, 114114, 121033, 121777, 124011, 131847, 201750, 210324, 211277, 211592, 222111, 230528,
-    231398, 256821, 258196,
+    231398, 256821, 258196, 333486,
 ];
 
 /// All must be in step again so long after the last fault, in microseconds.

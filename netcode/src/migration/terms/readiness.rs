@@ -170,19 +170,20 @@ impl Terms {
         self.is_electable(id, roster) || self.has_waited(now, id)
     }
 
-    /// Host: whether a member may vote in `roster`: all others that vote or succeed and are there
-    /// hear it. After long those that succeed will do.
+    /// Host: whether a member may vote in `roster`: all others that vote hear it, also those that are
+    /// cut off for the moment until they have lost their votes, and those that succeed and are
+    /// there. After long those that succeed will do.
     pub(super) fn may_vote(&self, now: Time, id: MemberId, roster: &TermRoster) -> bool {
         let is_here = |other: MemberId| {
             let known = self.known.get(&other);
             known.is_some_and(|one| now.micros_since(one.echoed_at) < self.policy.demote_after_us)
         };
-        let misses = |&other: &MemberId| {
-            other != id && other != self.me.member && is_here(other) && !self.are_linked(id, other)
-        };
-        let mut standbys = roster.standbys.iter();
-        let misses_a_voter = || roster.voters().any(|voter| misses(&voter));
-        let waits = standbys.any(misses) || (!self.has_waited(now, id) && misses_a_voter());
+        let misses =
+            |other: MemberId| other != id && other != self.me.member && !self.are_linked(id, other);
+        let mut standbys = roster.standbys.iter().copied();
+        let misses_a_voter = || roster.voters().any(misses);
+        let waits = standbys.any(|other| is_here(other) && misses(other))
+            || (!self.has_waited(now, id) && misses_a_voter());
         !waits
     }
 }
