@@ -345,7 +345,8 @@ impl<P: Remembers> Succession<P> {
         let now = self.cluster.now();
         let watcher = &self.watcher;
         let calm_at = watcher.calm_at;
-        let in_trouble = calm_at.is_none_or(|at| now.micros_since(at) < 1_000_000);
+        // After 2.5 s without a standby another member may host, and is elected.
+        let in_trouble = calm_at.is_none_or(|at| now.micros_since(at) < 3_500_000);
         let moved_at = self.seen[index].moved_at();
         let resume_us = watcher.joins[index].resume_us;
         // The old host's last ticks may have come after its last word.
