@@ -339,6 +339,15 @@ impl Terms {
         self.roster.is_voter(me) && self.roster.voters().all(|id| id == me || id == host)
     }
 
+    /// It has just voted: a while is the candidate's.
+    pub(super) fn listen_on(&mut self) {
+        let fork_us = self.policy.fork_after_us.unwrap_or(u64::MAX);
+        let most_us = fork_us.saturating_sub(self.policy.suspect_us_max);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.listened_us = follower.listened_us.min(most_us);
+        }
+    }
+
     /// Counts the time in which a suspected host could have been heard: one that slept has not
     /// listened, and listens for a while before it gives up anybody.
     fn listen(&mut self, now: Time, fork_us: u64) {

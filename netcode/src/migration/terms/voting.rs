@@ -53,6 +53,7 @@ impl Terms {
             self.give_up(now);
             (self.promised, self.vote) = (request.term, Some(from));
             self.incoming = None;
+            self.listen_on();
             self.statistics.voted += 1;
             self.event(TermEvent::Electing {
                 candidate: from,

@@ -154,7 +154,7 @@ impl Subscription {
     }
 
     /// The hash of what the client sees of the newest snapshot, with its tick. A client that holds
-    /// the same has it as [`Receiver::hash_at`](super::Receiver::hash_at) that tick.
+    /// the same has it as [`Receiver::hash_at`](crate::statesync::Receiver::hash_at) that tick.
     pub fn interest_hash(&mut self, publisher: &mut Publisher) -> Option<(Tick, u64)> {
         let number = publisher.newest_number()?;
         if self.planned != Some(number) && self.pending.is_none() {
