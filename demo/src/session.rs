@@ -241,8 +241,10 @@ impl Session {
     /// Ends the session or leaves it.
     fn stop(&mut self) {
         let now = self.now();
+        let is_host = self.driver.node().is_host();
+        // Whoever was to play so many ticks is not alone in that: they end in one state.
+        let hands_over = is_host && self.farewell == Farewell::HandOver && !self.has_enough();
         let node = self.driver.node_mut();
-        let hands_over = node.is_host() && self.farewell == Farewell::HandOver;
         if hands_over && let Ok(target) = node.request_handover(now, None) {
             // It goes once that one hosts.
             node.leave();

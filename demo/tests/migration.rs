@@ -10,7 +10,7 @@
 mod running;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -297,6 +297,41 @@ fn a_host_that_leaves_hands_over() {
 #[test]
 fn a_host_of_states_that_leaves_hands_over() {
     ask_the_host_to_go(STATE_SYNC);
+}
+
+/// Ends the founder's process politely, and that of the player who hosts then.
+fn ask_two_hosts_to_go(mode: Mode) {
+    let (host, mut others) = ready_match(mode, 4, "600");
+    signal(&host, "-TERM");
+    host.succeed();
+    let start = Instant::now();
+    let next = loop {
+        let can_go = |player: &Process| player.stderr.text().contains(READY);
+        if let Some(index) = others.iter().position(can_go) {
+            break others.remove(index);
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "nobody hosts");
+        thread::sleep(Duration::from_millis(5));
+    };
+    signal(&next, "-TERM");
+    let left = next.succeed();
+    assert_eq!(left["ok"], true, "{left:#}");
+    let runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
+    assert_agreement(&runs, 600);
+    for run in &runs {
+        assert_eq!(run["migrations"], 2, "{run:#}");
+        assert_eq!(run["inputs_lost"], 0, "{run:#}");
+    }
+}
+
+#[test]
+fn a_player_that_joined_and_hosts_hands_over_as_well() {
+    ask_two_hosts_to_go(LOCKSTEP);
+}
+
+#[test]
+fn a_player_of_states_that_joined_and_hosts_hands_over_as_well() {
+    ask_two_hosts_to_go(STATE_SYNC);
 }
 
 /// A dedicated host, its standby and two players with join codes; `name` is the signal that the

@@ -153,7 +153,7 @@ fn join(command: JoinCommand) -> Result<ExitCode> {
     } else {
         hands(&settings, command.bot)
     };
-    let session = Session::join(&settings, &command.name, hands, link, &to)?;
+    let session = Session::join(&settings, &command.name, hands, link, &to)?.handing_over();
     let outcome = show::run(session, &settings, |_status| {})?;
     Ok(Summary::new(settings, vec![outcome]).report(PROGRAM)?)
 }

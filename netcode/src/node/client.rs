@@ -467,7 +467,8 @@ impl Client {
     pub(super) fn take_up(&mut self, core: &Core, now: Time, path: Path) {
         let is_lost = self.closed.as_ref().is_some_and(|it| it.path == self.path);
         let was_inside = self.resume.is_some() && self.phase != Phase::Over;
-        if is_lost && was_inside && self.prepared.is_none() {
+        if is_lost && was_inside && (self.prepared.is_none() || self.asks_again(core)) {
+            self.prepared = None;
             self.rejoin(core, now, path);
         }
     }

@@ -87,7 +87,10 @@ impl Client {
     /// and none of them reaches a machine that sleeps.
     pub(in crate::node) fn ask_again(&mut self, core: &mut Core, now: Time, warm: Warm) {
         let silent_us = now.micros_since(self.peer.heard_at);
-        if self.phase != Phase::Inside || self.resume.is_none() || self.ended_at.is_some() {
+        // Where the path itself has ended, the session is taken up again over the next one.
+        let is_dead = self.closed.as_ref().is_some_and(|it| it.path == self.path);
+        let is_inside = self.phase == Phase::Inside && self.resume.is_some();
+        if !is_inside || is_dead || self.ended_at.is_some() {
             return;
         }
         if silent_us > LINK_LOST_US {
