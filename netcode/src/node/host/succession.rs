@@ -19,7 +19,7 @@ use crate::node::client::Client;
 use crate::node::client::heir::Retired;
 use crate::node::core::{Core, Todo};
 use crate::node::seat::{Early, Holder, Seat};
-use crate::node::takeover::{TakeOver, Warm};
+use crate::node::takeover::TakeOver;
 use crate::session::config::{Gate, JoinConfig, LatePolicy, Role, Start};
 use crate::session::control::{Control, Settings};
 use crate::session::handshake::ByeReason;
@@ -474,9 +474,12 @@ impl Host {
         self.succession.is_frozen = is_frozen;
     }
 
-    pub(in crate::node) fn meet(&mut self, member: MemberId, warm: Warm) {
+    pub(in crate::node) fn meet(&mut self, member: MemberId, path: Path) {
+        if self.succession.warm.get(&path) == Some(&member) {
+            return;
+        }
         self.succession.warm.retain(|_, known| *known != member);
-        self.succession.warm.insert(warm.path, member);
+        self.succession.warm.insert(path, member);
     }
 
     pub(in crate::node) fn hand_over_at(&mut self, core: &Core, tick: Tick) -> Tick {
