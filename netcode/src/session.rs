@@ -4,6 +4,7 @@
 //! node asks each carrier for bytes that fit the room left in the tick's datagram, and hands over
 //! what arrived.
 
+pub mod acted;
 pub mod bucket;
 pub mod bulk;
 pub mod clock;

@@ -6,11 +6,12 @@
 
 use phalanx_netcode::id::{MemberId, SessionId, Slot, Term};
 use phalanx_netcode::input::{BatchDecoder, BatchEncoder, BatchPlan, InputHistory};
+use phalanx_netcode::session::acted::{Acted, Run};
 use phalanx_netcode::session::bulk::{BulkConfig, BulkReceiver, BulkSender};
 use phalanx_netcode::session::control::{Control, Purpose, Route, Settings, Stand};
 use phalanx_netcode::session::handshake::{
-    self, Acted, Back, Baseline, Bye, ByeReason, Followed, Hello, Refusal, Refuse, Return,
-    SchemaPart, TermBase, TermStart, Welcome,
+    self, Back, Baseline, Bye, ByeReason, Followed, Hello, Refusal, Refuse, Return, SchemaPart,
+    TermBase, TermStart, Welcome,
 };
 use phalanx_netcode::session::mesh::{self, Echo, MeshDatagram, PairKey};
 use phalanx_netcode::session::messages::{Channel, Messages, MessagesConfig};
@@ -185,15 +186,23 @@ fn return_and_back() {
     back.baseline = Some(99);
     back.acted = Some(Acted {
         first: 98,
-        ticks: 3,
-        present: 5,
-        inputs: b"abc".to_vec(),
+        runs: vec![
+            Run {
+                ticks: 300,
+                is_present: true,
+            },
+            Run {
+                ticks: 1,
+                is_present: false,
+            },
+        ],
+        inputs: b"a".to_vec(),
     });
     check(
         kind::BACK,
         &back,
         "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 01 01 02 78 08 01 01 64 04 \
-         01 63 01 62 03 05 03 'abc'",
+         01 63 01 62 02 fb 2c 01 01 01 00 01 'a'",
     );
 }
 
