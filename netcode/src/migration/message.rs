@@ -1,6 +1,6 @@
 //! What members tell each other about hosting. The bytes are in `codec.rs` and `docs/WIRE.md`.
 
-use crate::id::{MemberId, Term};
+use crate::id::{MemberId, SessionId, Term};
 use crate::migration::certificate::{Certificate, ElectionKind};
 use crate::migration::lineage::Position;
 use crate::migration::roster::TermRoster;
@@ -157,6 +157,14 @@ pub enum TermMessage {
         /// The highest tick that it had shown.
         shown: Tick,
     },
+    /// The sender hosts a session of its own from now on, and whoever has no vote in this one and
+    /// hears nobody else may come along. It is about no term of this session: the node answers it.
+    Forked {
+        /// The term that the other session began with, or a later one.
+        term: Term,
+        /// The other session.
+        session: SessionId,
+    },
 }
 
 impl TermMessage {
@@ -178,6 +186,7 @@ impl TermMessage {
             Self::Commit { .. } => "Commit",
             Self::Abort { .. } => "Abort",
             Self::Goodbye { .. } => "Goodbye",
+            Self::Forked { .. } => "Forked",
         }
     }
 }

@@ -508,6 +508,7 @@ impl Terms {
                 };
                 self.goodbye(now, *term, farewell, authority);
             }
+            TermMessage::Forked { .. } => {}
         }
         self.settle(now, authority);
     }

@@ -8,6 +8,7 @@
 //! slept in between.
 
 mod abandoned;
+mod apart;
 mod decisions;
 mod held;
 mod leaving;
@@ -30,6 +31,7 @@ use crate::time::Time;
 
 use super::{Node, Role};
 use abandoned::Stillness;
+use apart::Outside;
 use decisions::Pending;
 use held::held;
 pub(super) use held::stands;
@@ -58,6 +60,8 @@ pub(super) struct Hosting {
     stillness: Option<Stillness>,
     /// For how long too few have been there, and what was said of it.
     watch: Watch,
+    /// Of a session that this node has begun apart: who may still come.
+    outside: Option<Outside>,
 }
 
 /// The newest state of a host that has handed over, until the next one has it.
@@ -87,6 +91,7 @@ impl Hosting {
             owed: None,
             stillness: None,
             watch: Watch::default(),
+            outside: None,
         }
     }
 
@@ -282,6 +287,7 @@ impl Node {
         self.fall_in_line(now);
         self.send_term_messages();
         self.send_owed(now);
+        self.tell_of_fork(now);
         self.go_when_replaced(now);
         self.end_if_abandoned(now);
         self.watch_majority(now);
@@ -292,7 +298,8 @@ impl Node {
         self.hosting.as_ref().map_or(Time::FAR, |hosting| {
             let owed = hosting.owed.as_ref();
             let owed_at = owed.map_or(Time::FAR, |owed| owed.next_at);
-            hosting.terms.poll_timeout().min(owed_at)
+            let tells_at = hosting.outside.as_ref().map_or(Time::FAR, Outside::due);
+            hosting.terms.poll_timeout().min(owed_at).min(tells_at)
         })
     }
 
@@ -338,6 +345,22 @@ impl Node {
                 self.core.statistics.drops.count(DropReason::BadSection);
                 continue;
             };
+            if let TermMessage::Forked { term, session } = message {
+                self.hear_of_fork(now, received.from, term, session);
+                continue;
+            }
+            let is_outside = self.hosting.as_ref().is_some_and(|hosting| {
+                let outside = hosting.outside.as_ref();
+                outside.is_some_and(|outside| outside.has(received.from))
+            });
+            let is_between = match &self.role {
+                Role::Client(client) => client.is_between_sessions(),
+                Role::Host(_) => false,
+            };
+            if is_outside || is_between {
+                // It is of another session.
+                continue;
+            }
             let own = self.core.info.member;
             let is_of_another = |hosting: &Hosting| hosting.own != own;
             // Whether members elect is the host's to say, by its settings. Who has come while the host

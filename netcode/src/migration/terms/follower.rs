@@ -332,6 +332,19 @@ impl Terms {
         }
     }
 
+    /// Whether this node may go into the session that `other` has begun: it has no say in who hosts
+    /// this one, and has listened for its host as long as `other` has to.
+    pub(crate) fn may_go_with(&self, other: MemberId) -> bool {
+        let (Role::Follower(follower), Some(fork_us)) = (&self.role, self.policy.fork_after_us)
+        else {
+            return false;
+        };
+        let is_alone = follower.suspected_since.is_some() && follower.listened_us >= fork_us;
+        let is_free = self.attempt.is_none() && self.election.is_none() && self.incoming.is_none();
+        let has_no_say = self.is_member() && !self.roster.is_voter(self.me.member);
+        is_alone && is_free && has_no_say && self.roster.is_voter(other)
+    }
+
     /// Whether this node votes, and nobody else does but the host.
     fn is_last_but_host(&self) -> bool {
         let me = self.me.member;

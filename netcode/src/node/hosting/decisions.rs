@@ -1,8 +1,7 @@
 //! What the term machine decides, carried out on the role: to host, to follow, to stand still, to go
 //! on alone.
 
-use crate::hash::keyed;
-use crate::id::{MemberId, SessionId, Term};
+use crate::id::{MemberId, Term};
 use crate::migration::{Decision, ElectionKind, Takeover};
 use crate::node::api::Event;
 use crate::node::takeover::{StepDown, TakeOver};
@@ -232,45 +231,5 @@ impl Node {
             is_planned: false,
         });
         self.core.change_terms(shared, &starts.collect::<Vec<_>>());
-    }
-
-    /// Goes on alone, as the host of a session of its own.
-    fn fork(&mut self, now: Time, term: Term, base: Tick) {
-        let secret = match &self.role {
-            Role::Host(host) => host.config.secret,
-            Role::Client(client) => client.config.secret,
-        };
-        let mut seed = b"fork".to_vec();
-        seed.extend_from_slice(&self.core.info.session.0.to_le_bytes());
-        seed.extend_from_slice(&term.0.to_le_bytes());
-        let half = |which: u8| {
-            let mut seed = seed.clone();
-            seed.push(which);
-            u128::from(keyed(secret, &seed))
-        };
-        let before = self.core.info.session;
-        let own = self.core.info.member;
-        let others = self.core.roster.members().iter().map(|member| member.id);
-        let take_over = TakeOver {
-            term,
-            base,
-            is_planned: false,
-            paths: std::collections::BTreeMap::new(),
-            lost: others.filter(|&id| id != own).collect(),
-        };
-        self.core.info.session = SessionId(half(1) << 64 | half(0));
-        self.hosting = None;
-        if self.take_over(now, &take_over).is_ok() {
-            // What members of the session before say of hosting is no matter of this one.
-            if let Some(mesh) = &mut self.mesh {
-                mesh.stop();
-            }
-            self.core.report(Event::Forked {
-                session: self.core.info.session,
-            });
-            self.found_terms(now);
-        } else {
-            self.core.info.session = before;
-        }
     }
 }
