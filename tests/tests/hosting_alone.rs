@@ -159,15 +159,17 @@ fn both_of_two_players_that_go_on_apart_are_told() {
     }
 }
 
-/// The link has ended meanwhile, and finds back.
+/// Nothing waits for whoever slept, and the link has ended meanwhile, and finds back.
 #[test]
 fn they_are_told_over_a_path_that_comes_back() {
     let mut cluster = open(Session::elected(2, Gate::Paced), 1, 6);
+    cluster.closes = true;
+    cluster.waiting_max = 0;
     cluster.members[0].paused = true;
     cluster.run_us(10_000_000);
-    cluster.shut(0, 1, CloseReason::TimedOut);
     cluster.set_reopens(0, true);
     cluster.set_reopens(1, true);
+    cluster.shut(0, 1, CloseReason::TimedOut);
     cluster.run_us(4_000_000);
     cluster.members[0].paused = false;
     cluster.run_us(8_000_000);
