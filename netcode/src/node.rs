@@ -634,7 +634,9 @@ impl Node {
         if path.is_some() {
             return path;
         }
-        let path = self.meshes().find_map(|mesh| mesh.poll_transmit(now, out))?;
+        let path = self
+            .meshes()
+            .find_map(|mesh| mesh.poll_transmit(now, out))?;
         self.core.statistics.datagrams_sent += 1;
         self.core.statistics.bytes_sent += out.len() as u64;
         Some(path)

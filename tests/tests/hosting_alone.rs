@@ -53,9 +53,12 @@ fn told<T>(cluster: &Cluster, index: Index, what: impl Fn(&Event) -> Option<T>) 
 }
 
 fn why_out(cluster: &Cluster, index: Index) -> Vec<DisconnectReason> {
-    told(cluster, index, |event| match event {
-        Event::Disconnected { reason } => Some(*reason),
-        _ => None,
+    told(cluster, index, |event| {
+        if let Event::Disconnected { reason } = event {
+            Some(*reason)
+        } else {
+            None
+        }
     })
 }
 
@@ -115,13 +118,17 @@ fn a_host_that_only_slept_is_waited_for_where_nobody_else_may_host() {
 
 /// Who `index` knows to play on in another session: member, session, and the last tick in common.
 fn apart(cluster: &Cluster, index: Index) -> Vec<(u64, SessionId, Tick)> {
-    told(cluster, index, |event| match event {
-        Event::Apart {
+    told(cluster, index, |event| {
+        if let Event::Apart {
             member,
             session,
             last,
-        } => Some((member.0, *session, *last)),
-        _ => None,
+        } = event
+        {
+            Some((member.0, *session, *last))
+        } else {
+            None
+        }
     })
 }
 
