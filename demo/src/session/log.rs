@@ -142,7 +142,7 @@ impl Log {
             Event::Member(member) => {
                 let doing = if member.connected {
                     "is here"
-                } else if moment.may_be_left {
+                } else if moment.may_be_left && self.other.is_none() {
                     "is not connected; it may play on in a session of its own"
                 } else {
                     "is not connected"

@@ -148,8 +148,9 @@ impl Node {
     /// Answers [`Node::poll_reopen`]: the path to `member` under way, or `None` if there is no way
     /// back.
     pub fn handle_path_reopen(&mut self, now: Time, member: MemberId, path: Option<Path>) {
-        let mut meshes = self.meshes();
-        if let Some(mesh) = meshes.find(|mesh| mesh.peer(member).is_some()) {
+        let of_member = self.meshes().position(|mesh| mesh.peer(member).is_some());
+        // Where nobody wants the path any more, either closes it.
+        if let Some(mesh) = self.meshes().nth(of_member.unwrap_or(0)) {
             mesh.handle_path_reopen(now, member, path);
         }
     }
