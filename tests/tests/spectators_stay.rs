@@ -334,7 +334,10 @@ fn whoever_hears_the_host_goes_with_nobody_else() {
     cluster.run_us(20_000_000);
     let apart = cluster.node(1).session().session;
     assert_ne!(apart, cluster.node(0).session().session);
-    assert_eq!(cluster.node(2).session().session, cluster.node(0).session().session);
+    assert_eq!(
+        cluster.node(2).session().session,
+        cluster.node(0).session().session
+    );
     let behind = cluster.node(0).tick().since(cluster.node(2).settled_tick());
     assert!(behind < 30, "it is {behind} ticks behind");
     // Once that host is gone, it is out, or with the other one if its place there lasts.

@@ -203,10 +203,10 @@ impl TermMessage {
                 put_position(out, *position);
                 put_tick(out, *shown);
             }
-            Self::Forked { term, session } => {
+            Self::Forked { session, last } => {
                 out.push(kind::FORKED);
-                put_term(out, *term);
                 out.extend_from_slice(&session.0.to_le_bytes());
+                put_tick(out, *last);
             }
         }
     }
@@ -322,11 +322,8 @@ impl TermMessage {
                 shown: tick(&mut reader)?,
             },
             kind::FORKED => Self::Forked {
-                term: term(&mut reader)?,
-                session: {
-                    let (low, high) = (reader.u64()?, reader.u64()?);
-                    SessionId(u128::from(high) << 64 | u128::from(low))
-                },
+                session: SessionId(reader.u128()?),
+                last: tick(&mut reader)?,
             },
             _ => return Err(DecodeError::Invalid("no such term message")),
         };

@@ -157,13 +157,12 @@ pub enum TermMessage {
         /// The highest tick that it had shown.
         shown: Tick,
     },
-    /// The sender hosts a session of its own from now on, and whoever has no vote in this one and
-    /// hears nobody else may come along. It is about no term of this session: the node answers it.
+    /// The sender goes on alone. Terms do not care: the node tells its game.
     Forked {
-        /// The term that the other session began with, or a later one.
-        term: Term,
-        /// The other session.
+        /// In this session.
         session: SessionId,
+        /// The last tick that it has in common with the one that it was in.
+        last: Tick,
     },
 }
 

@@ -14,8 +14,10 @@ mod held;
 mod leaving;
 mod majority;
 
+use std::collections::BTreeMap;
+
 use crate::hash::keyed;
-use crate::id::{MemberId, Path, Term};
+use crate::id::{MemberId, Path, SessionId, Term};
 use crate::migration::{
     HandoverError, HostPolicy, Identity, TermEvent, TermMember, TermMessage, TermRoster, Terms,
 };
@@ -31,7 +33,6 @@ use crate::time::Time;
 
 use super::{Node, Role};
 use abandoned::Stillness;
-use apart::Outside;
 use decisions::Pending;
 use held::held;
 pub(super) use held::stands;
@@ -60,8 +61,9 @@ pub(super) struct Hosting {
     stillness: Option<Stillness>,
     /// For how long too few have been there, and what was said of it.
     watch: Watch,
-    /// Of a session that this node has begun apart: who may still come.
-    outside: Option<Outside>,
+    /// Members that have said that they went on alone, and in which sessions. Only members of the mesh
+    /// can have.
+    apart: BTreeMap<MemberId, SessionId>,
 }
 
 /// The newest state of a host that has handed over, until the next one has it.
@@ -91,7 +93,7 @@ impl Hosting {
             owed: None,
             stillness: None,
             watch: Watch::default(),
-            outside: None,
+            apart: BTreeMap::new(),
         }
     }
 
@@ -255,6 +257,7 @@ impl Node {
 
     /// Takes what members have said, does what is due, and brings the role in line.
     pub(super) fn drive_terms(&mut self, now: Time) {
+        self.tell_of_fork(now);
         self.take_term_messages(now);
         let Some(hosting) = &mut self.hosting else {
             return;
@@ -287,7 +290,6 @@ impl Node {
         self.fall_in_line(now);
         self.send_term_messages();
         self.send_owed(now);
-        self.tell_of_fork(now);
         self.go_when_replaced(now);
         self.end_if_abandoned(now);
         self.watch_majority(now);
@@ -298,8 +300,7 @@ impl Node {
         self.hosting.as_ref().map_or(Time::FAR, |hosting| {
             let owed = hosting.owed.as_ref();
             let owed_at = owed.map_or(Time::FAR, |owed| owed.next_at);
-            let tells_at = hosting.outside.as_ref().map_or(Time::FAR, Outside::due);
-            hosting.terms.poll_timeout().min(owed_at).min(tells_at)
+            hosting.terms.poll_timeout().min(owed_at)
         })
     }
 
@@ -345,20 +346,14 @@ impl Node {
                 self.core.statistics.drops.count(DropReason::BadSection);
                 continue;
             };
-            if let TermMessage::Forked { term, session } = message {
-                self.hear_of_fork(now, received.from, term, session);
+            if let TermMessage::Forked { session, last } = message {
+                self.hear_of_fork(now, received.from, session, last);
                 continue;
             }
-            let is_outside = self.hosting.as_ref().is_some_and(|hosting| {
-                let outside = hosting.outside.as_ref();
-                outside.is_some_and(|outside| outside.has(received.from))
-            });
-            let is_between = match &self.role {
-                Role::Client(client) => client.is_between_sessions(),
-                Role::Host(_) => false,
-            };
-            if is_outside || is_between {
-                // It is of another session.
+            if let Role::Client(client) = &self.role
+                && client.is_between_sessions()
+            {
+                // It may still be of the session before.
                 continue;
             }
             let own = self.core.info.member;
@@ -398,7 +393,9 @@ impl Node {
             hosting.terms.set_stride(audience.config.snapshot_ticks);
         }
         if let Some(mesh) = &self.mesh {
-            for member in mesh.members() {
+            // Whoever went on alone is there no more, whatever it says over its path.
+            let apart = &hosting.apart;
+            for member in mesh.members().filter(|member| !apart.contains_key(member)) {
                 let link = mesh.peer(member).filter(|peer| peer.is_confirmed);
                 let echoed_at = link.and_then(|peer| peer.echoed_at);
                 hosting
@@ -646,7 +643,7 @@ impl Node {
         Some(Warm { path, rtt_us })
     }
 
-    fn warm_paths(&self) -> std::collections::BTreeMap<MemberId, Warm> {
+    fn warm_paths(&self) -> BTreeMap<MemberId, Warm> {
         let mesh = self.mesh.iter();
         let members = mesh.flat_map(|mesh| mesh.members());
         members
