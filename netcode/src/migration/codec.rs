@@ -203,8 +203,13 @@ impl TermMessage {
                 put_position(out, *position);
                 put_tick(out, *shown);
             }
-            Self::Forked { session, last } => {
+            Self::Forked {
+                term,
+                session,
+                last,
+            } => {
                 out.push(kind::FORKED);
+                put_term(out, *term);
                 out.extend_from_slice(&session.0.to_le_bytes());
                 put_tick(out, *last);
             }
@@ -322,6 +327,7 @@ impl TermMessage {
                 shown: tick(&mut reader)?,
             },
             kind::FORKED => Self::Forked {
+                term: term(&mut reader)?,
                 session: SessionId(reader.u128()?),
                 last: tick(&mut reader)?,
             },
