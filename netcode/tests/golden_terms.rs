@@ -192,10 +192,9 @@ fn handovers_and_goodbyes() {
     );
     check(
         &TermMessage::Forked {
-            term: Term(4),
             session: SessionId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
             last: Tick::new(300),
         },
-        "0f 04 10 0f 0e 0d 0c 0b 0a 09 08 07 06 05 04 03 02 01 ac 02",
+        "0f 10 0f 0e 0d 0c 0b 0a 09 08 07 06 05 04 03 02 01 ac 02",
     );
 }

@@ -203,13 +203,8 @@ impl TermMessage {
                 put_position(out, *position);
                 put_tick(out, *shown);
             }
-            Self::Forked {
-                term,
-                session,
-                last,
-            } => {
+            Self::Forked { session, last } => {
                 out.push(kind::FORKED);
-                put_term(out, *term);
                 out.extend_from_slice(&session.0.to_le_bytes());
                 put_tick(out, *last);
             }
@@ -327,7 +322,6 @@ impl TermMessage {
                 shown: tick(&mut reader)?,
             },
             kind::FORKED => Self::Forked {
-                term: term(&mut reader)?,
                 session: SessionId(reader.u128()?),
                 last: tick(&mut reader)?,
             },

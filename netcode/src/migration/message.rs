@@ -159,8 +159,6 @@ pub enum TermMessage {
     },
     /// The sender goes on alone. Terms do not care: the node tells its game.
     Forked {
-        /// As the host of this term, at first.
-        term: Term,
         /// In this session.
         session: SessionId,
         /// The last tick that it has in common with the one that it was in.

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use super::api::Event;
 use super::mesh::Mesh;
 use super::{Node, Role};
-use crate::id::{MemberId, SessionId, Term};
+use crate::id::{MemberId, SessionId};
 use crate::migration::TermMessage;
 use crate::tick::Tick;
 use crate::time::Time;
@@ -41,8 +41,6 @@ pub(super) struct Former {
 pub(super) struct Fork {
     pub(super) before: SessionId,
     pub(super) after: SessionId,
-    /// The first term of the one after.
-    pub(super) term: Term,
     /// The last tick that both have.
     pub(super) last: Tick,
     pub(super) at: Time,
@@ -52,15 +50,14 @@ pub(super) struct Fork {
 
 impl Former {
     /// The session that a node has left whose mesh this was.
-    pub(super) fn new(mut mesh: Mesh, fork: &Fork) -> Self {
+    pub(super) fn new(mut mesh: Box<Mesh>, fork: &Fork) -> Self {
         mesh.keep_ticks(|_| false);
         let word = TermMessage::Forked {
-            term: fork.term,
             session: fork.after,
             last: fork.last,
         };
         Self {
-            mesh: Box::new(mesh),
+            mesh,
             session: fork.before,
             last: fork.last,
             word: word.to_bytes(),

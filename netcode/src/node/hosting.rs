@@ -345,7 +345,7 @@ impl Node {
                 self.core.statistics.drops.count(DropReason::BadSection);
                 continue;
             };
-            if let TermMessage::Forked { session, last, .. } = message {
+            if let TermMessage::Forked { session, last } = message {
                 self.hear_of_fork(received.from, session, last);
                 continue;
             }

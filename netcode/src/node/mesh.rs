@@ -204,17 +204,6 @@ impl Mesh {
         self.invariants();
     }
 
-    /// Takes those out that `leaves` names, with their paths: the mesh of another session.
-    pub(super) fn part(&mut self, leaves: impl Fn(MemberId) -> bool) -> Self {
-        let mut other = Self::new(self.own);
-        let peers = core::mem::take(&mut self.peers);
-        (other.peers, self.peers) = peers.into_iter().partition(|(member, _)| leaves(*member));
-        let paths = core::mem::take(&mut self.paths);
-        (other.paths, self.paths) = paths.into_iter().partition(|(_, member)| leaves(*member));
-        self.received.retain(|received| !leaves(received.from));
-        other
-    }
-
     /// Of all members, these are those over whose path tick datagrams go.
     pub(super) fn keep_ticks(&mut self, keep: impl Fn(MemberId) -> bool) {
         for (member, peer) in &mut self.peers {

@@ -126,7 +126,6 @@ fn all(prng: &mut Prng, members: u16) -> Vec<TermMessage> {
             shown: tick,
         },
         TermMessage::Forked {
-            term,
             session: SessionId(u128::from(prng.next_u64()) << 64 | 7),
             last: tick,
         },

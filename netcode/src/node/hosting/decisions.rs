@@ -271,18 +271,16 @@ impl Node {
                 Role::Client(_) => 0,
             };
             // What members of the session before say of hosting is no matter of this one.
-            if let (Some(mesh), Some(roster)) = (&mut self.mesh, roster) {
-                let left = mesh.part(|id| roster.is_voter(id) || id == roster.host);
-                mesh.stop();
+            if let (Some(mut mesh), Some(roster)) = (self.mesh.take(), roster) {
+                mesh.retain(|id| roster.is_voter(id) || id == roster.host);
                 let fork = Fork {
                     before,
                     after,
-                    term,
                     last: base,
                     at: now,
                     tell_us,
                 };
-                self.former = Some(Box::new(Former::new(left, &fork)));
+                self.former = Some(Box::new(Former::new(mesh, &fork)));
             }
             self.core.report(Event::Forked { session: after });
             self.found_terms(now);
