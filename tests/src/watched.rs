@@ -214,6 +214,7 @@ impl<P: Seeded, W: Watcher<P>> Watched<P, W> {
             DisconnectReason::Silence
                 | DisconnectReason::Abandoned
                 | DisconnectReason::NoMajority(_)
+                | DisconnectReason::NobodyMayHost
         );
         let gives_up = is_unheard && self.may_give_up(index);
         self.has_given_up |= gives_up;
