@@ -26,6 +26,7 @@ mod mesh;
 mod seat;
 mod standby;
 mod state_sync;
+mod strangers;
 mod takeover;
 mod warm;
 
@@ -59,6 +60,7 @@ use self::host::Host;
 use self::hosting::Hosting;
 use self::mesh::Mesh;
 use self::standby::Standby;
+use self::strangers::Strangers;
 
 /// A node of a session; see the [module](self).
 #[derive(Debug)]
@@ -72,6 +74,8 @@ pub struct Node {
     mesh: Option<Box<Mesh>>,
     /// Who hosts, where members elect.
     hosting: Option<Box<Hosting>>,
+    /// Who is to be met by way of other members, and who by way of this one.
+    strangers: Strangers,
     /// The last datagrams of a host that has handed over.
     parting: VecDeque<(Path, Vec<u8>)>,
 }
@@ -139,6 +143,7 @@ impl Node {
             promoted: None,
             mesh: None,
             hosting: None,
+            strangers: Strangers::default(),
             parting: VecDeque::new(),
         };
         node.found_terms(now);
@@ -159,6 +164,7 @@ impl Node {
             promoted: None,
             mesh: None,
             hosting: None,
+            strangers: Strangers::default(),
             parting: VecDeque::new(),
         })
     }
