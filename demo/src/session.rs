@@ -181,8 +181,10 @@ impl Session {
         if !is_finished && !matches!(self.log.end, None | Some(End::Left)) {
             return;
         }
+        let node = self.driver.node();
+        let is_cut_off = node.is_frozen() || node.quorum().is_some_and(|it| !it.is_there());
         // A host that has run the last tick needs nobody any more.
-        let failure = if self.driver.node().is_frozen() && !is_finished {
+        let failure = if is_cut_off && !is_finished {
             "too few members were heard at the end, and may have gone on without this node"
         } else if self.log.is_apart {
             "went on alone, in a session of its own, without others that may have gone on"

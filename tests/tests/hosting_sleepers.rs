@@ -15,7 +15,7 @@ use phalanx::netcode::link::CloseReason;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::migration::HostPolicy;
 use phalanx::netcode::node::{DisconnectReason, Event};
-use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig};
+use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, Role};
 use phalanx::netcode::tick::Tick;
 use phalanx_tests::cluster::{Bot, Cluster, Index};
 use phalanx_tests::succession::{Succession, assert_one_acts};
@@ -61,52 +61,78 @@ struct Run {
     name: String,
 }
 
-impl Run {
-    fn open(sleeper: Sleeper, members: u8, gate: Gate, pause_ms: u64, seed: u64) -> Option<Self> {
-        let policy = HostPolicy::default();
-        Self::open_with(&policy, sleeper, members, gate, pause_ms, seed, false)
+/// What a run is of.
+#[derive(Clone, Debug)]
+struct Setting {
+    sleeper: Sleeper,
+    members: u8,
+    gate: Gate,
+    pause_ms: u64,
+    policy: HostPolicy,
+    /// Whether links that have ended find back.
+    reopens: bool,
+    /// Whether the host and the member that joins first have no slot: a pair of servers.
+    is_pair: bool,
+}
+
+impl Setting {
+    fn new(sleeper: Sleeper, members: u8, gate: Gate, pause_ms: u64) -> Self {
+        Self {
+            sleeper,
+            members,
+            gate,
+            pause_ms,
+            policy: HostPolicy::default(),
+            reopens: false,
+            is_pair: false,
+        }
     }
 
-    /// The same, over links that find back.
-    fn with_ways_back(
-        sleeper: Sleeper,
-        members: u8,
-        gate: Gate,
-        pause_ms: u64,
-        seed: u64,
-    ) -> Option<Self> {
-        let policy = HostPolicy::default();
-        Self::open_with(&policy, sleeper, members, gate, pause_ms, seed, true)
-    }
-
-    fn open_with(
-        policy: &HostPolicy,
-        sleeper: Sleeper,
-        members: u8,
-        gate: Gate,
-        pause_ms: u64,
-        seed: u64,
-        reopens: bool,
-    ) -> Option<Self> {
-        let name =
-            format!("{sleeper:?} of {members} sleeps for {pause_ms} ms, {gate:?}, seed {seed}");
-        let host = HostConfig {
+    fn host(&self) -> HostConfig {
+        let players = self.members - if self.is_pair { 2 } else { 0 };
+        HostConfig {
+            plays: !self.is_pair,
             silence_us: SILENCE_US,
             resume_us: RESUME_US,
-            hosting: policy.clone(),
-            ..Succession::<Bot>::elected(members, gate)
-        };
-        let mut cluster = Cluster::new(host, Conditions::from_rtt(20_000, 0), seed);
+            hosting: self.policy.clone(),
+            ..Succession::<Bot>::elected(players, self.gate)
+        }
+    }
+
+    fn guests(&self) -> Vec<JoinConfig> {
+        let guests = Succession::<Bot>::guests(self.members - 1);
+        let guests = guests.into_iter().enumerate().map(|(index, join)| {
+            let watches = self.is_pair && index == 0;
+            let role = if watches { Role::Spectator } else { join.role };
+            JoinConfig {
+                role,
+                silence_us: SILENCE_US,
+                resume_us: RESUME_US,
+                hosting: self.policy.clone(),
+                ..join
+            }
+        });
+        guests.collect()
+    }
+
+    /// A session in which somebody is about to sleep; `None` if nobody has that role.
+    fn open(&self, seed: u64) -> Option<Run> {
+        let &Self {
+            sleeper,
+            members,
+            gate,
+            pause_ms,
+            ..
+        } = self;
+        let pair = if self.is_pair { " with a pair of servers" } else { "" };
+        let name =
+            format!("{sleeper:?} of {members}{pair} sleeps for {pause_ms} ms, {gate:?}, seed {seed}");
+        let mut cluster = Cluster::new(self.host(), Conditions::from_rtt(20_000, 0), seed);
         cluster.watch = Some(assert_one_acts);
         cluster.closes = true;
         cluster.waiting_max = WAITING;
-        for join in Succession::<Bot>::guests(members - 1) {
-            cluster.join(JoinConfig {
-                silence_us: SILENCE_US,
-                resume_us: RESUME_US,
-                hosting: policy.clone(),
-                ..join
-            });
+        for join in self.guests() {
+            cluster.join(join);
         }
         let all: Vec<Index> = (0..usize::from(members)).collect();
         // The host needs a second to choose who succeeds, and members one to meet.
@@ -114,7 +140,7 @@ impl Run {
         let goes = cluster.run_while_not(30_000_000, |it| it.settled(&all) > goal);
         assert!(goes, "{name}: it does not begin");
         for index in all.clone() {
-            cluster.set_reopens(index, reopens);
+            cluster.set_reopens(index, self.reopens);
         }
         let terms = cluster.node(0).terms().expect("members elect");
         assert_eq!(terms.roster().voter_count(), all.len(), "{name}");
@@ -127,7 +153,7 @@ impl Run {
             Sleeper::Standby => clients.find(is_standby).copied(),
             Sleeper::Other => clients.find(|index| !is_standby(index)).copied(),
         }?;
-        Some(Self {
+        Some(Run {
             cluster,
             sleeper,
             heard: vec![0; all.len()],
@@ -135,7 +161,9 @@ impl Run {
             name,
         })
     }
+}
 
+impl Run {
     fn members(&self) -> Vec<Index> {
         (0..self.cluster.members.len()).collect()
     }
@@ -333,7 +361,8 @@ impl Run {
 fn sleeps(sleeper: Sleeper, members: u8, gate: Gate) -> Vec<(u64, Outcome)> {
     let mut outcomes = Vec::new();
     for (seed, pause_ms) in (1..).zip([500, 2000, 4000, 7000, 13_000, 40_000]) {
-        if let Some(mut run) = Run::open(sleeper, members, gate, pause_ms, seed) {
+        let setting = Setting::new(sleeper, members, gate, pause_ms);
+        if let Some(mut run) = setting.open(seed) {
             run.sleep(pause_ms * 1000);
             outcomes.push((pause_ms, run.outcome()));
         }
@@ -377,7 +406,8 @@ fn hosts_that_sleep_where_all_wait() {
 /// A host that knows nobody any more is told so, after the time for which slots are kept.
 #[test]
 fn a_host_whose_links_have_ended_is_told() {
-    let mut run = Run::open(Sleeper::Host, 3, Gate::Paced, 13_000, 7).expect("there is a host");
+    let setting = Setting::new(Sleeper::Host, 3, Gate::Paced, 13_000);
+    let mut run = setting.open(7).expect("there is a host");
     // Nothing of what the others said meanwhile has stayed.
     run.cluster.waiting_max = 0;
     run.sleep(13_000_000);
@@ -412,11 +442,16 @@ fn others_that_sleep_where_all_wait() {
 /// Over links that find back, whoever slept for less than its slot is kept is with the others again,
 /// also if it hosted, or the host is another one by now; and without having been told that it is out.
 #[expect(clippy::print_stdout, reason = "a table for whoever asks for it")]
-fn come_back(sleeper: Sleeper, gate: Gate) {
+fn come_back(sleeper: Sleeper, gate: Gate, is_pair: bool) {
     for members in 3..=5 {
         let mut outcomes = Vec::new();
         for (seed, pause_ms) in (1..).zip([2000, 7000, 11_000, 13_000]) {
-            let Some(mut run) = Run::with_ways_back(sleeper, members, gate, pause_ms, seed) else {
+            let setting = Setting {
+                reopens: true,
+                is_pair,
+                ..Setting::new(sleeper, members, gate, pause_ms)
+            };
+            let Some(mut run) = setting.open(seed) else {
                 continue;
             };
             let who = |run: &Run| {
@@ -431,27 +466,73 @@ fn come_back(sleeper: Sleeper, gate: Gate) {
             assert_eq!(who(&run), before, "{}", run.name);
             let is_out = |event: &Event| matches!(event, Event::Disconnected { .. });
             assert!(!run.has_told(run.sleeper, is_out), "{}", run.name);
+            let is_gone = |event: &Event| matches!(event, Event::Left { .. });
+            let is_told = |&index: &Index| run.has_told(index, is_gone);
+            assert!(!run.members().iter().any(is_told), "{}", run.name);
         }
-        println!("{sleeper:?} of {members}, {gate:?}, with ways back: {outcomes:?}");
+        println!("{sleeper:?} of {members}, {gate:?}, pair {is_pair}, with ways back: {outcomes:?}");
     }
 }
 
 #[test]
 fn hosts_that_sleep_come_back() {
-    come_back(Sleeper::Host, Gate::Paced);
-    come_back(Sleeper::Host, WAIT);
+    come_back(Sleeper::Host, Gate::Paced, false);
+    come_back(Sleeper::Host, WAIT, false);
+}
+
+#[test]
+fn servers_without_a_slot_that_sleep_come_back() {
+    come_back(Sleeper::Host, Gate::Paced, true);
+    come_back(Sleeper::Standby, WAIT, true);
+}
+
+/// Who opened a session and sleeps before it starts is in it when it does, in its own slot.
+#[test]
+fn hosts_that_sleep_in_the_lobby_come_back() {
+    for (seed, is_pair) in (1..).zip([false, true, false, true]) {
+        let setting = Setting {
+            is_pair,
+            ..Setting::new(Sleeper::Host, 4, Gate::Paced, 2000)
+        };
+        let mut cluster = Cluster::new(setting.host(), Conditions::from_rtt(20_000, 0), seed);
+        cluster.watch = Some(assert_one_acts);
+        let mut guests = setting.guests();
+        let late = guests.pop().expect("there are guests");
+        for join in guests {
+            cluster.join(join);
+        }
+        let meets = cluster.run_while_not(10_000_000, |it| it.node(0).is_replaceable());
+        assert!(meets, "pair {is_pair}");
+        let who = |cluster: &Cluster| {
+            let session = cluster.node(0).session();
+            (session.session, session.member, session.slot)
+        };
+        let before = who(&cluster);
+        cluster.members[0].paused = true;
+        cluster.run_us(2_000_000);
+        cluster.members[0].paused = false;
+        cluster.run_us(1_000_000);
+        assert!(!cluster.node(0).is_host(), "pair {is_pair}");
+        let host = cluster.host_of(&[0, 1, 2]).expect("they have one host");
+        let newcomer = cluster.join(late.clone());
+        cluster.restart(newcomer, host, late);
+        let all = [0, 1, 2, 3];
+        let goes = cluster.run_while_not(10_000_000, |it| it.settled(&all) > Tick::new(60));
+        assert!(goes, "pair {is_pair}: {:?}", cluster.members[0].events);
+        assert_eq!(who(&cluster), before);
+    }
 }
 
 #[test]
 fn standbys_that_sleep_come_back() {
-    come_back(Sleeper::Standby, Gate::Paced);
-    come_back(Sleeper::Standby, WAIT);
+    come_back(Sleeper::Standby, Gate::Paced, false);
+    come_back(Sleeper::Standby, WAIT, false);
 }
 
 #[test]
 fn others_that_sleep_come_back() {
-    come_back(Sleeper::Other, Gate::Paced);
-    come_back(Sleeper::Other, WAIT);
+    come_back(Sleeper::Other, Gate::Paced, false);
+    come_back(Sleeper::Other, WAIT, false);
 }
 
 /// Where members of any minority go their own way, the runs do not pass.
@@ -463,8 +544,11 @@ fn sleepers_that_go_their_own_way_are_seen() {
     };
     for sleeper in [Sleeper::Standby, Sleeper::Other] {
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let run = Run::open_with(&policy, sleeper, 3, Gate::Paced, 7000, 1, false);
-            let mut run = run.expect("there is one");
+            let setting = Setting {
+                policy: policy.clone(),
+                ..Setting::new(sleeper, 3, Gate::Paced, 7000)
+            };
+            let mut run = setting.open(1).expect("there is one");
             run.sleep(7_000_000);
             run.outcome()
         }));

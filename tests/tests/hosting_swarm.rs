@@ -3,7 +3,8 @@
 //! hold at every moment and of what must hold once all is well again (`phalanx_tests::succession`).
 //!
 //! `SEEDS=n` runs more seeds, `FIRST=n` from another on, and
-//! `SEED=n cargo test -p phalanx-tests --test hosting_swarm one_seed -- --nocapture` one of them.
+//! `SEED=n cargo test -p phalanx-tests --test hosting_swarm one_seed -- --nocapture` one of them; with
+//! `PAIR=1` that of a pair of servers.
 
 #[path = "hosting_swarm/faults.rs"]
 mod faults;
@@ -64,9 +65,24 @@ fn joining(session: &Session) -> bool {
     session.is_in_motion()
 }
 
+/// Who hosts, and who may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Players do; two have an arbiter.
+    Players,
+    /// So do two servers without a slot.
+    Pair,
+}
+
 /// The session of a seed before anything befalls it.
-fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
-    let players: u8 = draw(prng, &[2, 3, 3, 3, 4, 4, 5, 5, 8]);
+fn open(prng: &mut Prng, seed: u64, kind: Kind) -> (Session, JoinConfig) {
+    let is_pair = kind == Kind::Pair;
+    let members: u8 = if is_pair {
+        draw(prng, &[3, 3, 4, 5])
+    } else {
+        draw(prng, &[2, 3, 3, 3, 4, 4, 5, 5, 8])
+    };
+    let players = members - if is_pair { 2 } else { 0 };
     let waits = prng.below(3) == 0;
     let prediction_ticks = if waits { draw(prng, &[0, 0, 4]) } else { 0 };
     let delay = draw(
@@ -79,7 +95,7 @@ fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
         ],
     );
     let host = HostConfig {
-        plays: true,
+        plays: !is_pair,
         gate: if waits {
             Gate::Wait {
                 limit_us: 20_000_000,
@@ -118,20 +134,23 @@ fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
     if prng.below(4) == 0 {
         conditions.burst = Some(Burst::from_mean(loss, 2 + prng.next_u32() % 6));
     }
+    let env = if is_pair { "PAIR=1 " } else { "" };
     let again = format!(
-        "SEED={seed} cargo test -p phalanx-tests --test hosting_swarm one_seed -- --nocapture \
+        "{env}SEED={seed} cargo test -p phalanx-tests --test hosting_swarm one_seed -- --nocapture \
          ({players} players, waits {waits}, predicts {prediction_ticks}, {conditions:?})"
     );
     let mut session = Session::open(host, Vec::new(), conditions, seed, &again);
-    for number in 1..players {
+    for number in 1..members {
+        let watches = is_pair && number == 1;
         let config = JoinConfig {
             name: format!("member {number}"),
+            role: if watches { Role::Spectator } else { join.role },
             ..join.clone()
         };
         let drift_ppm = draw(prng, &[0, 500, -500]);
         session.join(config, prng.below(2) * prng.below(90_000_000), drift_ppm);
     }
-    if players == 2 {
+    if members == 2 {
         let arbiter = JoinConfig {
             role: Role::Spectator,
             hosting: HostPolicy::arbiter(),
@@ -149,9 +168,9 @@ fn open(prng: &mut Prng, seed: u64) -> (Session, JoinConfig) {
     (session, join)
 }
 
-fn run(seed: u64) -> Outcome {
+fn run(seed: u64, kind: Kind) -> Outcome {
     let mut prng = Prng::with_stream(seed, 7);
-    let (mut session, join) = open(&mut prng, seed);
+    let (mut session, join) = open(&mut prng, seed, kind);
     let records = prng.below(8) == 0;
     if records {
         for index in 0..session.cluster.members.len() {
@@ -186,12 +205,12 @@ fn run(seed: u64) -> Outcome {
 }
 
 #[expect(clippy::print_stdout, reason = "what came of a long run")]
-fn run_all(seeds: impl Iterator<Item = u64>) {
+fn run_all(seeds: impl Iterator<Item = u64>, kind: Kind) {
     let mut sum = Outcome::default();
     let mut failed = Vec::new();
     let mut recoveries = Vec::new();
     for seed in seeds {
-        match catch_unwind(AssertUnwindSafe(|| run(seed))) {
+        match catch_unwind(AssertUnwindSafe(|| run(seed, kind))) {
             Ok(outcome) => {
                 sum.runs += 1;
                 sum.migrations += outcome.migrations;
@@ -235,17 +254,24 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
 
 #[test]
 fn sessions_survive_what_befalls_them() {
-    run_all(seeds::range(SEEDS));
+    run_all(seeds::range(SEEDS), Kind::Players);
+}
+
+#[test]
+fn pairs_of_servers_survive_what_befalls_them() {
+    run_all(seeds::range(SEEDS / 2), Kind::Pair);
 }
 
 #[test]
 fn seeds_that_found_something_once_pass() {
-    run_all(REGRESSIONS.into_iter());
+    run_all(REGRESSIONS.into_iter(), Kind::Players);
 }
 
 #[test]
 fn one_seed() {
+    let is_pair = seeds::number("PAIR").is_some();
+    let kind = if is_pair { Kind::Pair } else { Kind::Players };
     if let Some(seed) = seeds::number("SEED") {
-        run_all([seed].into_iter());
+        run_all([seed].into_iter(), kind);
     }
 }

@@ -379,10 +379,6 @@ impl Node {
 
     /// Tells the machine of a host who is there and what they want.
     fn tell_members_of_terms(&mut self, now: Time) {
-        let reached = match &self.role {
-            Role::Host(_) => self.confirmed_paths(),
-            Role::Client(_) => Vec::new(),
-        };
         let Some(hosting) = &mut self.hosting else {
             return;
         };
@@ -409,9 +405,10 @@ impl Node {
         };
         hosting.tell_acks(host, now);
         // Members that were away may be reached over another path than before.
-        for (member, warm) in reached {
-            if !host.guests.contains_key(&warm.path) {
-                host.meet(member, warm);
+        let mesh = self.mesh.iter();
+        for (member, path) in mesh.flat_map(|mesh| mesh.confirmed_paths()) {
+            if !host.guests.contains_key(&path) {
+                host.meet(member, path);
             }
         }
         host.introductions
@@ -637,17 +634,6 @@ impl Node {
         let path = self.mesh.as_ref()?.path(member)?;
         let rtt_us = self.rtt(member);
         Some(Warm { path, rtt_us })
-    }
-
-    fn confirmed_paths(&self) -> Vec<(MemberId, Warm)> {
-        let mesh = self.mesh.iter();
-        let members = mesh.flat_map(|mesh| {
-            let is_confirmed = |id: &MemberId| mesh.peer(*id).is_some_and(|it| it.is_confirmed);
-            mesh.members().filter(is_confirmed)
-        });
-        members
-            .filter_map(|member| Some((member, self.warm(member)?)))
-            .collect()
     }
 
     fn warm_paths(&self) -> std::collections::BTreeMap<MemberId, Warm> {

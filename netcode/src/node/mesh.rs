@@ -124,6 +124,12 @@ impl Mesh {
         self.peers.get(&member)?.path
     }
 
+    /// Members that have shown at the other end of a path that they are who they are.
+    pub(super) fn confirmed_paths(&self) -> impl Iterator<Item = (MemberId, Path)> {
+        let confirmed = self.peers.iter().filter(|(_, peer)| peer.is_confirmed);
+        confirmed.filter_map(|(&member, peer)| Some((member, peer.path?)))
+    }
+
     /// The member at the other end of `path`.
     pub(super) fn member_of(&self, path: Path) -> Option<MemberId> {
         self.paths.get(&path).copied()

@@ -318,7 +318,7 @@ impl Node {
     /// effect on a client.
     pub fn meet(&mut self, member: MemberId, warm: Warm) {
         if let Role::Host(host) = &mut self.role {
-            host.meet(member, warm);
+            host.meet(member, warm.path);
         }
     }
 

@@ -208,7 +208,8 @@ impl Client {
         let offers = self.offers(core);
         let baselines = self.baselines();
         let (inputs_after, inputs) = self.newest_inputs(core);
-        let nonce = self.fresh_nonce(now);
+        let is_old = self.prepared.as_ref()?.nonce_until <= now;
+        let nonce = is_old.then(|| self.fresh_nonce(now));
         let resume = self.resume.map_or(0, |token| token.0);
         let prepared = self.prepared.as_mut()?;
         let path = prepared.warm?.path;
@@ -219,7 +220,7 @@ impl Client {
         };
         let avoids = core.stray_tags(now, path) | present;
         prepared.next_at = now.plus_micros(RETURN_US);
-        if prepared.nonce_until <= now {
+        if let Some(nonce) = nonce {
             prepared.nonce_until = now.plus_micros(RETURN_NONCE_US);
             prepared.hello.nonce = nonce;
         }

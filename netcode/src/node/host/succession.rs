@@ -19,7 +19,7 @@ use crate::node::client::Client;
 use crate::node::client::heir::Retired;
 use crate::node::core::{Core, Todo};
 use crate::node::seat::{Early, Holder, Seat};
-use crate::node::takeover::{TakeOver, Warm};
+use crate::node::takeover::TakeOver;
 use crate::session::config::{Gate, JoinConfig, LatePolicy, Role, Start};
 use crate::session::control::{Control, Settings};
 use crate::session::handshake::ByeReason;
@@ -191,7 +191,11 @@ impl Host {
             let is_here = is_expected(member.id);
             let keeps = is_here || (self.config.resume_us > 0 && !is_lobby);
             let Some(slot) = member.slot.filter(|slot| slot.0 < core.info.slots && keeps) else {
-                if member.slot.is_some() || !is_here {
+                let watches = member.slot.is_none();
+                let stays = is_here || self.config.migration.elects && self.config.resume_us > 0;
+                if watches && stays {
+                    self.seat_watcher(core, now, member.id, is_here);
+                } else {
                     core.roster.remove(member.id);
                     let reason = ByeReason::Left;
                     core.report(Event::Left { member, reason });
@@ -219,6 +223,18 @@ impl Host {
                     known.role = Role::Player;
                 }
             }
+        }
+    }
+
+    /// The same for a member without a slot, such as a server that hosted: its place is kept, too, for
+    /// it may have slept, and have a vote.
+    fn seat_watcher(&mut self, core: &mut Core, now: Time, member: MemberId, is_here: bool) {
+        if !is_here {
+            self.succession.note_away(now, member);
+        }
+        if let Some(known) = core.roster.member_mut(member) {
+            known.connected = is_here;
+            known.role = Role::Spectator;
         }
     }
 
@@ -458,9 +474,12 @@ impl Host {
         self.succession.is_frozen = is_frozen;
     }
 
-    pub(in crate::node) fn meet(&mut self, member: MemberId, warm: Warm) {
+    pub(in crate::node) fn meet(&mut self, member: MemberId, path: Path) {
+        if self.succession.warm.get(&path) == Some(&member) {
+            return;
+        }
         self.succession.warm.retain(|_, known| *known != member);
-        self.succession.warm.insert(warm.path, member);
+        self.succession.warm.insert(path, member);
     }
 
     pub(in crate::node) fn hand_over_at(&mut self, core: &Core, tick: Tick) -> Tick {
