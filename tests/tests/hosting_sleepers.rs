@@ -124,9 +124,14 @@ impl Setting {
             pause_ms,
             ..
         } = self;
-        let pair = if self.is_pair { " with a pair of servers" } else { "" };
-        let name =
-            format!("{sleeper:?} of {members}{pair} sleeps for {pause_ms} ms, {gate:?}, seed {seed}");
+        let pair = if self.is_pair {
+            " with a pair of servers"
+        } else {
+            ""
+        };
+        let name = format!(
+            "{sleeper:?} of {members}{pair} sleeps for {pause_ms} ms, {gate:?}, seed {seed}"
+        );
         let mut cluster = Cluster::new(self.host(), Conditions::from_rtt(20_000, 0), seed);
         cluster.watch = Some(assert_one_acts);
         cluster.closes = true;
@@ -470,7 +475,9 @@ fn come_back(sleeper: Sleeper, gate: Gate, is_pair: bool) {
             let is_told = |&index: &Index| run.has_told(index, is_gone);
             assert!(!run.members().iter().any(is_told), "{}", run.name);
         }
-        println!("{sleeper:?} of {members}, {gate:?}, pair {is_pair}, with ways back: {outcomes:?}");
+        println!(
+            "{sleeper:?} of {members}, {gate:?}, pair {is_pair}, with ways back: {outcomes:?}"
+        );
     }
 }
 

@@ -3,6 +3,7 @@
 
 use phalanx::netcode::id::MemberId;
 use phalanx::netcode::link::conditioner::Conditions;
+use phalanx::netcode::migration::HostPolicy;
 use phalanx::netcode::node::Event;
 use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig};
 use phalanx::netcode::tick::Tick;
@@ -76,7 +77,9 @@ fn lose_host<P: Seeded, W: Watcher<P>>(
         links.any(|link| link.member == own && link.is_confirmed)
     };
     let mut others = (0..stranger).filter(|index| !standbys.contains(index));
-    session.run_until(8_000_000, |it| others.clone().all(|index| has_met(it, index)));
+    session.run_until(8_000_000, |it| {
+        others.clone().all(|index| has_met(it, index))
+    });
     assert_eq!(others.next(), Some(0));
     assert!(!standbys.iter().any(|&index| has_met(session, index)));
     for &standby in &standbys {
@@ -96,7 +99,11 @@ fn follows<P: Seeded, W: Watcher<P>>(
     let before = session.cluster.members[stranger.0].events.len();
     session.run_until(us - elected_us.min(us), |it| it.host().is_some());
     let took_us = session.cluster.now().micros_since(died_at);
-    assert_eq!(session.member(stranger.0), stranger.1, "it did not join anew");
+    assert_eq!(
+        session.member(stranger.0),
+        stranger.1,
+        "it did not join anew"
+    );
     let told = &session.cluster.members[stranger.0].events[before..];
     let is_new_host = |event: &&Event| matches!(event, Event::HostChanged { .. });
     assert_eq!(told.iter().filter(is_new_host).count(), 1, "{told:?}");
@@ -104,15 +111,33 @@ fn follows<P: Seeded, W: Watcher<P>>(
 }
 
 fn lockstep(gate: Gate, paths: Paths, loss: Conditions, seed: u64) -> (Session, (Index, MemberId)) {
+    lockstep_by(HostPolicy::default(), gate, paths, loss, seed)
+}
+
+fn lockstep_by(
+    hosting: HostPolicy,
+    gate: Gate,
+    paths: Paths,
+    loss: Conditions,
+    seed: u64,
+) -> (Session, (Index, MemberId)) {
     let host = HostConfig {
         slots: PLAYERS + 1,
+        hosting: hosting.clone(),
         ..Session::elected(PLAYERS, gate)
     };
     let repeat = "cargo test -p phalanx-tests --test hosting_strangers";
-    let guests = Session::guests(PLAYERS - 1);
+    let mut guests = Session::guests(PLAYERS - 1);
+    for guest in &mut guests {
+        guest.hosting = hosting.clone();
+    }
     let mut session = Session::new(host, guests, loss, seed, 120, repeat);
     let stranger = lose_host(&mut session, paths, |it| {
-        let index = it.join(JoinConfig::new(toy::game(), "stranger"), 0, 0);
+        let config = JoinConfig {
+            hosting,
+            ..JoinConfig::new(toy::game(), "stranger")
+        };
+        let index = it.join(config, 0, 0);
         it.restart(index);
     });
     (session, stranger)
@@ -173,6 +198,26 @@ fn a_stranger_follows_over_bad_paths() {
     }
     eprintln!("10 % loss: all follow after {slowest_us} us at most");
     assert!(slowest_us <= 4_000_000, "{slowest_us}");
+}
+
+/// Without introductions by members it is as it was: over links that need invitations nobody brings
+/// them, and elsewhere the new host goes on trying as seldom as before.
+#[test]
+fn without_introductions_a_stranger_stays_one() {
+    for (seed, paths) in [(3, Paths::Sealed), (1, Paths::Plain)] {
+        let mut hosting = HostPolicy::default();
+        hosting.ablation.no_introductions = true;
+        let conditions = Conditions::from_rtt(RTT_US, 0);
+        let (mut session, stranger) = lockstep_by(hosting, Gate::Paced, paths, conditions, seed);
+        session.crash_first_host(ELECTED_US);
+        session.run(INTRODUCED_US);
+        let followed = session.cluster.node(stranger.0).host_member();
+        assert_eq!(followed, MemberId(0), "{paths:?}");
+        if paths == Paths::Sealed {
+            session.run(5_000_000);
+            assert_eq!(session.host(), None);
+        }
+    }
 }
 
 /// Where all have met, nobody is introduced.

@@ -28,8 +28,12 @@ use crate::session::mesh::{Address, PairKey};
 use crate::session::statistics::DropReason;
 use crate::time::Time;
 
-/// Microseconds between two requests for the same member: a little more than neighbours want.
+/// Microseconds between two requests for the same member: a little more than neighbours want. After
+/// some in vain it doubles: two may be kept apart by what no introduction helps against.
 const ASK_US: u64 = 1_100_000;
+/// Requests before it doubles, and doublings of it.
+const ASKS_SOON: u32 = 4;
+const DOUBLINGS_MAX: u32 = 3;
 /// Microseconds for which a path that is there is waited for before anybody is asked.
 const GRACE_US: u64 = 500_000;
 /// Neighbours that are asked at once, and members that are asked for at once.
@@ -70,7 +74,8 @@ pub(super) struct Strangers {
 #[derive(Debug)]
 struct Sought {
     since: Time,
-    asked_at: Option<Time>,
+    ask_at: Time,
+    asks: u32,
     /// Neighbours that were asked already.
     asked: usize,
 }
@@ -145,15 +150,13 @@ impl Strangers {
     /// Whether this node may pass on one more word between the two.
     fn may_pass_on(&mut self, now: Time, pair: (MemberId, MemberId)) -> bool {
         let known = self.pairs.get_mut(&pair);
-        known.is_some_and(|known| {
-            now.micros_since(known.at) < PAIR_LIFE_US && known.words.take(now)
-        })
+        known
+            .is_some_and(|known| now.micros_since(known.at) < PAIR_LIFE_US && known.words.take(now))
     }
 
     /// Whether an introduction to `member` by `neighbour` may be taken now; it is noted.
     fn may_take(&mut self, now: Time, member: MemberId, neighbour: MemberId) -> bool {
-        self.taken
-            .retain(|_, at| now.micros_since(*at) < TAKE_US);
+        self.taken.retain(|_, at| now.micros_since(*at) < TAKE_US);
         let is_new = !self.taken.contains_key(&(member, neighbour));
         let may = is_new && self.taken.len() < TAKEN_MAX;
         if may {
@@ -187,20 +190,22 @@ impl Node {
         for member in sought {
             let one = strangers.sought.entry(member).or_insert(Sought {
                 since: now,
-                asked_at: None,
+                ask_at: now,
+                asks: 0,
                 asked: 0,
             });
             let is_under_way = mesh.path(member).is_some();
             let is_early = is_under_way && now.micros_since(one.since) < GRACE_US;
-            let is_asked = one.asked_at.is_some_and(|at| now.micros_since(at) < ASK_US);
-            if is_early || is_asked || neighbours.is_empty() {
+            if is_early || now < one.ask_at || neighbours.is_empty() {
                 continue;
             }
             if asks >= SOUGHT_MAX {
                 break;
             }
             asks += 1;
-            one.asked_at = Some(now);
+            one.asks = one.asks.saturating_add(1);
+            let doublings = one.asks.saturating_sub(ASKS_SOON).min(DOUBLINGS_MAX);
+            one.ask_at = now.plus_micros(ASK_US << doublings);
             let half = |which: u8| {
                 let mut seed = b"meet".to_vec();
                 seed.push(which);
@@ -231,6 +236,13 @@ impl Node {
         let terms = hosting.terms();
         let own = self.core.info.member;
         let is_stranger = |&id: &MemberId| id != own && mesh.is_stranger(id);
+        let policy = match &self.role {
+            Role::Host(host) => &host.config.hosting,
+            Role::Client(client) => &client.config.hosting,
+        };
+        if policy.ablation.no_introductions {
+            return Vec::new();
+        }
         match &self.role {
             Role::Host(host) => {
                 if !terms.is_host() || host.is_over(&self.core) {
@@ -450,14 +462,19 @@ impl Node {
 pub(super) fn parts_of(member: MemberId, invitation: &[u8]) -> impl Iterator<Item = Introduction> {
     let chunks = invitation.chunks(INVITATION_PART_BYTES_MAX);
     let parts = u8::try_from(chunks.len()).unwrap_or(u8::MAX);
-    (0..).zip(chunks).map(move |(part, bytes)| Introduction::Invitation {
-        member,
-        part,
-        parts,
-        bytes: bytes.to_vec(),
-    })
+    (0..)
+        .zip(chunks)
+        .map(move |(part, bytes)| Introduction::Invitation {
+            member,
+            part,
+            parts,
+            bytes: bytes.to_vec(),
+        })
 }
 
 fn pair(one: MemberId, other: MemberId) -> (MemberId, MemberId) {
     (one.min(other), one.max(other))
 }
+
+#[cfg(test)]
+mod tests;
