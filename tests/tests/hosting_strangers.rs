@@ -200,6 +200,24 @@ fn a_stranger_follows_over_bad_paths() {
     assert!(slowest_us <= 4_000_000, "{slowest_us}");
 }
 
+/// A host that hands over to a member that not all have met introduces them itself, as a neighbour.
+#[test]
+fn a_stranger_follows_a_handover() {
+    for (seed, paths) in [(1, Paths::Plain), (2, Paths::Sealed)] {
+        let conditions = Conditions::from_rtt(RTT_US, 0);
+        let (mut session, stranger) = lockstep(Gate::Paced, paths, conditions, seed);
+        let now = session.cluster.now();
+        let target = session.request_handover().expect("somebody can host");
+        session.run_until(1_000_000, |it| {
+            it.host().is_some() && it.host() == it.index_of(target)
+        });
+        let took_us = session.cluster.now().micros_since(now);
+        eprintln!("handover, {paths:?}: all follow after {took_us} us");
+        assert_eq!(session.member(stranger.0), stranger.1);
+        session.assert_recovers(2_000_000);
+    }
+}
+
 /// Without introductions by members it is as it was: over links that need invitations nobody brings
 /// them, and elsewhere the new host goes on trying as seldom as before.
 #[test]

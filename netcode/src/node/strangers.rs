@@ -2,7 +2,8 @@
 //!
 //! As long as a host lives, it introduces the members to each other (`host/introduce.rs`). When it dies
 //! before two have met and one of them hosts next, both look for a neighbour that has met the other: the
-//! new host for all members that it has no path to, a member for the host that the others follow.
+//! new host for all members that it has no path to, a member for the host that the others follow, or
+//! that the old one is about to hand over to.
 //!
 //! 1. Who seeks [asks](Introduction::Ask) its neighbours, and says with which secret.
 //! 2. Whoever of them has met both asks its link where they are, and [tells](Introduction::Meet) both.
@@ -13,7 +14,8 @@
 //! path in the mesh before, nor between two of whom none hosts: a neighbour that lies can stand between
 //! two strangers, as a host can from the beginning, and no more.
 //!
-//! All that is remembered has a limit and a time: a neighbour introduces a pair once per second.
+//! All that is remembered has a limit and a time: a neighbour introduces a pair once per second, for each
+//! of the two that asks.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,6 +24,7 @@ use super::{Node, Role};
 use crate::hash::keyed;
 use crate::id::{MemberId, Path};
 use crate::limits::INVITATION_PART_BYTES_MAX;
+use crate::migration::Terms;
 use crate::session::bucket::Bucket;
 use crate::session::introduction::Introduction;
 use crate::session::mesh::{Address, PairKey};
@@ -45,7 +48,7 @@ const SILENT_US: u64 = 1_000_000;
 /// asked for. Hosts are not suspected sooner.
 const UNHEARD_US: u64 = 100_000;
 
-/// Microseconds between two introductions of the same pair.
+/// Microseconds between two introductions of the same pair for which the same one asks.
 const PAIR_US: u64 = 1_000_000;
 /// Microseconds for which a neighbour passes on what two say that it has introduced.
 const PAIR_LIFE_US: u64 = 30_000_000;
@@ -82,8 +85,18 @@ struct Sought {
 
 #[derive(Debug)]
 struct Pair {
-    at: Time,
+    /// The secret of whoever asked first: there is one, also where both ask.
+    key: PairKey,
+    /// When the two were introduced last because the lower one, and because the higher one asked.
+    asked_at: [Option<Time>; 2],
     words: Bucket,
+}
+
+impl Pair {
+    fn is_over(&self, now: Time) -> bool {
+        let newest = self.asked_at.iter().flatten().max();
+        newest.is_none_or(|at| now.micros_since(*at) >= PAIR_LIFE_US)
+    }
 }
 
 #[derive(Debug)]
@@ -128,30 +141,36 @@ impl Strangers {
         }
     }
 
-    /// Whether this node may introduce the pair now; it is noted.
-    fn may_introduce(&mut self, now: Time, pair: (MemberId, MemberId)) -> bool {
-        self.pairs
-            .retain(|_, known| now.micros_since(known.at) < PAIR_LIFE_US);
-        if let Some(known) = self.pairs.get_mut(&pair) {
-            let may = now.micros_since(known.at) >= PAIR_US;
-            if may {
-                known.at = now;
-            }
-            return may;
+    /// The secret of the two, if this node may introduce them now because `from` asks; it is noted.
+    fn introduce(
+        &mut self,
+        now: Time,
+        from: MemberId,
+        member: MemberId,
+        key: PairKey,
+    ) -> Option<PairKey> {
+        self.pairs.retain(|_, known| !known.is_over(now));
+        let pair = pair(from, member);
+        if self.pairs.len() >= PAIRS_MAX && !self.pairs.contains_key(&pair) {
+            return None;
         }
-        if self.pairs.len() >= PAIRS_MAX {
-            return false;
-        }
-        let words = Bucket::default();
-        self.pairs.insert(pair, Pair { at: now, words });
-        true
+        let known = self.pairs.entry(pair).or_insert(Pair {
+            key,
+            asked_at: [None; 2],
+            words: Bucket::default(),
+        });
+        let asked_at = &mut known.asked_at[usize::from(from > member)];
+        let may = asked_at.is_none_or(|at| now.micros_since(at) >= PAIR_US);
+        may.then(|| {
+            *asked_at = Some(now);
+            known.key
+        })
     }
 
     /// Whether this node may pass on one more word between the two.
     fn may_pass_on(&mut self, now: Time, pair: (MemberId, MemberId)) -> bool {
         let known = self.pairs.get_mut(&pair);
-        known
-            .is_some_and(|known| now.micros_since(known.at) < PAIR_LIFE_US && known.words.take(now))
+        known.is_some_and(|known| !known.is_over(now) && known.words.take(now))
     }
 
     /// Whether an introduction to `member` by `neighbour` may be taken now; it is noted.
@@ -254,7 +273,10 @@ impl Node {
             Role::Client(client) => {
                 let follows = !client.has_ended() && terms.fence() == terms.term();
                 let host = terms.host().filter(|_| follows);
-                host.filter(is_stranger).into_iter().collect()
+                let target = terms.handover_target().map(|(target, _)| target);
+                let target = target.filter(|target| Some(*target) != host);
+                let both = host.into_iter().chain(target);
+                both.filter(is_stranger).collect()
             }
         }
     }
@@ -353,8 +375,8 @@ impl Node {
         let (Some(hosting), Some(mesh)) = (&self.hosting, &self.mesh) else {
             return Err(DropReason::Unexpected);
         };
-        let host = hosting.terms().host();
-        let is_with_host = host == Some(from) || host == Some(member);
+        let terms = hosting.terms();
+        let is_with_host = hosts(terms, from) || hosts(terms, member);
         let is_known = |id: MemberId| self.core.roster.member(id).is_some();
         if self.is_host() || !is_with_host || from == member || !is_known(from) || !is_known(member)
         {
@@ -373,9 +395,8 @@ impl Node {
             return Ok(());
         };
         let strangers = &mut self.strangers;
-        if !strangers.may_introduce(now, pair(from, member)) {
-            return Err(DropReason::RateLimited);
-        }
+        let key = strangers.introduce(now, from, member, key);
+        let key = key.ok_or(DropReason::RateLimited)?;
         if strangers.waiting.len() >= WAITING_MAX {
             strangers.waiting.pop_front();
         }
@@ -435,7 +456,7 @@ impl Node {
             Role::Host(_) => terms.is_some_and(|terms| terms.is_host()),
             // It may not have heard yet who hosts.
             Role::Client(client) => {
-                let hosts = terms.is_some_and(|terms| terms.host() == Some(member));
+                let hosts = terms.is_some_and(|terms| hosts(terms, member));
                 let silent_us = now.micros_since(client.peer.heard_at);
                 !client.has_ended() && (hosts || silent_us >= UNHEARD_US)
             }
@@ -456,6 +477,12 @@ impl Node {
         mesh.meet_stranger(now, from, member, key, address);
         Ok(())
     }
+}
+
+/// Whether `member` hosts by what this node knows, or is about to by the word of the host.
+fn hosts(terms: &Terms, member: MemberId) -> bool {
+    let target = terms.handover_target().map(|(target, _)| target);
+    terms.host() == Some(member) || target == Some(member)
 }
 
 /// Words in which an invitation for `member` travels.
