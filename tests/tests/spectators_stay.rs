@@ -118,6 +118,67 @@ fn change<P: Seeded>(
     watched.longest_us
 }
 
+/// Nobody but the host reaches whoever watches: when it dies the players go on as if nobody watched.
+/// Says how long nothing new was `shown` to any of them.
+fn gap_of_players<P: Seeded>(
+    cluster: &mut ClusterOf<P>,
+    shown: impl Fn(&ClusterOf<P>, Index) -> Tick,
+) -> u64 {
+    for player in 1..WATCHER {
+        cluster.cut.extend([(player, WATCHER), (WATCHER, player)]);
+    }
+    let mut newest = Tick::ZERO;
+    let mut look = |it: &ClusterOf<P>| {
+        let players = (1..WATCHER).map(|index| shown(it, index));
+        newest = newest.max(players.max().unwrap_or_default());
+        newest
+    };
+    cluster.run_us(9_000_000);
+    cluster.crash(0);
+    let (mut before, mut gap_us, mut since_us) = (look(cluster), 0, 0);
+    assert!(before > Tick::new(200), "{before}");
+    for _ in 0..3_000_000 / LOOK_US {
+        cluster.run_us(LOOK_US);
+        since_us += LOOK_US;
+        let now = look(cluster);
+        if now > before {
+            (before, gap_us, since_us) = (now, since_us.max(gap_us), 0);
+        }
+    }
+    let others: Vec<Index> = (1..WATCHER).collect();
+    assert!(cluster.host_of(&others).is_some() && since_us < 200_000);
+    gap_us
+}
+
+#[test]
+fn whoever_watches_and_is_not_reached_holds_nobody_up() {
+    let conditions = Conditions::from_rtt(RTT_US, 0);
+    let game = toy::game();
+    let config = HostConfig::new(game.clone(), PLAYERS);
+    let mut cluster: ClusterOf<Bot> = ClusterOf::new(host(config, 0), conditions, 3);
+    join(&mut cluster, &JoinConfig::new(game, ""));
+    let shown = |it: &ClusterOf<Bot>, index| it.node(index).settled_tick();
+    let gap_us = gap_of_players(&mut cluster, shown);
+    println!("lockstep: nothing new for {} ms", gap_us / 1000);
+    assert!(gap_us <= 350_000, "lockstep: {gap_us}");
+
+    let game = yard::game();
+    let config = HostConfig::new(game.clone(), PLAYERS);
+    let mut cluster: ClusterOf<Pusher> = ClusterOf::new(host(config, 0), conditions, 3);
+    let usual = JoinConfig {
+        prediction_ticks: 12,
+        ..JoinConfig::new(game, "")
+    };
+    join(&mut cluster, &usual);
+    let shown = |it: &ClusterOf<Pusher>, index| {
+        let newest = it.node(index).received().last();
+        newest.map_or(Tick::ZERO, |newest| newest.tick)
+    };
+    let gap_us = gap_of_players(&mut cluster, shown);
+    println!("state-sync: nothing new for {} ms", gap_us / 1000);
+    assert!(gap_us <= 350_000, "state-sync: {gap_us}");
+}
+
 #[test]
 fn watchers_of_a_lockstep_session_stay() {
     let wait = Gate::Wait {

@@ -141,12 +141,8 @@ fn join(command: JoinCommand) -> Result<ExitCode> {
         (None, None) => bail!("say where to: a join code, or --insecure and an address"),
     };
     let bind = to.bind();
-    // Members that go on with this one connect to it, should it host.
-    let members = if settings.migration && !command.spectate {
-        SLOTS_MAX
-    } else {
-        0
-    };
+    // Members connect to each other, those who watch included: so all find the next host.
+    let members = if settings.migration { SLOTS_MAX } else { 0 };
     let link = open_link(bind, &settings, members, Network::BothWays, 1)?;
     let hands = if command.spectate {
         Hands::None

@@ -305,12 +305,18 @@ impl Host {
     fn recover(&mut self, core: &Core, now: Time, take_over: &TakeOver, catch_up_ticks: u32) {
         let is_expected = |id: &MemberId| !take_over.lost.contains(id);
         let known = take_over.paths.iter().filter(|(id, _)| is_expected(id));
-        let awaited: BTreeSet<MemberId> = known
-            .clone()
-            .map(|(id, _)| *id)
-            .filter(|&id| id != core.info.member && core.roster.member(id).is_some())
-            .collect();
-        let rtt_us = known.map(|(_, warm)| warm.rtt_us.unwrap_or(RTT_US)).max();
+        let is_other = |id: MemberId| id != core.info.member && core.roster.member(id).is_some();
+        // Nobody's tick needs those who only watch: they come when they can, and hold nobody up.
+        let keeps_places = self.config.resume_us > 0;
+        let (watching, playing): (Vec<_>, Vec<_>) = known
+            .filter(|(id, _)| is_other(**id))
+            .partition(|(id, _)| keeps_places && watches(core, **id));
+        for (id, _) in watching {
+            self.succession.note_away(now, *id);
+        }
+        let awaited: BTreeSet<MemberId> = playing.iter().map(|(id, _)| **id).collect();
+        let rtts = playing.iter().map(|(_, warm)| warm.rtt_us);
+        let rtt_us = rtts.map(|rtt_us| rtt_us.unwrap_or(RTT_US)).max();
         let rtt_us = rtt_us.unwrap_or(0);
         let patience_us = if take_over.is_planned && self.audience.is_some() {
             // All of them are there, and the old host hears of it last.
@@ -431,9 +437,6 @@ impl Host {
                         known.connected = false;
                         self.set_member(core, known);
                     }
-                }
-                _ if watches(core, member) && self.config.resume_us > 0 => {
-                    self.succession.note_away(now, member);
                 }
                 _ => self.depart(core, member, ByeReason::Left),
             }
