@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use phalanx::netcode::limits::{INPUT_DELAY_TICKS_MAX, PREDICTION_TICKS_MAX, SLOTS_MAX};
 use phalanx::netcode::link::conditioner::Conditions;
@@ -24,7 +24,7 @@ const TOKEN_LIFE_S: u64 = 3600;
 
 /// Seconds by which spectators may be behind in either mode: a host that tells 60 states per second
 /// keeps as many.
-const SPECTATOR_DELAY_S_MAX: u16 = 10;
+const SPECTATOR_DELAY_S_MAX: u32 = 10;
 
 /// Options as they were given. What was not given is `None`.
 #[derive(Args, Deserialize, Clone, Debug, Default)]
@@ -47,7 +47,7 @@ pub struct Options {
     pub loss: Option<f64>,
     /// Slots of a session that is hosted here; it starts when all are taken [default: 4]
     #[arg(long, allow_negative_numbers = true, value_name = "N")]
-    pub players: Option<u8>,
+    pub players: Option<u32>,
     /// Records the session as a replay, and verifies it at the end
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
@@ -82,7 +82,7 @@ pub struct Options {
     pub predict: Option<u32>,
     /// Seconds to wait for an answer, and of silence until a link is lost [default: 10]
     #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
-    pub timeout: Option<u16>,
+    pub timeout: Option<u32>,
     /// No join codes and no encryption: for development and trusted local networks
     #[arg(long)]
     pub insecure: bool,
@@ -219,10 +219,21 @@ pub struct Settings {
     pub insecure: bool,
     /// Whether hosting may move to another member, and to this one.
     pub migration: bool,
-    /// Whether a node without a slot is there to host next.
-    pub stands_by: bool,
+    /// What a node without a slot is there for.
+    pub attends: Attendance,
     /// Whether to draw nothing.
     pub headless: bool,
+}
+
+/// What a node without a slot is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attendance {
+    /// To watch; it neither votes nor hosts.
+    Watches,
+    /// To host next.
+    StandsBy,
+    /// To vote, and never to host.
+    Votes,
 }
 
 /// What a host in state-sync mode tells its clients.
@@ -302,8 +313,9 @@ impl Options {
         let ticks = self.ticks.map(Tick::new);
         ensure!(ticks != Some(Tick::ZERO), "--ticks must be 1 or more");
         let players = self.players.unwrap_or(4);
+        let slots = u8::try_from(players).unwrap_or(0);
         ensure!(
-            (1..=SLOTS_MAX).contains(&usize::from(players)),
+            (1..=SLOTS_MAX).contains(&usize::from(slots)),
             "--players must lie in 1 to {SLOTS_MAX}, it is {players}"
         );
         let units = self.units.unwrap_or(UNITS_DEFAULT);
@@ -345,7 +357,7 @@ impl Options {
                 self.jitter.unwrap_or(0),
                 self.loss.unwrap_or(0.0),
             )?,
-            players,
+            players: slots,
             record: self.record,
             json: self.json,
             mode,
@@ -365,7 +377,7 @@ impl Options {
             spectators_behind: Duration::ZERO,
             insecure: self.insecure,
             migration: !self.no_migration,
-            stands_by: false,
+            attends: Attendance::Watches,
             headless: self.headless,
         })
     }
@@ -427,10 +439,6 @@ pub struct Hosting {
     /// Address to listen on; port 0 lets the system choose [default: 0.0.0.0:7777]
     #[arg(long, value_name = "ADDR")]
     pub bind: Option<Place>,
-    /// Stands by for this host, without a slot: hosts when that one leaves or is gone. A join code
-    /// of the host or a file that holds one; with --insecure, the host's address
-    #[arg(long, value_name = "ADDR|CODE|FILE")]
-    pub standby_of: Option<String>,
     /// Address that players reach this host at, for join codes [default: where it listens]
     #[arg(long, value_name = "ADDR")]
     pub public: Option<Place>,
@@ -452,11 +460,11 @@ pub struct Hosting {
     /// State-sync: tells every so many seconds what each client is sent, by component and field; it
     /// costs some of the host's time [without a number: 5]
     #[arg(long, allow_negative_numbers = true, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5")]
-    pub inspect: Option<u16>,
+    pub inspect: Option<u32>,
     /// Seconds by which spectators are behind the match, so that nobody learns of it from them
     /// [default: 0]
     #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
-    pub spectator_delay: Option<u16>,
+    pub spectator_delay: Option<u32>,
 }
 
 impl Hosting {
@@ -465,7 +473,6 @@ impl Hosting {
     pub fn or(self, other: Self) -> Self {
         Self {
             bind: self.bind.or(other.bind),
-            standby_of: self.standby_of.or(other.standby_of),
             public: self.public.or(other.public),
             token_dir: self.token_dir.or(other.token_dir),
             token_life: self.token_life.or(other.token_life),
@@ -528,10 +535,67 @@ impl Hosting {
     }
 }
 
+/// What else a file for `arena-host` holds: whom it attends to instead of opening a session, and its
+/// name.
+#[derive(Args, Deserialize, Clone, Debug, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Attending {
+    /// Stands by for this host, without a slot: hosts when that one leaves or is gone. A join code
+    /// of the host or a file that holds one; with --insecure, the host's address
+    #[arg(long, value_name = "ADDR|CODE|FILE", conflicts_with = "arbiter_of")]
+    pub standby_of: Option<String>,
+    /// Votes in the session of this host, without a slot, and never hosts: with it, one of two
+    /// players goes on in the same session when the other is gone. Said as for --standby-of
+    #[arg(long, value_name = "ADDR|CODE|FILE")]
+    pub arbiter_of: Option<String>,
+    /// Name that others see [default: "host"; "standby" or "arbiter" and four letters]
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+impl Attending {
+    /// These options, and those of `other` where these say nothing. To stand by and to vote are two
+    /// ways to say the same.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let is_said = self.standby_of.is_some() || self.arbiter_of.is_some();
+        let (standby_of, arbiter_of) = if is_said {
+            (self.standby_of, self.arbiter_of)
+        } else {
+            (other.standby_of, other.arbiter_of)
+        };
+        Self {
+            standby_of,
+            arbiter_of,
+            name: self.name.or(other.name),
+        }
+    }
+
+    /// To whose session this node goes, and what for; `None` if it opens one.
+    ///
+    /// # Errors
+    /// If it is said twice, or hosting does not move.
+    pub fn place(&self, settings: &Settings) -> Result<Option<(&str, Attendance)>> {
+        let (option, place) = match (&self.standby_of, &self.arbiter_of) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => bail!("--standby-of and --arbiter-of contradict each other"),
+            (Some(to), None) => ("--standby-of", (to.as_str(), Attendance::StandsBy)),
+            (None, Some(to)) => ("--arbiter-of", (to.as_str(), Attendance::Votes)),
+        };
+        ensure!(
+            settings.migration,
+            "{option} and --no-migration contradict each other"
+        );
+        Ok(Some(place))
+    }
+}
+
+/// Names of the keys of [`Attending`].
+const ATTENDING_KEYS: [&str; 3] = ["standby-of", "arbiter-of", "name"];
+
 /// Names of the keys of [`Hosting`].
-const HOSTING_KEYS: [&str; 10] = [
+const HOSTING_KEYS: [&str; 9] = [
     "bind",
-    "standby-of",
     "public",
     "token-dir",
     "token-life",
@@ -546,21 +610,29 @@ const HOSTING_KEYS: [&str; 10] = [
 ///
 /// # Errors
 /// If it cannot be read, or a key or value is unknown.
-pub fn read_file(path: &std::path::Path) -> Result<(Options, Hosting)> {
+pub fn read_file(path: &std::path::Path) -> Result<(Options, Hosting, Attending)> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
     parse_file(&text).with_context(|| format!("{name} cannot be used"))
 }
 
-fn parse_file(text: &str) -> Result<(Options, Hosting)> {
+fn parse_file(text: &str) -> Result<(Options, Hosting, Attending)> {
     let mut common: toml::Table = text.parse()?;
-    let mut hosting = toml::Table::new();
-    for key in HOSTING_KEYS {
-        if let Some(value) = common.remove(key) {
-            hosting.insert(key.to_owned(), value);
-        }
-    }
-    Ok((common.try_into()?, hosting.try_into()?))
+    let hosting = take_keys(&mut common, &HOSTING_KEYS);
+    let attending = take_keys(&mut common, &ATTENDING_KEYS);
+    Ok((
+        common.try_into()?,
+        hosting.try_into()?,
+        attending.try_into()?,
+    ))
+}
+
+fn take_keys(from: &mut toml::Table, keys: &[&str]) -> toml::Table {
+    let taken = keys.iter().filter_map(|&key| {
+        let value = from.remove(key)?;
+        Some((key.to_owned(), value))
+    });
+    taken.collect()
 }
 
 #[cfg(test)]
@@ -571,7 +643,7 @@ mod tests {
     fn a_file_says_what_options_say_and_options_win() {
         let text =
             "players = 3\nloss = 2\ndelay = \"auto\"\nbind = \"127.0.0.1:0\"\ngate = \"wait\"";
-        let (file, hosting) = parse_file(text).unwrap();
+        let (file, hosting, _) = parse_file(text).unwrap();
         assert_eq!(hosting.bind.unwrap().to_string(), "127.0.0.1:0");
         let given = Options {
             players: Some(5),
@@ -587,7 +659,7 @@ mod tests {
     #[test]
     fn state_sync_has_options_of_its_own() {
         let text = "mode = \"state-sync\"\nsnapshots = 30\nbudget = 64\nview = 40";
-        let (file, _) = parse_file(text).unwrap();
+        let (file, ..) = parse_file(text).unwrap();
         let settings = file.resolve().unwrap();
         assert_eq!(settings.mode, Mode::StateSync);
         let expected = Broadcast {
@@ -601,7 +673,7 @@ mod tests {
 
     #[test]
     fn an_inspector_needs_states_to_look_at() {
-        let (_, hosting) = parse_file("inspect = 2").unwrap();
+        let (_, hosting, _) = parse_file("inspect = 2").unwrap();
         let every = hosting.inspects_every(Mode::StateSync).unwrap();
         assert_eq!(every, Some(Duration::from_secs(2)));
         let error = hosting.inspects_every(Mode::Lockstep).unwrap_err();
@@ -612,12 +684,38 @@ mod tests {
 
     #[test]
     fn spectators_may_be_behind_as_far_as_a_host_remembers() {
-        let (_, hosting) = parse_file("spectator-delay = 10").unwrap();
+        let (_, hosting, _) = parse_file("spectator-delay = 10").unwrap();
         let behind = hosting.spectators_are_behind().unwrap();
         assert_eq!(behind, Duration::from_secs(10));
-        let (_, hosting) = parse_file("spectator-delay = 11").unwrap();
+        let (_, hosting, _) = parse_file("spectator-delay = 11").unwrap();
         let error = hosting.spectators_are_behind().unwrap_err();
         assert!(error.to_string().contains("0 to 10 seconds"), "{error}");
+    }
+
+    #[test]
+    fn whoever_attends_does_one_thing_and_the_command_line_wins() {
+        let (options, _, file) = parse_file("standby-of = \"A\"\nname = \"s\"").unwrap();
+        let mut settings = options.resolve().unwrap();
+        assert_eq!(
+            file.place(&settings).unwrap(),
+            Some(("A", Attendance::StandsBy))
+        );
+        let given = Attending {
+            arbiter_of: Some("B".to_owned()),
+            ..Attending::default()
+        };
+        let both = given.or(file);
+        assert_eq!(both.name.as_deref(), Some("s"));
+        assert_eq!(
+            both.place(&settings).unwrap(),
+            Some(("B", Attendance::Votes))
+        );
+        settings.migration = false;
+        let error = both.place(&settings).unwrap_err().to_string();
+        assert!(error.contains("--arbiter-of"), "{error}");
+        let (_, _, file) = parse_file("standby-of = \"A\"\narbiter-of = \"B\"").unwrap();
+        assert!(file.place(&settings).is_err());
+        assert_eq!(Attending::default().place(&settings).unwrap(), None);
     }
 
     #[test]
@@ -631,9 +729,10 @@ mod tests {
         ] {
             assert!(parse_file(text).is_err(), "{text}");
         }
-        let bad: [fn(&mut Options); 13] = [
+        let bad: [fn(&mut Options); 14] = [
             |options| options.players = Some(0),
             |options| options.players = Some(65),
+            |options| options.players = Some(1000),
             |options| options.ticks = Some(0),
             |options| options.loss = Some(f64::NAN),
             |options| options.predict = Some(17),

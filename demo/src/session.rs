@@ -186,12 +186,19 @@ impl Session {
         // A host that has run the last tick needs nobody any more.
         let failure = if is_cut_off && !is_finished {
             "too few members were heard at the end, and may have gone on without this node"
+                .to_owned()
+        } else if let Some((member, last)) = self.log.other {
+            let who = self.log.who(member);
+            format!(
+                "the match was played twice: since tick {last} also by {who}, in another session"
+            )
         } else if self.log.is_apart {
             "went on alone, in a session of its own, without others that may have gone on"
+                .to_owned()
         } else {
             return;
         };
-        self.log.end = Some(End::Failed(failure.to_owned()));
+        self.log.end = Some(End::Failed(failure));
     }
 
     fn now(&self) -> Time {
@@ -272,19 +279,24 @@ impl Session {
         {
             return;
         }
+        let hosts = self.driver.node().is_host();
         // Where nobody else may host, nobody elects.
-        let electors = self.driver.node().terms().and_then(|terms| {
-            let roster = terms.roster();
-            let mut others = roster.members.iter().filter(|one| one.id != roster.host);
-            others.any(|one| one.can_host).then(|| roster.voter_count())
+        let terms = self.driver.node().terms().filter(|terms| terms.has_heir());
+        let electors = terms.map(|terms| terms.roster().voter_count());
+        let heirs = terms.map_or(0, |terms| {
+            let members = terms.roster().members.iter();
+            members.filter(|one| one.can_host).count().saturating_sub(1)
         });
+        let players = self.driver.node().roster().players();
         let moment = Moment {
             now,
             electors,
             own: self.driver.node().session().member,
             given: self.driver.player().sampled(),
             address: self.host_address(),
-            players: self.driver.node().roster().players(),
+            players,
+            hosts,
+            may_be_left: hosts && heirs == 1 && players <= 2,
         };
         if let Event::Inspected(inspection) = event {
             if let Some(inspector) = &mut self.inspector {

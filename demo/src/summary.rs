@@ -247,6 +247,7 @@ impl Summary {
             ticks_lost: one.ticks_lost.max(other.ticks_lost),
             inputs_lost: one.inputs_lost.max(other.inputs_lost),
             is_unclean: one.is_unclean || other.is_unclean,
+            is_forked: one.is_forked || other.is_forked,
         };
         each.reduce(worst).unwrap_or_default()
     }
@@ -254,8 +255,17 @@ impl Summary {
     /// What changes of host have cost, for people; nothing where there was none.
     fn migrations_text(&self, first: &Outcome) -> String {
         let migrations = self.migrations();
+        if migrations.is_forked {
+            return format!(
+                "the session forked: others may have played on, or did, without {}\n",
+                first.host
+            );
+        }
         if migrations.count == 0 {
-            return String::new();
+            let still_ms = migrations.blackout_us.map(|us| us / 1000);
+            return still_ms.map_or_else(String::new, |ms| {
+                format!("the host was missed, and stayed: {ms} ms without a tick at most\n")
+            });
         }
         let times = match migrations.count {
             1 => "once".to_owned(),
@@ -342,7 +352,10 @@ impl Summary {
             "inputs_lost": migrations.inputs_lost,
             "term": first.map_or(0, |node| node.term.0),
             "host": first.map(|node| node.host_member.0),
+            "host_name": first.and_then(|node| node.host_name.clone()),
             "unclean": migrations.is_unclean,
+            "forked": migrations.is_forked,
+            "session": first.map(|node| format!("{:032x}", node.session.0)),
             "replay_file": self.replay.as_ref().map(|replay| replay.file.display().to_string()),
             "replay_verified": self.replay.as_ref().map(|replay| replay.verified.is_ok()),
             "ok": self.failures().is_empty(),

@@ -28,13 +28,13 @@ pub fn bind_of(hosting: &Hosting) -> Result<SocketAddr> {
 pub struct Guests {
     /// Players that join.
     pub players: u8,
-    /// Whether a standby may.
-    pub standby: bool,
+    /// What others without a slot may come for, each with a code of its own.
+    pub others: &'static [&'static str],
 }
 
-/// Says on stdout where `link` listens; then, unless it is insecure, gives a join code per player:
-/// a line `join CODE` each, or a file each in the folder for them, named in a line `token FILE`.
-/// That of a standby comes last, as `standby CODE` or `token FILE`.
+/// Says on stdout where `link` listens; then, unless it is insecure or nobody joins here, gives a join
+/// code per player: a line `join CODE` each, or a file each in the folder for them, named in a line
+/// `token FILE`. Those of a standby and an arbiter come last, as `standby CODE` and `arbiter CODE`, or `token FILE`.
 ///
 /// # Errors
 /// If codes cannot be made or written.
@@ -42,12 +42,12 @@ pub fn announce(
     link: &GameLink,
     hosting: &Hosting,
     settings: &Settings,
-    guests: Guests,
+    guests: Option<Guests>,
 ) -> Result<()> {
     let local = link.inner().local_addr();
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "listening {local}")?;
-    if !settings.insecure {
+    if let Some(guests) = guests.filter(|_| !settings.insecure) {
         let public = hosting.public.as_ref();
         let public = public.map(|place| place.resolve("--public")).transpose()?;
         let address = public_address(local, public)?;
@@ -64,15 +64,13 @@ pub fn announce(
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         }
-        for number in 1..=count + u16::from(guests.standby) {
-            let (word, name) = if number <= count {
-                ("join", format!("player-{number}.token"))
-            } else {
-                ("standby", "standby.token".to_owned())
-            };
+        let players = (1..=count).map(|number| ("join", format!("player-{number}.token")));
+        let others = guests.others.iter();
+        let others = others.map(|&word| (word, format!("{word}.token")));
+        for (number, (word, name)) in (1..).zip(players.chain(others)) {
             let token = link
                 .inner()
-                .mint_token(u64::from(number), address, life)
+                .mint_token(number, address, life)
                 .context("cannot make a join code")?;
             if let Some(folder) = &hosting.token_dir {
                 let file = folder.join(name);

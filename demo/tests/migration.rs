@@ -80,12 +80,36 @@ fn assert_agreement(runs: &[Value], ticks: u32) {
     }
 }
 
-/// As [`assert_agreement`], and hosting has moved once.
-fn assert_one_move(runs: &[Value], ticks: u32) {
+/// As [`assert_agreement`], and hosting has moved so often.
+fn assert_moves(runs: &[Value], ticks: u32, moves: u32) {
     assert_agreement(runs, ticks);
     for run in runs {
-        assert_eq!(run["migrations"], 1, "{run:#}");
+        assert_eq!(run["migrations"], moves, "{run:#}");
+        assert_eq!(run["forked"], false, "{run:#}");
+        assert_eq!(run["session"], runs[0]["session"], "{runs:#?}");
     }
+}
+
+/// As [`assert_moves`], once.
+fn assert_one_move(runs: &[Value], ticks: u32) {
+    assert_moves(runs, ticks, 1);
+}
+
+/// A host that is told to go hands over, and ends well.
+fn leave(host: Process) {
+    signal(&host, "-TERM");
+    let left = host.succeed();
+    assert_eq!(left["ok"], true, "{left:#}");
+}
+
+/// As [`assert_moves`] of those who stay, and no input of theirs was lost.
+fn assert_handed_over(others: Vec<Process>, ticks: u32, moves: u32) -> Vec<Value> {
+    let runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
+    assert_moves(&runs, ticks, moves);
+    for run in &runs {
+        assert_eq!(run["inputs_lost"], 0, "{run:#}");
+    }
+    runs
 }
 
 /// A match of so many players in which another one could take over: its host, and the others.
@@ -224,9 +248,8 @@ fn put_the_host_to_sleep(mode: Mode) {
     host.wait_for("hosts from now on, in term");
     let mut runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
     runs.push(host.succeed());
-    assert_agreement(&runs, ticks);
+    assert_one_move(&runs, ticks);
     for run in &runs {
-        assert_eq!(run["migrations"], 1, "{run:#}");
         assert_eq!(run["players"], 4, "{run:#}");
     }
 }
@@ -259,10 +282,7 @@ fn put_a_player_to_sleep(mode: Mode) {
     sleeper.wait_for("hosts from now on, in term");
     others.push(sleeper);
     let runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
-    assert_agreement(&runs, ticks);
-    for run in &runs {
-        assert_eq!(run["migrations"], 1, "{run:#}");
-    }
+    assert_one_move(&runs, ticks);
 }
 
 #[test]
@@ -278,14 +298,9 @@ fn a_player_of_states_that_slept_while_the_host_died_comes_back() {
 /// Ends the host's process politely: it hands over, and nothing is lost.
 fn ask_the_host_to_go(mode: Mode) {
     let (host, others) = ready_match(mode, 4, "300");
-    signal(&host, "-TERM");
-    let left = host.succeed();
-    assert_eq!(left["ok"], true, "{left:#}");
-    let runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
-    assert_one_move(&runs, 300);
-    for run in &runs {
+    leave(host);
+    for run in assert_handed_over(others, 300, 1) {
         assert_eq!(run["ticks_lost"], 0, "{run:#}");
-        assert_eq!(run["inputs_lost"], 0, "{run:#}");
     }
 }
 
@@ -302,8 +317,7 @@ fn a_host_of_states_that_leaves_hands_over() {
 /// Ends the founder's process politely, and that of the player who hosts then.
 fn ask_two_hosts_to_go(mode: Mode) {
     let (host, mut others) = ready_match(mode, 4, "600");
-    signal(&host, "-TERM");
-    host.succeed();
+    leave(host);
     let start = Instant::now();
     let next = loop {
         let can_go = |player: &Process| player.stderr.text().contains(READY);
@@ -313,15 +327,8 @@ fn ask_two_hosts_to_go(mode: Mode) {
         assert!(start.elapsed() < Duration::from_secs(30), "nobody hosts");
         thread::sleep(Duration::from_millis(5));
     };
-    signal(&next, "-TERM");
-    let left = next.succeed();
-    assert_eq!(left["ok"], true, "{left:#}");
-    let runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
-    assert_agreement(&runs, 600);
-    for run in &runs {
-        assert_eq!(run["migrations"], 2, "{run:#}");
-        assert_eq!(run["inputs_lost"], 0, "{run:#}");
-    }
+    leave(next);
+    assert_handed_over(others, 600, 2);
 }
 
 #[test]
@@ -340,7 +347,7 @@ fn replace_a_dedicated_host(mode: Mode, name: &str) {
     let host = host(&[&["--players", "2", "--ticks", "300"], mode.0].concat());
     let code = host.stdout.line(3);
     let code = code.strip_prefix("standby ").unwrap();
-    let standing_by = ["--standby-of", code];
+    let standing_by = ["--standby-of", code, "--name", "standby"];
     let standby = self::host(&[&standing_by, mode.0].concat());
     let others: Vec<Process> = [1, 2]
         .map(|number| {
@@ -349,10 +356,10 @@ fn replace_a_dedicated_host(mode: Mode, name: &str) {
         })
         .into();
     host.wait_for(READY);
-    signal(&host, name);
     if name == "-TERM" {
-        let left = host.succeed();
-        assert_eq!(left["ok"], true, "{left:#}");
+        leave(host);
+    } else {
+        signal(&host, name);
     }
     standby.wait_for("this node, \"standby\", hosts from now on");
     let mut runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
@@ -381,6 +388,125 @@ fn a_dedicated_host_of_states_that_is_killed_has_a_standby() {
 #[test]
 fn a_dedicated_host_of_states_hands_over_to_its_standby() {
     replace_a_dedicated_host(STATE_SYNC, "-TERM");
+}
+
+/// Two players, and a member that only votes: one of the players goes on in the same session when the
+/// other one is gone.
+fn two_players_and_an_arbiter(mode: Mode) {
+    let host = host_that_plays(mode, "2", "420");
+    let address = host.address().to_string();
+    let voting = ["--insecure", "--arbiter-of", &address];
+    let arbiter = self::host(&[&voting, mode.0].concat());
+    arbiter.wait_for("watching the session");
+    let mut others = players(mode, &host, 1);
+    host.wait_for(READY);
+    signal(&host, "-KILL");
+    others[0].wait_for("this node, \"player 1\", hosts from now on");
+    others.push(arbiter);
+    let runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
+    assert_one_move(&runs, 420);
+    for run in &runs {
+        assert_eq!(run["host_name"], "player 1", "{run:#}");
+    }
+}
+
+#[test]
+fn one_of_two_players_goes_on_with_an_arbiter() {
+    two_players_and_an_arbiter(LOCKSTEP);
+}
+
+#[test]
+fn one_of_two_players_of_states_goes_on_with_an_arbiter() {
+    two_players_and_an_arbiter(STATE_SYNC);
+}
+
+/// Two players without an arbiter, of whom one hosts.
+fn two_players(mode: Mode, ticks: &str) -> (Process, Process) {
+    let host = host_that_plays(mode, "2", ticks);
+    let other = players(mode, &host, 1).remove(0);
+    host.wait_for("tick ");
+    other.wait_for("tick ");
+    (host, other)
+}
+
+/// What a run says that has failed, and why.
+fn failed(process: Process) -> (Value, String) {
+    let (status, stdout, stderr) = process.finish();
+    assert!(!status.success(), "{stdout}\n{stderr}");
+    let last = stdout.lines().next_back().unwrap();
+    let run: Value = serde_json::from_str(last).unwrap();
+    assert_eq!(run["ok"], false, "{run:#}");
+    (run, stderr)
+}
+
+/// The host sleeps, and the other player goes on alone: when they hear each other again both are told
+/// that the match is played twice, and neither says that all is well.
+fn put_one_of_two_to_sleep(mode: Mode) {
+    let (host, other) = two_players(mode, "900");
+    signal(&host, "-STOP");
+    other.wait_for("alone in a session of its own");
+    signal(&host, "-CONT");
+    let words = "since tick";
+    host.wait_for(words);
+    other.wait_for(words);
+    let (first, why) = failed(host);
+    assert!(why.contains("played twice"), "{why}");
+    assert!(
+        why.contains("\"player 1\" plays on in a session of its own"),
+        "{why}"
+    );
+    let (second, why) = failed(other);
+    assert!(
+        why.contains("\"founder\" plays on in a session of its own"),
+        "{why}"
+    );
+    assert_ne!(first["session"], second["session"]);
+    for run in [first, second] {
+        assert_eq!(run["forked"], true, "{run:#}");
+        assert_eq!(run["unclean"], true, "{run:#}");
+    }
+}
+
+#[test]
+fn both_of_two_players_know_that_the_match_forked() {
+    put_one_of_two_to_sleep(LOCKSTEP);
+}
+
+#[test]
+fn both_of_two_players_of_states_know_that_the_match_forked() {
+    put_one_of_two_to_sleep(STATE_SYNC);
+}
+
+/// The other one is dead: as far as anybody knows there is one match.
+#[test]
+fn one_of_two_players_goes_on_alone_and_says_so() {
+    let (host, other) = two_players(LOCKSTEP, "400");
+    signal(&host, "-KILL");
+    let run = other.succeed();
+    assert_eq!(run["ok"], true, "{run:#}");
+    assert_eq!(run["forked"], true, "{run:#}");
+    assert_eq!(run["ticks"], 400, "{run:#}");
+}
+
+/// A dedicated host without a standby: its players may not host, and are told so.
+#[test]
+fn where_nobody_else_may_host_players_are_told() {
+    let host = host(&["--insecure", "--players", "2", "--ticks", "900"]);
+    let address = host.address().to_string();
+    let common = [address.as_str(), "--insecure"];
+    let others = ["1", "2"].map(|seed| join(&[&common[..], &["--seed", seed]].concat()));
+    others.iter().for_each(|player| player.wait_for("tick "));
+    // One that only sleeps is waited for.
+    signal(&host, "-STOP");
+    let words = "\"host\" hosts, and nobody else here may: waiting for it";
+    others.iter().for_each(|player| player.wait_for(words));
+    signal(&host, "-CONT");
+    let mut runs: Vec<Value> = others.into_iter().map(Process::succeed).collect();
+    runs.push(host.succeed());
+    assert_moves(&runs, 900, 0);
+    for run in &runs[..2] {
+        assert!(run["blackout_ms"].as_f64().unwrap() > 0.0, "{run:#}");
+    }
 }
 
 /// Where hosting does not move, the match is over with its host.

@@ -19,6 +19,7 @@ mod client;
 mod core;
 mod desync;
 mod doctor;
+mod former;
 mod guest;
 mod host;
 mod hosting;
@@ -39,7 +40,7 @@ use crate::session::close::CloseReason;
 use crate::session::config::{ConfigError, GameInfo, HostConfig, JoinConfig};
 use crate::session::messages::{Channel, SendError};
 use crate::session::roster::Roster;
-use crate::session::statistics::{DropReason, NodeStatistics, PeerStatistics};
+use crate::session::statistics::{NodeStatistics, PeerStatistics};
 use crate::state::{Shapes, WireLayout};
 use crate::statesync::Publisher;
 use crate::tick::Tick;
@@ -56,6 +57,7 @@ pub use warm::MeshLink;
 
 use self::client::Client;
 use self::core::{Core, ExportFor, Todo};
+use self::former::Former;
 use self::host::Host;
 use self::hosting::Hosting;
 use self::mesh::Mesh;
@@ -76,6 +78,8 @@ pub struct Node {
     hosting: Option<Box<Hosting>>,
     /// Who is to be met by way of other members, and who by way of this one.
     strangers: Strangers,
+    /// The session before this node went on alone, if it did.
+    former: Option<Box<Former>>,
     /// The last datagrams of a host that has handed over.
     parting: VecDeque<(Path, Vec<u8>)>,
 }
@@ -144,6 +148,7 @@ impl Node {
             mesh: None,
             hosting: None,
             strangers: Strangers::default(),
+            former: None,
             parting: VecDeque::new(),
         };
         node.found_terms(now);
@@ -165,6 +170,7 @@ impl Node {
             mesh: None,
             hosting: None,
             strangers: Strangers::default(),
+            former: None,
             parting: VecDeque::new(),
         })
     }
@@ -338,8 +344,7 @@ impl Node {
     /// Takes a datagram. Whatever its bytes are: it is used, or dropped and counted.
     pub fn handle_datagram(&mut self, now: Time, path: Path, bytes: &[u8]) {
         if bytes.first() == Some(&kind::MESH) {
-            let mesh = self.mesh.as_mut().ok_or(DropReason::Unexpected);
-            match mesh.and_then(|mesh| mesh.handle_datagram(now, path, bytes)) {
+            match self.take_mesh_datagram(now, path, bytes) {
                 Ok(()) => {
                     self.core.statistics.datagrams_received += 1;
                     self.core.statistics.bytes_received += bytes.len() as u64;
@@ -365,7 +370,7 @@ impl Node {
         self.check_lease(now);
         // Where members elect, the end of the path to a host is at first no more than its silence.
         let is_elected = self.hosting.is_some();
-        if let Some(mesh) = &mut self.mesh {
+        for mesh in self.meshes() {
             mesh.handle_path_closed(now, path);
         }
         let seeks = self.mesh.as_ref().is_some_and(|mesh| mesh.is_seeking());
@@ -635,7 +640,9 @@ impl Node {
         if path.is_some() {
             return path;
         }
-        let path = self.mesh.as_mut()?.poll_transmit(now, out)?;
+        let path = self
+            .meshes()
+            .find_map(|mesh| mesh.poll_transmit(now, out))?;
         self.core.statistics.datagrams_sent += 1;
         self.core.statistics.bytes_sent += out.len() as u64;
         Some(path)
@@ -655,13 +662,15 @@ impl Node {
             Role::Host(host) => host.poll_close(),
             Role::Client(client) => client.poll_close(),
         };
-        let Some(mesh) = &mut self.mesh else {
-            return path;
-        };
-        if let Some(path) = path {
-            mesh.leave_path(self.core.transmitted_at, path);
+        let now = self.core.transmitted_at;
+        for mesh in self.meshes() {
+            if let Some(path) = path {
+                mesh.leave_path(now, path);
+            } else if let Some(path) = mesh.poll_close() {
+                return Some(path);
+            }
         }
-        path.or_else(|| mesh.poll_close())
+        path
     }
 
     /// When to call [`Node::handle_timeout`] at the latest.
@@ -673,7 +682,9 @@ impl Node {
         };
         let mesh = self.mesh.as_ref().map(|mesh| mesh.poll_timeout());
         let mesh = mesh.map_or(role, |mesh| mesh.min(role));
-        mesh.min(self.terms_due())
+        let former = self.former.as_ref();
+        let former = former.map_or(Time::FAR, |former| former.poll_timeout());
+        mesh.min(former).min(self.terms_due())
     }
 
     fn own_slot(&self) -> Option<Slot> {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use phalanx_netcode::id::{MemberId, Term};
+use phalanx_netcode::id::{MemberId, SessionId, Term};
 use phalanx_netcode::migration::{
     Ancestor, CastVote, Certificate, ElectionKind, Lineage, Position, TermMember, TermMessage,
     TermRoster,
@@ -189,5 +189,12 @@ fn handovers_and_goodbyes() {
             shown: Tick::new(20),
         },
         "0e 03 00 03 13 14",
+    );
+    check(
+        &TermMessage::Forked {
+            session: SessionId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+            last: Tick::new(300),
+        },
+        "0f 10 0f 0e 0d 0c 0b 0a 09 08 07 06 05 04 03 02 01 ac 02",
     );
 }

@@ -194,6 +194,7 @@ impl<P: Remembers> Watcher<P> for TickWatcher {
                     DisconnectReason::Silence
                         | DisconnectReason::Abandoned
                         | DisconnectReason::NoMajority(_)
+                        | DisconnectReason::NobodyMayHost
                 );
                 let gives_up = is_unheard && session.may_give_up(index);
                 session.watcher.has_given_up |= gives_up;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
-use phalanx_demo::options::{self, Hosting, Options, Settings};
+use phalanx::netcode::link::random_secret;
+use phalanx_demo::options::{self, Attendance, Attending, Hosting, Options, Settings};
 use phalanx_demo::play::Hands;
 use phalanx_demo::session::{Destination, Network, Session, Status, open_link};
 use phalanx_demo::show;
@@ -20,13 +21,15 @@ const PROGRAM: &str = "arena-host";
 const METRICS_PERIOD: Duration = Duration::from_secs(5);
 
 /// Hosts a session of Arena for players elsewhere. Prints where it listens, then one join code per
-/// player, and one for a standby. SIGINT and SIGTERM hand over to the standby; without one, they end
-/// the session with a goodbye.
+/// player, one for a standby and one for an arbiter. SIGINT and SIGTERM hand over to the standby;
+/// without one, they end the session with a goodbye.
 #[derive(Parser, Debug)]
 #[command(name = PROGRAM, version)]
 struct Cli {
     #[command(flatten)]
     hosting: Hosting,
+    #[command(flatten)]
+    attending: Attending,
     #[command(flatten)]
     options: Options,
     /// Reads options from a TOML file, with their names as keys; the command line wins
@@ -40,41 +43,47 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    let (from_file, hosting_from_file) = match &cli.config {
+    let (from_file, hosting_from_file, attending_from_file) = match &cli.config {
         Some(file) => options::read_file(file)?,
-        None => <(Options, Hosting)>::default(),
+        None => <(Options, Hosting, Attending)>::default(),
     };
     let hosting = cli.hosting.or(hosting_from_file);
+    let attending = cli.attending.or(attending_from_file);
     let settings = cli.options.or(from_file).resolve()?;
+    // Before anything is heard on a socket: whoever says nonsense has opened none.
+    let place = attending.place(&settings)?;
+    let attends = place.map_or(Attendance::Watches, |(_, attends)| attends);
+    let to = place.map(|(to, _)| destination(to, settings.insecure));
+    let to = to.transpose()?;
     let settings = Settings {
         headless: true,
         keep: hosting.keeps_slots_for(),
         inspect: hosting.inspects_every(settings.mode)?,
         spectators_behind: hosting.spectators_are_behind()?,
+        attends,
         ..settings
     };
+    let name = attending.name.map_or_else(|| name_of(attends), Ok)?;
     let bind = tokens::bind_of(&hosting)?;
+    hosting.codes_live_for()?;
     let players = usize::from(settings.players);
     let link = open_link(bind, &settings, players, Network::BothWays, 0)?;
-    let guests = Guests {
-        players: settings.players,
-        standby: settings.migration,
+    let guests = match attends {
+        // Nobody ever joins it.
+        Attendance::Votes => None,
+        Attendance::Watches | Attendance::StandsBy => Some(Guests {
+            players: settings.players,
+            others: if settings.migration {
+                &["standby", "arbiter"]
+            } else {
+                &[]
+            },
+        }),
     };
     tokens::announce(&link, &hosting, &settings, guests)?;
-    let session = match &hosting.standby_of {
-        None => Session::host(&settings, "host", Hands::None, link)?,
-        Some(to) => {
-            ensure!(
-                settings.migration,
-                "--standby-of and --no-migration contradict each other"
-            );
-            let to = destination(to, settings.insecure)?;
-            let settings = Settings {
-                stands_by: true,
-                ..settings.clone()
-            };
-            Session::join(&settings, "standby", Hands::None, link, &to)?
-        }
+    let session = match &to {
+        None => Session::host(&settings, &name, Hands::None, link)?,
+        Some(to) => Session::join(&settings, &name, Hands::None, link, to)?,
     };
     let session = session.handing_over();
 
@@ -93,7 +102,23 @@ fn run(cli: Cli) -> Result<ExitCode> {
     Ok(Summary::new(settings, vec![outcome]).report(PROGRAM)?)
 }
 
-/// The host to stand by for.
+/// The name of one that was given none: of several that attend to one host each has another.
+fn name_of(attends: Attendance) -> Result<String> {
+    let kind = match attends {
+        Attendance::Watches => return Ok("host".to_owned()),
+        Attendance::StandsBy => "standby",
+        Attendance::Votes => "arbiter",
+    };
+    let mut random = random_secret()?;
+    let letters = (0..4).map(|_| {
+        let letter = b'a' + u8::try_from(random % 26).unwrap_or(0);
+        random /= 26;
+        char::from(letter)
+    });
+    Ok(format!("{kind} {}", letters.collect::<String>()))
+}
+
+/// The host to attend to.
 fn destination(to: &str, insecure: bool) -> Result<Destination> {
     let file = Path::new(to);
     if !insecure && file.is_file() {

@@ -94,10 +94,6 @@ fn main() -> ExitCode {
 
 /// Hosts a session for players elsewhere, and plays.
 fn host(command: HostCommand) -> Result<ExitCode> {
-    ensure!(
-        command.hosting.standby_of.is_none(),
-        "--standby-of is for arena-host: a player that joins stands by anyway"
-    );
     let settings = Settings {
         keep: command.hosting.keeps_slots_for(),
         spectators_behind: command.hosting.spectators_are_behind()?,
@@ -112,9 +108,13 @@ fn host(command: HostCommand) -> Result<ExitCode> {
     )?;
     let guests = Guests {
         players: settings.players - 1,
-        standby: false,
+        others: if settings.migration {
+            &["arbiter"]
+        } else {
+            &[]
+        },
     };
-    tokens::announce(&link, &command.hosting, &settings, guests)?;
+    tokens::announce(&link, &command.hosting, &settings, Some(guests))?;
     let session = Session::host(
         &settings,
         &command.name,

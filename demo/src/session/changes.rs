@@ -16,7 +16,8 @@ const REPLACED_MAX: usize = 256;
 pub struct Migrations {
     /// How often another member became the host.
     pub count: u32,
-    /// The longest time without a new tick around such a change.
+    /// The longest time without a new tick around a new term, or around a time in which nobody may
+    /// have hosted.
     pub blackout_us: Option<u64>,
     /// Ticks that had run and were ordered anew.
     pub ticks_lost: u64,
@@ -25,6 +26,8 @@ pub struct Migrations {
     /// Whether a new host may have begun without something that was promised, or in a session of
     /// its own.
     pub is_unclean: bool,
+    /// Whether this node went on in a session of its own, or knows of another that did.
+    pub is_forked: bool,
 }
 
 /// Watches a node's changes of host.
@@ -35,7 +38,7 @@ pub(super) struct Changes {
     figures: Migrations,
     /// The newest tick, and since when it is.
     newest: Option<(Time, Tick)>,
-    /// Whether the host changed since then.
+    /// Whether a term began since then, or nobody may have hosted.
     is_changing: bool,
     aftermath_until: Time,
     /// Own inputs that were replaced and count as lost in no change yet.
@@ -79,17 +82,26 @@ impl Changes {
     /// before.
     pub(super) fn host_changed(&mut self, now: Time, member: MemberId, given: Tick) -> bool {
         let before = self.host.replace(member);
-        if before.is_none_or(|before| before == member) {
+        let Some(before) = before else {
+            return false;
+        };
+        // A host that slept, and was elected again, stood still like all others.
+        self.is_changing = true;
+        self.aftermath_until = now.plus_micros(AFTERMATH_US);
+        if before == member {
             return false;
         }
         self.figures.count += 1;
-        self.is_changing = true;
-        self.aftermath_until = now.plus_micros(AFTERMATH_US);
         let acted = self.newest.map_or(Tick::ZERO, |(_, tick)| tick);
         self.at_stake = Some((acted, given));
         let known = core::mem::take(&mut self.replaced);
         known.into_iter().for_each(|tick| self.input_replaced(tick));
         true
+    }
+
+    /// Nobody may host now, as far as this node hears.
+    pub(super) const fn stands_still(&mut self) {
+        self.is_changing = true;
     }
 
     /// An own input for `tick` did not act.
@@ -114,6 +126,12 @@ impl Changes {
     pub(super) const fn unclean(&mut self) {
         self.figures.is_unclean = true;
     }
+
+    /// There are two sessions, or may be.
+    pub(super) const fn forked(&mut self) {
+        self.figures.is_unclean = true;
+        self.figures.is_forked = true;
+    }
 }
 
 #[cfg(test)]
@@ -128,12 +146,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_gap_around_a_change_counts_and_only_to_another_host() {
+    fn only_a_gap_around_a_change_counts() {
         let mut changes = Changes::default();
         changes.advance(ms(0), Tick::new(1), OLD);
         // Slow, and none of our business.
         changes.advance(ms(900), Tick::new(2), OLD);
-        assert!(!changes.host_changed(ms(910), OLD, Tick::new(5)));
         changes.advance(ms(950), Tick::new(3), OLD);
         assert_eq!(changes.figures(), Migrations::default());
 
@@ -148,6 +165,23 @@ mod tests {
         changes.advance(ms(2750), Tick::new(7), NEW);
         assert_eq!(changes.figures().blackout_us, Some(390_000));
         assert_eq!(changes.figures().count, 1);
+    }
+
+    #[test]
+    fn a_host_that_is_elected_again_and_one_that_is_heard_again_stood_still() {
+        let mut changes = Changes::default();
+        changes.advance(ms(0), Tick::new(1), OLD);
+        assert!(!changes.host_changed(ms(1500), OLD, Tick::new(5)));
+        changes.advance(ms(1520), Tick::new(2), OLD);
+        let figures = changes.figures();
+        assert_eq!((figures.count, figures.blackout_us), (0, Some(1_520_000)));
+
+        changes.advance(ms(3000), Tick::new(3), OLD);
+        changes.stands_still();
+        changes.advance(ms(5000), Tick::new(4), OLD);
+        assert_eq!(changes.figures().blackout_us, Some(2_000_000));
+        changes.advance(ms(9000), Tick::new(5), OLD);
+        assert_eq!(changes.figures().blackout_us, Some(2_000_000));
     }
 
     #[test]

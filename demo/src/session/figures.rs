@@ -192,12 +192,14 @@ impl Session {
         let world = self.driver.simulation().map(EcsSimulation::world);
         Outcome {
             host: self.log.who(node.host_member()),
+            host_name: self.log.name_of(node.host_member()),
             end: self.log.end.unwrap_or(End::Left),
             slot: node.session().slot,
             is_founder: self.is_founder,
             hosts: node.is_host(),
             host_member: node.host_member(),
             term: node.session().term,
+            session: node.session().session,
             migrations: self.log.changes.figures(),
             players: self.log.players,
             tick: authority.map_or(node.tick(), |(tick, _)| tick),

@@ -15,6 +15,11 @@ use super::Traffic;
 use super::changes::Changes;
 use super::outcome::End;
 
+/// Seconds for which members wait where nobody may host, as [`HostPolicy`] has it.
+///
+/// [`HostPolicy`]: phalanx::netcode::migration::HostPolicy
+const PATIENCE_S: u32 = 30;
+
 /// What happened so far.
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -33,6 +38,12 @@ pub(super) struct Log {
     pub(super) returns: u32,
     /// Whether it left more than one other player behind and went on alone.
     pub(super) is_apart: bool,
+    /// Who plays on in another session, and the last tick that both have.
+    pub(super) other: Option<(MemberId, Tick)>,
+    /// Whether this node has hosted.
+    hosted: bool,
+    /// Who hosts instead, as far as this node heard of it.
+    replaced_by: Option<MemberId>,
 }
 
 /// What is known when an event is taken.
@@ -49,6 +60,10 @@ pub(super) struct Moment {
     pub(super) players: usize,
     /// Where members elect: how many vote.
     pub(super) electors: Option<usize>,
+    /// Whether this node hosts.
+    pub(super) hosts: bool,
+    /// Whether it hosts, and so many as one other could go on without it, in a session of its own.
+    pub(super) may_be_left: bool,
 }
 
 impl Log {
@@ -84,6 +99,11 @@ impl Log {
             Some((name, _)) => quoted(name),
             None => format!("member {member}"),
         }
+    }
+
+    /// The name of a member, as it chose it.
+    pub(super) fn name_of(&self, member: MemberId) -> Option<String> {
+        self.members.get(&member).map(|(name, _)| name.clone())
     }
 
     /// Says something.
@@ -122,6 +142,8 @@ impl Log {
             Event::Member(member) => {
                 let doing = if member.connected {
                     "is here"
+                } else if moment.may_be_left && self.other.is_none() {
+                    "is not connected; it may play on in a session of its own"
                 } else {
                     "is not connected"
                 };
@@ -154,7 +176,8 @@ impl Log {
                 if reason == DisconnectReason::Bye(ByeReason::HostStops) {
                     self.say("the host stopped the session");
                 }
-                self.end.get_or_insert_with(|| end_of(reason, moment));
+                let end = self.end_of(reason, moment);
+                self.end.get_or_insert(end);
             }
             Event::HostSuspected { .. }
             | Event::HostHeardAgain { .. }
@@ -162,10 +185,12 @@ impl Log {
             | Event::Electing { .. }
             | Event::Frozen
             | Event::NoMajority(_)
+            | Event::NobodyMayHost { .. }
             | Event::Thawed
             | Event::HandoverAborted { .. }
             | Event::DataLossPossible { .. }
             | Event::Forked { .. }
+            | Event::Apart { .. }
             | Event::HostChanged { .. }
             | Event::LostTicks { .. } => self.take_of_hosting(moment, event),
             Event::Left { .. }
@@ -174,6 +199,39 @@ impl Log {
             | Event::Stalled { .. }
             | Event::Resumed { .. }
             | Event::Message { .. } => {}
+        }
+    }
+
+    /// How a session ended that `reason` cut off.
+    fn end_of(&self, reason: DisconnectReason, moment: Moment) -> End {
+        let is_lost = matches!(
+            reason,
+            DisconnectReason::PathClosed(_)
+                | DisconnectReason::Silence
+                | DisconnectReason::Abandoned
+        );
+        if let (true, true, Some(member)) = (is_lost, self.hosted, self.replaced_by) {
+            let who = self.who(member);
+            return End::Failed(format!(
+                "this node hosted until it slept or was cut off; {who} hosts since, and this node has \
+                 no place any more"
+            ));
+        }
+        let is_cut_off = is_lost && reason != DisconnectReason::Abandoned;
+        if let (true, Some(electors)) = (is_cut_off, moment.electors) {
+            return End::Failed(cut_off(electors));
+        }
+        match reason {
+            DisconnectReason::Left => End::Left,
+            DisconnectReason::Bye(ByeReason::Ended) => End::Finished,
+            DisconnectReason::Bye(ByeReason::HostStops) => End::HostStopped,
+            DisconnectReason::PathClosed(reason) => End::Failed(why_closed(reason, moment.address)),
+            DisconnectReason::Bye(_)
+            | DisconnectReason::Silence
+            | DisconnectReason::Abandoned
+            | DisconnectReason::NoMajority(_)
+            | DisconnectReason::NobodyMayHost
+            | DisconnectReason::BadState => End::Failed(reason.to_string()),
         }
     }
 
@@ -202,11 +260,25 @@ impl Log {
             Event::Electing { member, term } => {
                 let who = self.who(member);
                 self.say(format!("{who} may host, in term {}", term.0));
+                self.hosted |= moment.hosts;
+                if member != moment.own {
+                    self.replaced_by = Some(member);
+                }
             }
             Event::Frozen => {
+                self.hosted = true;
+                self.changes.stands_still();
                 self.say("too few members are heard: nothing is ordered until they are");
             }
+            Event::NobodyMayHost { host } => {
+                self.changes.stands_still();
+                let who = self.who(host);
+                self.say(format!(
+                    "{who} hosts, and nobody else here may: waiting for it, {PATIENCE_S} s at most"
+                ));
+            }
             Event::NoMajority(quorum) => {
+                self.changes.stands_still();
                 self.say(format!(
                     "of {} members that elect a host {} are heard, and it takes {}: all stands still",
                     quorum.voters, quorum.heard, quorum.needed
@@ -225,15 +297,31 @@ impl Log {
                 ));
             }
             Event::Forked { session } => {
-                self.changes.unclean();
+                self.changes.forked();
                 self.is_apart |= moment.players > 2;
                 let id = session.0;
-                self.say(format!("alone in a session of its own, {id:x}"));
+                self.say(format!(
+                    "alone in a session of its own, {id:x}; the others may play on without this node"
+                ));
+            }
+            Event::Apart {
+                member,
+                session,
+                last,
+            } => {
+                self.changes.forked();
+                self.other = Some((member, last));
+                let (who, id) = (self.who(member), session.0);
+                self.say(format!(
+                    "{who} plays on in a session of its own, {id:x}: since tick {last} there are two"
+                ));
             }
             Event::HostChanged { member, term } => {
                 let is_other = self.changes.host_changed(moment.now, member, moment.given);
                 let who = self.who(member);
                 let (own, term) = (member == moment.own, term.0);
+                self.hosted |= own;
+                self.replaced_by = (!own).then_some(member);
                 self.say(match (own, is_other) {
                     (true, true) => format!("this node, {who}, hosts from now on, in term {term}"),
                     (false, true) => format!("{who} hosts from now on, in term {term}"),
@@ -246,28 +334,6 @@ impl Log {
             }
             _ => {}
         }
-    }
-}
-
-/// How a session ended that `reason` cut off.
-fn end_of(reason: DisconnectReason, moment: Moment) -> End {
-    let is_lost = matches!(
-        reason,
-        DisconnectReason::PathClosed(_) | DisconnectReason::Silence
-    );
-    if let (true, Some(electors)) = (is_lost, moment.electors) {
-        return End::Failed(cut_off(electors));
-    }
-    match reason {
-        DisconnectReason::Left => End::Left,
-        DisconnectReason::Bye(ByeReason::Ended) => End::Finished,
-        DisconnectReason::Bye(ByeReason::HostStops) => End::HostStopped,
-        DisconnectReason::PathClosed(reason) => End::Failed(why_closed(reason, moment.address)),
-        DisconnectReason::Bye(_)
-        | DisconnectReason::Silence
-        | DisconnectReason::Abandoned
-        | DisconnectReason::NoMajority(_)
-        | DisconnectReason::BadState => End::Failed(reason.to_string()),
     }
 }
 

@@ -25,7 +25,7 @@ use super::{Farewell, Inspector, Session};
 use crate::arena;
 use crate::eye::Eye;
 use crate::inspector::Accounts;
-use crate::options::{Mode, Settings};
+use crate::options::{Attendance, Mode, Settings};
 use crate::play::{Hands, Pilot};
 use crate::truth::Truth;
 use crate::view::Canvas;
@@ -84,8 +84,7 @@ impl Session {
         Ok(session)
     }
 
-    /// A node that joins the host at `to`; without hands it watches, or stands by as the next host
-    /// if the settings say so.
+    /// A node that joins the host at `to`; without hands it does what the settings say.
     ///
     /// # Errors
     /// If the settings contradict each other, or the destination cannot be one.
@@ -109,11 +108,14 @@ impl Session {
             hosting: match hands {
                 _ if !settings.migration => HostPolicy::bystander(),
                 Hands::Bot(_) | Hands::Keyboard(_) => HostPolicy::default(),
-                Hands::None if settings.stands_by => HostPolicy {
-                    players_host: false,
-                    ..HostPolicy::default()
+                Hands::None => match settings.attends {
+                    Attendance::Watches => HostPolicy::bystander(),
+                    Attendance::Votes => HostPolicy::arbiter(),
+                    Attendance::StandsBy => HostPolicy {
+                        players_host: false,
+                        ..HostPolicy::default()
+                    },
                 },
-                Hands::None => HostPolicy::bystander(),
             },
             secret: random_secret()?,
             ..JoinConfig::new(info.clone(), name)

@@ -1,6 +1,6 @@
 //! What one node went through.
 
-use phalanx::netcode::id::{MemberId, Slot, Term};
+use phalanx::netcode::id::{MemberId, SessionId, Slot, Term};
 use phalanx::netcode::node::{DesyncReport, StateSyncStatistics};
 use phalanx::netcode::session::statistics::NodeStatistics;
 use phalanx::netcode::tick::Tick;
@@ -41,10 +41,14 @@ pub struct Outcome {
     pub hosts: bool,
     /// Who hosted at the end, for people.
     pub host: String,
+    /// Its name, if it is known.
+    pub host_name: Option<String>,
     /// Who hosted at the end.
     pub host_member: MemberId,
     /// In which term.
     pub term: Term,
+    /// The session that it was in at the end.
+    pub session: SessionId,
     /// What changes of host have cost it.
     pub migrations: Migrations,
     /// Players at the end, or at the beginning if more.

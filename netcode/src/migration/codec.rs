@@ -3,7 +3,7 @@
 //! Numbers are varints unless said otherwise. Counts are checked before anything is allocated,
 //! and a roster that breaks its limits is no roster.
 
-use crate::id::{MemberId, Term};
+use crate::id::{MemberId, SessionId, Term};
 use crate::limits::{
     SUSPECT_US_MAX, TERM_LINEAGE_MAX, TERM_MEMBERS_MAX, TERM_MESSAGE_BYTES_MAX,
     TERM_RECORDS_BYTES_MAX, TERM_STANDBYS_MAX, TERM_VOTERS_MAX,
@@ -31,6 +31,7 @@ mod kind {
     pub(super) const COMMIT: u8 = 0x0c;
     pub(super) const ABORT: u8 = 0x0d;
     pub(super) const GOODBYE: u8 = 0x0e;
+    pub(super) const FORKED: u8 = 0x0f;
 }
 
 /// Bits of a member's flags byte.
@@ -202,6 +203,11 @@ impl TermMessage {
                 put_position(out, *position);
                 put_tick(out, *shown);
             }
+            Self::Forked { session, last } => {
+                out.push(kind::FORKED);
+                out.extend_from_slice(&session.0.to_le_bytes());
+                put_tick(out, *last);
+            }
         }
     }
 
@@ -314,6 +320,10 @@ impl TermMessage {
                 },
                 position: position(&mut reader)?,
                 shown: tick(&mut reader)?,
+            },
+            kind::FORKED => Self::Forked {
+                session: SessionId(reader.u128()?),
+                last: tick(&mut reader)?,
             },
             _ => return Err(DecodeError::Invalid("no such term message")),
         };

@@ -1,6 +1,6 @@
 //! What members tell each other about hosting. The bytes are in `codec.rs` and `docs/WIRE.md`.
 
-use crate::id::{MemberId, Term};
+use crate::id::{MemberId, SessionId, Term};
 use crate::migration::certificate::{Certificate, ElectionKind};
 use crate::migration::lineage::Position;
 use crate::migration::roster::TermRoster;
@@ -157,6 +157,13 @@ pub enum TermMessage {
         /// The highest tick that it had shown.
         shown: Tick,
     },
+    /// The sender goes on alone. Terms do not care: the node tells its game.
+    Forked {
+        /// In this session.
+        session: SessionId,
+        /// The last tick that it has in common with the one that it was in.
+        last: Tick,
+    },
 }
 
 impl TermMessage {
@@ -178,6 +185,7 @@ impl TermMessage {
             Self::Commit { .. } => "Commit",
             Self::Abort { .. } => "Abort",
             Self::Goodbye { .. } => "Goodbye",
+            Self::Forked { .. } => "Forked",
         }
     }
 }

@@ -508,6 +508,8 @@ impl Terms {
                 };
                 self.goodbye(now, *term, farewell, authority);
             }
+            // It falls silent here, as one that is gone.
+            TermMessage::Forked { .. } => self.statistics.ignored += 1,
         }
         self.settle(now, authority);
     }

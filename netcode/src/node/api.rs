@@ -292,6 +292,13 @@ pub enum Event {
     /// [`HostPolicy::give_up_after_us`](crate::session::hosting::HostPolicy::give_up_after_us) this
     /// node gives up.
     NoMajority(Quorum),
+    /// The host is silent, and nobody else in the session may host: it stands still until the host is
+    /// heard again, which may only have slept. Told as [`NoMajority`](Event::NoMajority) is, with the
+    /// same patience before this node gives up.
+    NobodyMayHost {
+        /// Who is waited for.
+        host: MemberId,
+    },
     /// This host goes on.
     Thawed,
     /// This host stays, although it was to hand over.
@@ -311,6 +318,17 @@ pub enum Event {
     Forked {
         /// The new session.
         session: SessionId,
+    },
+    /// This member plays on in another session: since a fork there are two. Told to those who fork
+    /// when they hear the others, and to the others when they hear that, once per member; only while
+    /// both keep the other's place (`resume_us`), so that who sleeps for longer is not told.
+    Apart {
+        /// Who.
+        member: MemberId,
+        /// Its session.
+        session: SessionId,
+        /// The last tick that both sessions have.
+        last: Tick,
     },
     /// Another member hosts from now on, or the host has begun a new term.
     HostChanged {
@@ -377,6 +395,9 @@ pub enum DisconnectReason {
         .0.voters, .0.heard, .0.needed
     )]
     NoMajority(Quorum),
+    /// The host was silent for as long as this node's policy waits, and nobody else may host.
+    #[error("the host was not heard for too long, and nobody else here may host")]
+    NobodyMayHost,
     /// The path is gone.
     #[error("{0}")]
     PathClosed(CloseReason),

@@ -13,8 +13,10 @@ mod held;
 mod leaving;
 mod majority;
 
+use std::collections::BTreeMap;
+
 use crate::hash::keyed;
-use crate::id::{MemberId, Path, Term};
+use crate::id::{MemberId, Path, SessionId, Term};
 use crate::migration::{
     HandoverError, HostPolicy, Identity, TermEvent, TermMember, TermMessage, TermRoster, Terms,
 };
@@ -59,6 +61,9 @@ pub(super) struct Hosting {
     stillness: Option<Stillness>,
     /// For how long too few have been there, and what was said of it.
     watch: Watch,
+    /// Members that have said that they went on alone, and in which sessions. Only members of the mesh
+    /// can have.
+    apart: BTreeMap<MemberId, SessionId>,
 }
 
 /// The newest state of a host that has handed over, until the next one has it.
@@ -88,6 +93,7 @@ impl Hosting {
             owed: None,
             stillness: None,
             watch: Watch::default(),
+            apart: BTreeMap::new(),
         }
     }
 
@@ -256,6 +262,7 @@ impl Node {
 
     /// Takes what members have said, does what is due, and brings the role in line.
     pub(super) fn drive_terms(&mut self, now: Time) {
+        self.tell_of_fork(now);
         self.take_term_messages(now);
         let Some(hosting) = &mut self.hosting else {
             return;
@@ -351,6 +358,10 @@ impl Node {
                 self.core.statistics.drops.count(DropReason::BadSection);
                 continue;
             };
+            if let TermMessage::Forked { session, last } = message {
+                self.hear_of_fork(received.from, session, last);
+                continue;
+            }
             let own = self.core.info.member;
             let is_of_another = |hosting: &Hosting| hosting.own != own;
             // Whether members elect is the host's to say, by its settings. Who has come while the host
@@ -377,6 +388,20 @@ impl Node {
         }
     }
 
+    /// A member says that it went on alone, in this session.
+    fn hear_of_fork(&mut self, member: MemberId, session: SessionId, last: Tick) {
+        let Some(hosting) = &mut self.hosting else {
+            return;
+        };
+        if hosting.apart.insert(member, session) != Some(session) {
+            self.core.report(Event::Apart {
+                member,
+                session,
+                last,
+            });
+        }
+    }
+
     /// Tells the machine of a host who is there and what they want.
     fn tell_members_of_terms(&mut self, now: Time) {
         let Some(hosting) = &mut self.hosting else {
@@ -388,7 +413,9 @@ impl Node {
             hosting.terms.set_stride(audience.config.snapshot_ticks);
         }
         if let Some(mesh) = &self.mesh {
-            for member in mesh.members() {
+            // Whoever went on alone is there no more, whatever it says over its path.
+            let apart = &hosting.apart;
+            for member in mesh.members().filter(|member| !apart.contains_key(member)) {
                 let link = mesh.peer(member).filter(|peer| peer.is_confirmed);
                 let echoed_at = link.and_then(|peer| peer.echoed_at);
                 hosting
@@ -636,7 +663,7 @@ impl Node {
         Some(Warm { path, rtt_us })
     }
 
-    fn warm_paths(&self) -> std::collections::BTreeMap<MemberId, Warm> {
+    fn warm_paths(&self) -> BTreeMap<MemberId, Warm> {
         let mesh = self.mesh.iter();
         let members = mesh.flat_map(|mesh| mesh.members());
         members

@@ -10,7 +10,7 @@ use crate::session::control::{Control, Route};
 use crate::session::introduction::Introduction;
 use crate::session::mesh::{Address, Opening, PairKey};
 use crate::session::peer::Peer;
-use crate::session::statistics::PeerStatistics;
+use crate::session::statistics::{DropReason, PeerStatistics};
 use crate::time::Time;
 
 /// A path of the mesh: the link to one other member, where hosting may move.
@@ -94,6 +94,30 @@ impl Node {
         }
     }
 
+    /// The mesh of the session, and that of the one before a fork.
+    pub(super) fn meshes(&mut self) -> impl Iterator<Item = &mut Mesh> {
+        let own = self.mesh.as_deref_mut();
+        let former = self.former.as_mut().map(|former| &mut *former.mesh);
+        own.into_iter().chain(former)
+    }
+
+    /// Takes a datagram of either.
+    pub(super) fn take_mesh_datagram(
+        &mut self,
+        now: Time,
+        path: Path,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
+        let mut result = Err(DropReason::Unexpected);
+        for mesh in self.meshes() {
+            result = mesh.handle_datagram(now, path, bytes);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
     // ---- what the link is asked ----
 
     /// The next path that the link should open; answer with [`Node::handle_path_open`].
@@ -120,20 +144,22 @@ impl Node {
     /// The next member to whom the path has ended, and that path: the link should open another one to
     /// where it led; answer with [`Node::handle_path_reopen`].
     pub fn poll_reopen(&mut self, now: Time) -> Option<(MemberId, Path)> {
-        self.mesh.as_mut()?.poll_reopen(now)
+        self.meshes().find_map(|mesh| mesh.poll_reopen(now))
     }
 
     /// Answers [`Node::poll_reopen`]: the path to `member` under way, or `None` if there is no way
     /// back.
     pub fn handle_path_reopen(&mut self, now: Time, member: MemberId, path: Option<Path>) {
-        if let Some(mesh) = &mut self.mesh {
+        let of_member = self.meshes().position(|mesh| mesh.peer(member).is_some());
+        // Where nobody wants the path any more, either closes it.
+        if let Some(mesh) = self.meshes().nth(of_member.unwrap_or(0)) {
             mesh.handle_path_reopen(now, member, path);
         }
     }
 
     /// Takes notice that `path` may be used from now on.
     pub fn handle_path_opened(&mut self, now: Time, path: Path) {
-        if let Some(mesh) = &mut self.mesh {
+        for mesh in self.meshes() {
             mesh.handle_path_opened(now, path);
         }
     }

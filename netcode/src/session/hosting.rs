@@ -31,9 +31,11 @@ pub struct HostPolicy {
     /// Whether members of a session of more than two voters fork, too. Else they wait.
     pub fork_minority: bool,
     /// A node that hears too few of those who vote for so long, in microseconds of listening, gives the
-    /// session up: [`DisconnectReason::NoMajority`](crate::node::DisconnectReason::NoMajority). It is
-    /// told long before ([`Event::NoMajority`](crate::node::Event::NoMajority)). `None`: it waits as
-    /// long as its link and its slot last (`silence_us` and then `resume_us`; a host for `resume_us`).
+    /// session up: [`DisconnectReason::NoMajority`](crate::node::DisconnectReason::NoMajority). So does
+    /// one that misses its host where nobody else may host
+    /// ([`NobodyMayHost`](crate::node::DisconnectReason::NobodyMayHost)). It is told long before, by the
+    /// [`Event`](crate::node::Event) of the same name. `None`: it waits as long as its link and its slot
+    /// last (`silence_us` and then `resume_us`; a host for `resume_us`).
     pub give_up_after_us: Option<u64>,
     /// A voter that is silent for so long loses its vote, in microseconds.
     pub evict_after_us: u64,

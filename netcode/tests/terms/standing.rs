@@ -81,7 +81,8 @@ pub(crate) fn brief(message: &TermMessage) -> String {
         | TermMessage::Ready { .. }
         | TermMessage::Commit { .. }
         | TermMessage::Abort { .. }
-        | TermMessage::Goodbye { .. } => format!(" {message:?}"),
+        | TermMessage::Goodbye { .. }
+        | TermMessage::Forked { .. } => format!(" {message:?}"),
     };
     let term = if let TermMessage::VoteRequest {
         term,

@@ -38,10 +38,12 @@ impl Run {
                 | Event::Electing { .. }
                 | Event::Frozen
                 | Event::NoMajority(_)
+                | Event::NobodyMayHost { .. }
                 | Event::Thawed
                 | Event::HandoverAborted { .. }
                 | Event::DataLossPossible { .. }
                 | Event::Forked { .. }
+                | Event::Apart { .. }
                 | Event::HostChanged { .. }
                 | Event::LostTicks { .. } => {
                     panic!("hosting does not move here")
@@ -81,6 +83,7 @@ impl Run {
                     DisconnectReason::BadState
                     | DisconnectReason::Abandoned
                     | DisconnectReason::NoMajority(_)
+                    | DisconnectReason::NobodyMayHost
                     | DisconnectReason::Bye(ByeReason::Fault | ByeReason::HostStops) => {
                         panic!("node {index}: {reason}")
                     }

@@ -125,6 +125,10 @@ fn all(prng: &mut Prng, members: u16) -> Vec<TermMessage> {
             position,
             shown: tick,
         },
+        TermMessage::Forked {
+            session: SessionId(u128::from(prng.next_u64()) << 64 | 7),
+            last: tick,
+        },
     ]
 }
 

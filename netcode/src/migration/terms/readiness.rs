@@ -12,7 +12,7 @@ use crate::id::MemberId;
 use crate::limits::{SUSPECT_US_MAX, TERM_MEMBERS_MAX};
 use crate::migration::api::Quorum;
 use crate::migration::message::TermMessage;
-use crate::migration::roster::{TermMember, TermRoster};
+use crate::migration::roster::TermRoster;
 use crate::time::Time;
 
 use super::{RTT_UNKNOWN_US, Role, Terms};
@@ -96,14 +96,16 @@ impl Terms {
     pub fn stands_still(&self, now: Time) -> bool {
         match &self.role {
             Role::Host(_) => !self.may_act(now),
-            // Where nobody else may host, a majority would not help: the host is missed, no more.
-            Role::Follower(_) => {
-                let mut members = self.roster.members.iter();
-                let is_heir = |one: &TermMember| one.can_host && one.id != self.roster.host;
-                self.suspects() && members.any(is_heir)
-            }
+            Role::Follower(_) => self.suspects(),
             Role::Over => false,
         }
+    }
+
+    /// Whether any member besides the host may host. Where none may, a majority is of no use.
+    #[must_use]
+    pub fn has_heir(&self) -> bool {
+        let mut members = self.roster.members.iter();
+        members.any(|one| one.can_host && one.id != self.roster.host)
     }
 
     /// Whether a member and this node heard each other over their warm link lately.

@@ -37,10 +37,14 @@ impl Node {
         let hosting = self.hosting.as_ref()?;
         let mesh = self.mesh.as_ref()?;
         let terms = &hosting.terms;
+        let is_apart = |id: &MemberId| hosting.apart.contains_key(id);
         let heard = |id: MemberId| mesh.path(id).and(mesh.heard(id));
         match terms.host().filter(|&host| host != hosting.own) {
             Some(host) => heard(host),
-            None => terms.roster().voters().filter_map(heard).max(),
+            None => {
+                let voters = terms.roster().voters();
+                voters.filter(|id| !is_apart(id)).filter_map(heard).max()
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use crate::hash::keyed;
 use crate::id::{MemberId, SessionId, Term};
 use crate::migration::{Decision, ElectionKind, Takeover};
 use crate::node::api::Event;
+use crate::node::former::{Fork, Former};
 use crate::node::takeover::{StepDown, TakeOver};
 use crate::node::{Node, Role};
 use crate::session::handshake::TermStart;
@@ -258,16 +259,30 @@ impl Node {
             paths: std::collections::BTreeMap::new(),
             lost: others.filter(|&id| id != own).collect(),
         };
-        self.core.info.session = SessionId(half(1) << 64 | half(0));
-        self.hosting = None;
+        let after = SessionId(half(1) << 64 | half(0));
+        self.core.info.session = after;
+        let roster = self
+            .hosting
+            .take()
+            .map(|hosting| hosting.terms.roster().clone());
         if self.take_over(now, &take_over).is_ok() {
+            let tell_us = match &self.role {
+                Role::Host(host) => host.config.resume_us,
+                Role::Client(_) => 0,
+            };
             // What members of the session before say of hosting is no matter of this one.
-            if let Some(mesh) = &mut self.mesh {
-                mesh.stop();
+            if let (Some(mut mesh), Some(roster)) = (self.mesh.take(), roster) {
+                mesh.retain(|id| roster.is_voter(id) || id == roster.host);
+                let fork = Fork {
+                    before,
+                    after,
+                    last: base,
+                    at: now,
+                    tell_us,
+                };
+                self.former = Some(Box::new(Former::new(mesh, &fork)));
             }
-            self.core.report(Event::Forked {
-                session: self.core.info.session,
-            });
+            self.core.report(Event::Forked { session: after });
             self.found_terms(now);
         } else {
             self.core.info.session = before;
