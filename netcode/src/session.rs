@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod handshake;
 pub mod hosting;
+pub mod introduction;
 pub mod mesh;
 pub mod messages;
 pub mod outbox;

@@ -13,7 +13,8 @@ use phalanx_netcode::session::handshake::{
     self, Back, Baseline, Bye, ByeReason, Followed, Hello, Refusal, Refuse, Return, SchemaPart,
     TermBase, TermStart, Welcome,
 };
-use phalanx_netcode::session::mesh::{self, Echo, MeshDatagram, PairKey};
+use phalanx_netcode::session::introduction::Introduction;
+use phalanx_netcode::session::mesh::{self, Address, Echo, MeshDatagram, PairKey};
 use phalanx_netcode::session::messages::{Channel, Messages, MessagesConfig};
 use phalanx_netcode::session::outbox::{Inbox, Outbox};
 use phalanx_netcode::session::roster::MemberRecord;
@@ -502,6 +503,46 @@ fn control_messages() {
     for (control, text) in controls {
         assert_eq!(control.to_bytes(), golden(text), "{control:?}");
         assert_eq!(Control::from_bytes(&golden(text)), Ok(control));
+    }
+}
+
+#[test]
+fn introductions() {
+    let member = MemberId(300);
+    let key = PairKey(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
+    let address = Address::new(&[127, 0, 0, 1, 0x39, 0x30]).unwrap();
+    let public_key = [0x11; 32];
+    let bytes = b"token".to_vec();
+    let words = [
+        (
+            Introduction::Ask { member, key },
+            "20 ac 02 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f".to_owned(),
+        ),
+        (
+            Introduction::Meet {
+                member,
+                key,
+                address,
+            },
+            "21 ac 02 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 7f 00 00 01 39 30".to_owned(),
+        ),
+        (
+            Introduction::Invite { member, public_key },
+            format!("22 ac 02{}", " 11".repeat(32)),
+        ),
+        (
+            Introduction::Invitation {
+                member,
+                part: 1,
+                parts: 7,
+                bytes,
+            },
+            "23 ac 02 01 07 'token'".to_owned(),
+        ),
+    ];
+    for (word, text) in words {
+        assert_eq!(word.to_bytes(), golden(&text), "{word:?}");
+        assert_eq!(Introduction::decode(&golden(&text)), Ok(word));
     }
 }
 

@@ -194,4 +194,6 @@ pub struct Ablation {
     pub no_fence: bool,
     /// A host that has committed a handover goes on.
     pub act_after_commit: bool,
+    /// Members that have not met are introduced by the host that lets them in only.
+    pub no_introductions: bool,
 }
