@@ -2,6 +2,7 @@
 //! nothing is shown twice, and nothing else than what happened.
 
 use phalanx::netcode::link::conditioner::Conditions;
+use phalanx::netcode::migration::HostPolicy;
 use phalanx::netcode::node::Event;
 use phalanx::netcode::session::config::{
     Gate, HostConfig, JoinConfig, MigrationConfig, Role, Start,
@@ -177,6 +178,171 @@ fn whoever_watches_and_is_not_reached_holds_nobody_up() {
     let gap_us = gap_of_players(&mut cluster, shown);
     println!("state-sync: nothing new for {} ms", gap_us / 1000);
     assert!(gap_us <= 350_000, "state-sync: {gap_us}");
+}
+
+/// One of two players dies: the other one goes on in a session of its own, and whoever watches goes
+/// with it, sees all that it does, and hears nothing of the old host when that wakes.
+fn fork<P: Seeded>(
+    cluster: &mut ClusterOf<P>,
+    delay_ticks: u32,
+    wakes: bool,
+    shown: impl Fn(&ClusterOf<P>) -> Tick,
+    what: &str,
+) {
+    const SURVIVOR: Index = 1;
+    const LAST: Index = 2;
+    let mut watched = Watched::default();
+    watched.run(cluster, 6_000_000, &shown);
+    assert!(watched.tick > Tick::new(100), "{what}: {watched:?}");
+    let before = cluster.node(LAST).session().session;
+    if wakes {
+        cluster.members[0].paused = true;
+    } else {
+        cluster.crash(0);
+    }
+    watched.longest_us = 0;
+    // Longer than the survivor listens, and than it takes to tell.
+    watched.run(cluster, 4_500_000, &shown);
+    let forked = |it: &ClusterOf<P>, index: Index| {
+        let sessions = it.members[index].events.iter().filter_map(|event| {
+            let Event::Forked { session } = event else {
+                return None;
+            };
+            Some(*session)
+        });
+        sessions.collect::<Vec<_>>()
+    };
+    let apart = forked(cluster, SURVIVOR);
+    assert_eq!(apart.len(), 1, "{what}");
+    assert_eq!(apart, forked(cluster, LAST), "{what}");
+    for index in [SURVIVOR, LAST] {
+        assert_eq!(cluster.node(index).session().session, apart[0], "{what}");
+    }
+    assert_ne!(before, apart[0]);
+    let survivor = cluster.node(SURVIVOR).session().member;
+    assert_eq!(cluster.node(LAST).host_member(), survivor, "{what}");
+    if wakes {
+        cluster.members[0].paused = false;
+    }
+    watched.run(cluster, 6_000_000, &shown);
+    let behind = cluster.node(SURVIVOR).tick().since(watched.tick);
+    assert!(
+        behind >= delay_ticks && behind <= delay_ticks + 30,
+        "{what}: it is {behind} ticks behind"
+    );
+    assert_eq!(cluster.node(LAST).session().session, apart[0], "{what}");
+    assert_eq!(cluster.node(LAST).host_member(), survivor, "{what}");
+    let known = cluster.node(SURVIVOR).terms().map(|terms| {
+        let members = terms.roster().members.iter();
+        members.map(|member| member.id).collect::<Vec<_>>()
+    });
+    let last = cluster.node(LAST).session().member;
+    assert_eq!(known.map(|known| known.contains(&last)), Some(true));
+    let is_out = |event: &Event| matches!(event, Event::Disconnected { .. });
+    assert!(!cluster.members[LAST].events.iter().any(is_out), "{what}");
+}
+
+fn two_and_a_watcher<P: Seeded>(
+    config: HostConfig,
+    delay_ticks: u32,
+    usual: &JoinConfig,
+) -> ClusterOf<P> {
+    let config = HostConfig {
+        start: Start::Players(2),
+        ..host(config, delay_ticks)
+    };
+    let mut cluster = ClusterOf::new(config, Conditions::from_rtt(RTT_US, 5_000), 5);
+    for role in [Role::Player, Role::Spectator] {
+        let hosting = if role == Role::Spectator {
+            HostPolicy::bystander()
+        } else {
+            HostPolicy::default()
+        };
+        cluster.join(JoinConfig {
+            role,
+            hosting,
+            ..usual.clone()
+        });
+    }
+    cluster
+}
+
+#[test]
+fn watchers_go_with_the_one_who_goes_on_alone_in_lockstep() {
+    let wait = Gate::Wait {
+        limit_us: 4_000_000,
+    };
+    for gate in [Gate::Paced, wait] {
+        for delay_ticks in [0, 90] {
+            for wakes in [false, true] {
+                let what = format!("{gate:?}, {delay_ticks} ticks, wakes: {wakes}");
+                let config = HostConfig {
+                    gate,
+                    ..HostConfig::new(toy::game(), 2)
+                };
+                let usual = JoinConfig::new(toy::game(), "member");
+                let mut cluster: ClusterOf<Bot> = two_and_a_watcher(config, delay_ticks, &usual);
+                let shown = |it: &ClusterOf<Bot>| it.node(2).settled_tick();
+                fork(&mut cluster, delay_ticks, wakes, shown, &what);
+                for member in &cluster.members {
+                    let desyncs = member.driver.node().statistics().desyncs;
+                    assert_eq!(desyncs, 0, "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn watchers_go_with_the_one_who_goes_on_alone_in_state_sync() {
+    for delay_ticks in [0, 90] {
+        for wakes in [false, true] {
+            let what = format!("state-sync, {delay_ticks} ticks, wakes: {wakes}");
+            let config = HostConfig::new(yard::game(), 2);
+            let usual = JoinConfig {
+                prediction_ticks: 12,
+                ..JoinConfig::new(yard::game(), "member")
+            };
+            let mut cluster: ClusterOf<Pusher> = two_and_a_watcher(config, delay_ticks, &usual);
+            for member in &mut cluster.members {
+                member.driver.player_mut().plan = Plan {
+                    bodies: 100,
+                    is_lively: true,
+                    ..Plan::default()
+                };
+            }
+            let shown = |it: &ClusterOf<Pusher>| {
+                let newest = it.node(2).received().last();
+                newest.map_or(Tick::ZERO, |newest| newest.tick)
+            };
+            fork(&mut cluster, delay_ticks, wakes, shown, &what);
+            let told = cluster.node(2).state_sync().expect("a client");
+            assert!(told.hashes > 2, "{what}: {told:?}");
+            assert_eq!(told.hashes_wrong, 0, "{what}");
+        }
+    }
+}
+
+/// A host that is still heard is followed on, whatever its other player does.
+#[test]
+fn whoever_hears_the_host_goes_with_nobody_else() {
+    let config = HostConfig::new(toy::game(), 2);
+    let usual = JoinConfig::new(toy::game(), "member");
+    let mut cluster: ClusterOf<Bot> = two_and_a_watcher(config, 0, &usual);
+    cluster.run_us(6_000_000);
+    cluster.cut.extend([(0, 1), (1, 0)]);
+    cluster.run_us(20_000_000);
+    let apart = cluster.node(1).session().session;
+    assert_ne!(apart, cluster.node(0).session().session);
+    assert_eq!(
+        cluster.node(2).session().session,
+        cluster.node(0).session().session
+    );
+    let behind = cluster.node(0).tick().since(cluster.node(2).settled_tick());
+    assert!(behind < 30, "it is {behind} ticks behind");
+    // Once that host is gone, it is out, or with the other one if its place there lasts.
+    let is_told = |event: &Event| matches!(event, Event::Forked { .. });
+    assert!(!cluster.members[2].events.iter().any(is_told));
 }
 
 #[test]

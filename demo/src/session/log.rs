@@ -300,9 +300,13 @@ impl Log {
                 self.changes.forked();
                 self.is_apart |= moment.players > 2;
                 let id = session.0;
-                self.say(format!(
-                    "alone in a session of its own, {id:x}; the others may play on without this node"
-                ));
+                self.say(if moment.hosts {
+                    format!(
+                        "alone in a session of its own, {id:x}; the others may play on without this node"
+                    )
+                } else {
+                    format!("along with the one who is heard, in a session apart, {id:x}")
+                });
             }
             Event::Apart {
                 member,

@@ -314,7 +314,9 @@ pub enum Event {
         /// The term.
         term: Term,
     },
-    /// This node goes on alone, as the host of a session of its own.
+    /// This node goes on in a session apart from the one that it was in: alone, as its host, or along with
+    /// a member that does, if it has no vote and heard nobody else. [`HostChanged`](Event::HostChanged)
+    /// says with whom.
     Forked {
         /// The new session.
         session: SessionId,

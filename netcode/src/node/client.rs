@@ -123,6 +123,9 @@ pub(super) struct Client {
     prepared: Option<Prepared>,
     /// Whether it has promised its vote to another than the present host.
     renounces: bool,
+    /// The session that another member has begun, and into which this one goes, until its host has told
+    /// the settings.
+    apart: Option<SessionId>,
     /// What members ask of this node as their next host, by path: see [`switch`].
     pub(super) returns: BTreeMap<Path, Vec<u8>>,
     /// Members that the present host has not named yet.
@@ -205,6 +208,7 @@ impl Client {
             settings: None,
             prepared: None,
             renounces: false,
+            apart: None,
             returns: BTreeMap::new(),
             unnamed: BTreeSet::new(),
             recovers_until: None,

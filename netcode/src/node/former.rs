@@ -3,8 +3,9 @@
 //! A node that goes on alone cannot know whether the others are gone or only away. So it keeps its
 //! paths to those who may play on without it, and tells them over these, as long as it keeps their
 //! places, that there are two sessions now. Whoever hears that tells its game, and so does this node
-//! when it hears one of them: [`Event::Apart`](super::Event::Apart). What they say otherwise is no matter
-//! of the session that this node is in.
+//! when it hears one of them: [`Event::Apart`](super::Event::Apart). Members without a vote that hear
+//! nobody else come over when they hear it. What they all say otherwise is no matter of the session that
+//! this node is in.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,9 @@ pub(super) struct Former {
     since: Time,
     until: Time,
     tells_at: Time,
-    /// Who was heard after the fork.
+    /// Who may play on without this node: the others come over, or have nobody.
+    players: BTreeSet<MemberId>,
+    /// Who of them was heard after the fork.
     heard: BTreeSet<MemberId>,
 }
 
@@ -49,8 +52,14 @@ pub(super) struct Fork {
 }
 
 impl Former {
-    /// The session that a node has left whose mesh this was.
-    pub(super) fn new(mut mesh: Box<Mesh>, fork: &Fork) -> Self {
+    /// The session that a node has left whose mesh this was, and in which members may play on.
+    pub(super) fn new(
+        mut mesh: Box<Mesh>,
+        fork: &Fork,
+        may_play_on: impl Fn(MemberId) -> bool,
+    ) -> Self {
+        let players = mesh.members().filter(|&member| may_play_on(member));
+        let players = players.collect();
         mesh.keep_ticks(|_| false);
         let word = TermMessage::Forked {
             session: fork.after,
@@ -64,6 +73,7 @@ impl Former {
             since: fork.at,
             until: fork.at.plus_micros(fork.tell_us),
             tells_at: fork.at,
+            players,
             heard: BTreeSet::new(),
         }
     }
@@ -88,7 +98,8 @@ impl Former {
         }
         // What was sent before they fell silent may come late: they have to echo something newer.
         let is_back = |member: &MemberId| mesh.echoed_at(*member).is_some_and(|at| at > self.since);
-        let back: Vec<MemberId> = members.into_iter().filter(is_back).collect();
+        let players = members.into_iter().filter(|it| self.players.contains(it));
+        let back: Vec<MemberId> = players.filter(is_back).collect();
         let news = back.into_iter().filter(|&member| self.heard.insert(member));
         news.collect()
     }

@@ -8,6 +8,7 @@
 //! slept in between.
 
 mod abandoned;
+mod apart;
 mod decisions;
 mod held;
 mod leaving;
@@ -346,7 +347,13 @@ impl Node {
                 continue;
             };
             if let TermMessage::Forked { session, last } = message {
-                self.hear_of_fork(received.from, session, last);
+                self.hear_of_fork(now, received.from, session, last);
+                continue;
+            }
+            if let Role::Client(client) = &self.role
+                && client.is_between_sessions()
+            {
+                // It may still be of the session before.
                 continue;
             }
             let own = self.core.info.member;
@@ -372,20 +379,6 @@ impl Node {
             hosting.terms.handle(now, received.from, &message, &held);
             // Each decision is carried out before the machine asks again what this node holds.
             self.obey_terms(now);
-        }
-    }
-
-    /// A member says that it went on alone, in this session.
-    fn hear_of_fork(&mut self, member: MemberId, session: SessionId, last: Tick) {
-        let Some(hosting) = &mut self.hosting else {
-            return;
-        };
-        if hosting.apart.insert(member, session) != Some(session) {
-            self.core.report(Event::Apart {
-                member,
-                session,
-                last,
-            });
         }
     }
 

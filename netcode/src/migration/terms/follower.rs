@@ -332,6 +332,23 @@ impl Terms {
         }
     }
 
+    /// Whether this node is a member that has no say in who hosts.
+    pub(crate) fn has_no_say(&self) -> bool {
+        self.is_member() && !self.roster.is_voter(self.me.member)
+    }
+
+    /// Whether this node may go into the session that `other` has begun: it has no say in who hosts
+    /// this one, and has listened for its host as long as `other` has to.
+    pub(crate) fn may_go_along_with(&self, other: MemberId) -> bool {
+        let (Role::Follower(follower), Some(fork_us)) = (&self.role, self.policy.fork_after_us)
+        else {
+            return false;
+        };
+        let is_alone = follower.suspected_since.is_some() && follower.listened_us >= fork_us;
+        let is_free = self.attempt.is_none() && self.election.is_none() && self.incoming.is_none();
+        is_alone && is_free && self.has_no_say() && self.roster.is_voter(other)
+    }
+
     /// Whether this node votes, and nobody else does but the host.
     fn is_last_but_host(&self) -> bool {
         let me = self.me.member;

@@ -9,7 +9,7 @@
 //! The same Returns, from others, are kept here for the case that this node becomes the host.
 
 use super::{Client, Phase};
-use crate::id::{MemberId, Path, Slot, Term};
+use crate::id::{MemberId, Path, SessionId, Slot, Term};
 use crate::limits::MEMBERS_MAX;
 use crate::node::api::Event;
 use crate::node::core::Core;
@@ -80,6 +80,31 @@ impl Client {
             return;
         }
         self.ask_for_link(core, now, prepare);
+    }
+
+    /// Leaves the session for `session`, which `prepare.candidate` has begun apart from it: for good,
+    /// and only from where it knows the session's settings. Says whether it does.
+    pub(in crate::node) fn go_apart(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        session: SessionId,
+        prepare: Prepare,
+    ) -> bool {
+        let is_inside = self.resume.is_some() && self.phase == Phase::Inside;
+        let is_known = self.settings.is_some() && self.apart.is_none();
+        if !is_inside || !is_known || self.ended_at.is_some() || prepare.term <= core.info.term {
+            return false;
+        }
+        self.apart = Some(session);
+        self.renounces = false;
+        self.ask_for_link(core, now, prepare);
+        true
+    }
+
+    /// Whether this node has left a session for another one, and does not know that one's settings yet.
+    pub(in crate::node) const fn is_between_sessions(&self) -> bool {
+        self.apart.is_some()
     }
 
     /// Asks the present host, which is heard over `warm`, for another link if this one is silent
@@ -324,7 +349,8 @@ impl Client {
         let welcome = &back.welcome;
         let info = self.check_welcome(welcome)?;
         let tells_state = self.config.game.mode == Mode::StateSync;
-        let is_same = info.session == core.info.session
+        let session = self.apart.unwrap_or(core.info.session);
+        let is_same = info.session == session
             && info.term >= core.info.term
             && info.slots == core.info.slots
             && (info.images == core.info.images || tells_state)
@@ -533,6 +559,12 @@ impl Client {
         self.hello = prepared.hello;
         self.outgoing.clear();
         self.returns.clear();
+        if self.apart.is_some_and(|apart| core.info.session != apart) {
+            core.info.session = SessionId(back.welcome.session);
+            core.report(Event::Forked {
+                session: core.info.session,
+            });
+        }
         core.info.member = MemberId(back.welcome.member);
         core.info.slot = slot_of(&back.welcome);
         let info = crate::node::api::SessionInfo {
@@ -559,6 +591,7 @@ impl Client {
     pub(super) fn take_settings(&mut self, core: &mut Core, settings: Settings) {
         self.host = MemberId(settings.host);
         self.settings = Some(settings);
+        self.apart = None;
         let stand = hosting::stand(&self.config.hosting, self.config.secret);
         self.tell(&Control::Stand(stand));
         for id in core::mem::take(&mut self.unnamed) {

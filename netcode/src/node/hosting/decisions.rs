@@ -252,27 +252,32 @@ impl Node {
         let before = self.core.info.session;
         let own = self.core.info.member;
         let others = self.core.roster.members().iter().map(|member| member.id);
+        let hosting = self.hosting.take();
+        let roster = hosting.map(|hosting| hosting.terms.roster().clone());
+        let may_play_on = |id: MemberId| {
+            let roster = roster.as_ref();
+            roster.is_some_and(|roster| roster.is_voter(id) || id == roster.host)
+        };
+        // Whoever has no vote may go along.
+        let mut paths = self.warm_paths();
+        paths.retain(|&id, _| !may_play_on(id));
         let take_over = TakeOver {
             term,
             base,
             is_planned: false,
-            paths: std::collections::BTreeMap::new(),
+            paths,
+            // Nobody is waited for.
             lost: others.filter(|&id| id != own).collect(),
         };
         let after = SessionId(half(1) << 64 | half(0));
         self.core.info.session = after;
-        let roster = self
-            .hosting
-            .take()
-            .map(|hosting| hosting.terms.roster().clone());
         if self.take_over(now, &take_over).is_ok() {
             let tell_us = match &self.role {
                 Role::Host(host) => host.config.resume_us,
                 Role::Client(_) => 0,
             };
             // What members of the session before say of hosting is no matter of this one.
-            if let (Some(mut mesh), Some(roster)) = (self.mesh.take(), roster) {
-                mesh.retain(|id| roster.is_voter(id) || id == roster.host);
+            if let Some(mesh) = self.mesh.take() {
                 let fork = Fork {
                     before,
                     after,
@@ -280,7 +285,7 @@ impl Node {
                     at: now,
                     tell_us,
                 };
-                self.former = Some(Box::new(Former::new(mesh, &fork)));
+                self.former = Some(Box::new(Former::new(mesh, &fork, may_play_on)));
             }
             self.core.report(Event::Forked { session: after });
             self.found_terms(now);
