@@ -51,7 +51,7 @@ pub struct Options {
     /// Records the session as a replay, and verifies it at the end
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// Prints the figures of the run as one JSON object, as the last line
+    /// Prints the figures of the run as one JSON object, as the last line; README.md explains them
     #[arg(long)]
     pub json: bool,
     /// How state stays equal [default: lockstep]
@@ -454,9 +454,6 @@ pub struct Hosting {
     /// Seconds for which the slot of a lost player is kept; then another may take it [default: 30]
     #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
     pub keep: Option<u16>,
-    /// Writes figures in Prometheus' text format into this file, every few seconds
-    #[arg(long, value_name = "FILE")]
-    pub metrics: Option<PathBuf>,
     /// State-sync: tells every so many seconds what each client is sent, by component and field; it
     /// costs some of the host's time [without a number: 5]
     #[arg(long, allow_negative_numbers = true, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5")]
@@ -478,7 +475,6 @@ impl Hosting {
             token_life: self.token_life.or(other.token_life),
             tokens: self.tokens.or(other.tokens),
             keep: self.keep.or(other.keep),
-            metrics: self.metrics.or(other.metrics),
             inspect: self.inspect.or(other.inspect),
             spectator_delay: self.spectator_delay.or(other.spectator_delay),
         }
@@ -535,11 +531,10 @@ impl Hosting {
     }
 }
 
-/// What else a file for `arena-host` holds: whom it attends to instead of opening a session, and its
-/// name.
+/// What only a program without a player does, on the command line or in a file for `arena-host`.
 #[derive(Args, Deserialize, Clone, Debug, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Attending {
+pub struct Dedicated {
     /// Stands by for this host, without a slot: hosts when that one leaves or is gone. A join code
     /// of the host or a file that holds one; with --insecure, the host's address
     #[arg(long, value_name = "ADDR|CODE|FILE", conflicts_with = "arbiter_of")]
@@ -551,9 +546,12 @@ pub struct Attending {
     /// Name that others see [default: "host"; "standby" or "arbiter" and four letters]
     #[arg(long)]
     pub name: Option<String>,
+    /// Writes figures in Prometheus' text format into this file, every few seconds
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
 }
 
-impl Attending {
+impl Dedicated {
     /// These options, and those of `other` where these say nothing. To stand by and to vote are two
     /// ways to say the same.
     #[must_use]
@@ -568,6 +566,7 @@ impl Attending {
             standby_of,
             arbiter_of,
             name: self.name.or(other.name),
+            metrics: self.metrics.or(other.metrics),
         }
     }
 
@@ -590,18 +589,17 @@ impl Attending {
     }
 }
 
-/// Names of the keys of [`Attending`].
-const ATTENDING_KEYS: [&str; 3] = ["standby-of", "arbiter-of", "name"];
+/// Names of the keys of [`Dedicated`].
+const DEDICATED_KEYS: [&str; 4] = ["standby-of", "arbiter-of", "name", "metrics"];
 
 /// Names of the keys of [`Hosting`].
-const HOSTING_KEYS: [&str; 9] = [
+const HOSTING_KEYS: [&str; 8] = [
     "bind",
     "public",
     "token-dir",
     "token-life",
     "tokens",
     "keep",
-    "metrics",
     "inspect",
     "spectator-delay",
 ];
@@ -610,20 +608,20 @@ const HOSTING_KEYS: [&str; 9] = [
 ///
 /// # Errors
 /// If it cannot be read, or a key or value is unknown.
-pub fn read_file(path: &std::path::Path) -> Result<(Options, Hosting, Attending)> {
+pub fn read_file(path: &std::path::Path) -> Result<(Options, Hosting, Dedicated)> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
     parse_file(&text).with_context(|| format!("{name} cannot be used"))
 }
 
-fn parse_file(text: &str) -> Result<(Options, Hosting, Attending)> {
+fn parse_file(text: &str) -> Result<(Options, Hosting, Dedicated)> {
     let mut common: toml::Table = text.parse()?;
     let hosting = take_keys(&mut common, &HOSTING_KEYS);
-    let attending = take_keys(&mut common, &ATTENDING_KEYS);
+    let dedicated = take_keys(&mut common, &DEDICATED_KEYS);
     Ok((
         common.try_into()?,
         hosting.try_into()?,
-        attending.try_into()?,
+        dedicated.try_into()?,
     ))
 }
 
@@ -700,9 +698,9 @@ mod tests {
             file.place(&settings).unwrap(),
             Some(("A", Attendance::StandsBy))
         );
-        let given = Attending {
+        let given = Dedicated {
             arbiter_of: Some("B".to_owned()),
-            ..Attending::default()
+            ..Dedicated::default()
         };
         let both = given.or(file);
         assert_eq!(both.name.as_deref(), Some("s"));
@@ -715,7 +713,7 @@ mod tests {
         assert!(error.contains("--arbiter-of"), "{error}");
         let (_, _, file) = parse_file("standby-of = \"A\"\narbiter-of = \"B\"").unwrap();
         assert!(file.place(&settings).is_err());
-        assert_eq!(Attending::default().place(&settings).unwrap(), None);
+        assert_eq!(Dedicated::default().place(&settings).unwrap(), None);
     }
 
     #[test]

@@ -323,6 +323,45 @@ fn watchers_go_with_the_one_who_goes_on_alone_in_state_sync() {
     }
 }
 
+/// Whoever watches may hold more than the one who goes on alone: that did not happen, it is told so, and
+/// what both have then is the same.
+#[test]
+fn what_only_watchers_had_heard_did_not_happen() {
+    let config = HostConfig::new(toy::game(), 2);
+    let usual = JoinConfig::new(toy::game(), "member");
+    let mut cluster: ClusterOf<Bot> = two_and_a_watcher(config, 0, &usual);
+    cluster.run_us(5_000_000);
+    // The last ticks of the host reach only who watches.
+    cluster.cut.push((0, 1));
+    cluster.run_us(100_000);
+    cluster.crash(0);
+    cluster.run_us(100_000);
+    let (had, has) = (
+        cluster.node(2).settled_tick(),
+        cluster.node(1).settled_tick(),
+    );
+    assert!(had > has, "{had} and {has}");
+    cluster.run_us(6_000_000);
+    let apart = cluster.node(1).session().session;
+    assert!(cluster.node(1).is_host());
+    assert_eq!(cluster.node(2).session().session, apart);
+    let lost = Event::LostTicks {
+        first: has.next(),
+        last: had,
+    };
+    let events = &cluster.members[2].events;
+    assert!(events.contains(&lost), "{lost:?}: {events:?}");
+    let settled = cluster.settled(&[1, 2]);
+    assert!(settled > had.plus(60), "{settled}");
+    for tick in (has.number() - 10..=settled.number()).map(Tick::new) {
+        let [one, other] = [1, 2].map(|index| {
+            let simulation = cluster.members[index].driver.simulation();
+            simulation.and_then(|it| it.footprint(tick)).cloned()
+        });
+        assert!(one.is_some() && one == other, "{tick}: {one:?} {other:?}");
+    }
+}
+
 /// A host that is still heard is followed on, whatever its other player does.
 #[test]
 fn whoever_hears_the_host_goes_with_nobody_else() {

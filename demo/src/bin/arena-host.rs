@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Parser;
 use phalanx::netcode::link::random_secret;
-use phalanx_demo::options::{self, Attendance, Attending, Hosting, Options, Settings};
+use phalanx_demo::options::{self, Attendance, Dedicated, Hosting, Options, Settings};
 use phalanx_demo::play::Hands;
 use phalanx_demo::session::{Destination, Network, Session, Status, open_link};
 use phalanx_demo::show;
@@ -29,7 +29,7 @@ struct Cli {
     #[command(flatten)]
     hosting: Hosting,
     #[command(flatten)]
-    attending: Attending,
+    dedicated: Dedicated,
     #[command(flatten)]
     options: Options,
     /// Reads options from a TOML file, with their names as keys; the command line wins
@@ -43,15 +43,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    let (from_file, hosting_from_file, attending_from_file) = match &cli.config {
+    let (from_file, hosting_from_file, dedicated_from_file) = match &cli.config {
         Some(file) => options::read_file(file)?,
-        None => <(Options, Hosting, Attending)>::default(),
+        None => <(Options, Hosting, Dedicated)>::default(),
     };
     let hosting = cli.hosting.or(hosting_from_file);
-    let attending = cli.attending.or(attending_from_file);
+    let dedicated = cli.dedicated.or(dedicated_from_file);
     let settings = cli.options.or(from_file).resolve()?;
     // Before anything is heard on a socket: whoever says nonsense has opened none.
-    let place = attending.place(&settings)?;
+    let place = dedicated.place(&settings)?;
     let attends = place.map_or(Attendance::Watches, |(_, attends)| attends);
     let to = place.map(|(to, _)| destination(to, settings.insecure));
     let to = to.transpose()?;
@@ -63,7 +63,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         attends,
         ..settings
     };
-    let name = attending.name.map_or_else(|| name_of(attends), Ok)?;
+    let name = dedicated.name.map_or_else(|| name_of(attends), Ok)?;
     let bind = tokens::bind_of(&hosting)?;
     hosting.codes_live_for()?;
     let players = usize::from(settings.players);
@@ -87,7 +87,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     };
     let session = session.handing_over();
 
-    let mut metrics = hosting.metrics.map(Metrics::new);
+    let mut metrics = dedicated.metrics.map(Metrics::new);
     if let Some(metrics) = &mut metrics {
         metrics.write(&Status::default())?;
     }

@@ -94,10 +94,12 @@ fn main() -> ExitCode {
 
 /// Hosts a session for players elsewhere, and plays.
 fn host(command: HostCommand) -> Result<ExitCode> {
+    let settings = command.options.resolve()?;
     let settings = Settings {
         keep: command.hosting.keeps_slots_for(),
         spectators_behind: command.hosting.spectators_are_behind()?,
-        ..command.options.resolve()?
+        inspect: command.hosting.inspects_every(settings.mode)?,
+        ..settings
     };
     let link = open_link(
         tokens::bind_of(&command.hosting)?,
