@@ -21,6 +21,12 @@ use super::{Role, STICKY_MARGIN_US, Terms};
 
 /// Time for a target to become ready, in microseconds.
 const PATIENCE_US: u64 = 2_000_000;
+/// Time more for a target that is ready, until the session's ticks come to the switch: where they wait
+/// for a member that has lost its link, they never do, and it cannot come back meanwhile.
+const SWITCH_US: u64 = 1_000_000;
+/// Round trip by which the switch lies ahead, at most, in microseconds. What a host measures that has
+/// slept says nothing.
+const RTT_AHEAD_US: u64 = 500_000;
 /// A plan that the host has not repeated for so long is off, in microseconds: many beats.
 const PLAN_US: u64 = 1_000_000;
 /// Ticks that a target may be behind.
@@ -163,7 +169,7 @@ impl Terms {
         let acts = self.may_act(now);
         let settled = self.is_roster_settled();
         let newest = authority.newest();
-        let rtt_us = self.rtt_max_us();
+        let rtt_us = self.rtt_max_us().min(RTT_AHEAD_US);
         let highest = self.highest;
         let roster_term = self.roster.term;
         let beat_us = self.beat_us();
@@ -209,7 +215,8 @@ impl Terms {
             .ready_at
             .is_some_and(|at| now.micros_since(at) < fresh_us);
         if newest.next() < handover.switch {
-            if now >= deadline && !is_ready {
+            let is_late = now >= deadline.plus_micros(SWITCH_US);
+            if is_late || now >= deadline && !is_ready {
                 self.abort_handover(HandoverFailure::NotReady);
             }
             return;

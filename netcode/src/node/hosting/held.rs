@@ -36,15 +36,11 @@ pub(super) fn held<'a>(
     }
 }
 
-/// The newest tick that may still be part of the history which the machine follows, of what was
-/// ordered in the role's term.
+/// The newest tick that may still be part of the history which the machine follows, of what the role
+/// holds. The role may be in a later term than the machine, which is told of that soon, or never: the
+/// term's host may die before. Then what it ordered is void.
 pub(in crate::node) fn stands(core: &Core, terms: &Terms) -> Tick {
-    let roster = terms.roster();
-    if roster.term < core.info.term {
-        // The machine is told of the new term soon.
-        return Tick::MAX;
-    }
-    let shared = shared(core, roster);
+    let shared = shared(core, terms.roster());
     shared.map_or(Tick::ZERO, |shared| shared.upto)
 }
 
