@@ -27,6 +27,7 @@ mod mesh;
 mod seat;
 mod standby;
 mod state_sync;
+mod strangers;
 mod takeover;
 mod warm;
 
@@ -61,6 +62,7 @@ use self::host::Host;
 use self::hosting::Hosting;
 use self::mesh::Mesh;
 use self::standby::Standby;
+use self::strangers::Strangers;
 
 /// A node of a session; see the [module](self).
 #[derive(Debug)]
@@ -74,6 +76,8 @@ pub struct Node {
     mesh: Option<Box<Mesh>>,
     /// Who hosts, where members elect.
     hosting: Option<Box<Hosting>>,
+    /// Who is to be met by way of other members, and who by way of this one.
+    strangers: Strangers,
     /// The session before this node went on alone, if it did.
     former: Option<Box<Former>>,
     /// The last datagrams of a host that has handed over.
@@ -143,6 +147,7 @@ impl Node {
             promoted: None,
             mesh: None,
             hosting: None,
+            strangers: Strangers::default(),
             former: None,
             parting: VecDeque::new(),
         };
@@ -164,6 +169,7 @@ impl Node {
             promoted: None,
             mesh: None,
             hosting: None,
+            strangers: Strangers::default(),
             former: None,
             parting: VecDeque::new(),
         })

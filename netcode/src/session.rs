@@ -4,6 +4,7 @@
 //! node asks each carrier for bytes that fit the room left in the tick's datagram, and hands over
 //! what arrived.
 
+pub mod acted;
 pub mod bucket;
 pub mod bulk;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod handshake;
 pub mod hosting;
+pub mod introduction;
 pub mod mesh;
 pub mod messages;
 pub mod outbox;

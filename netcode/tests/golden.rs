@@ -6,13 +6,15 @@
 
 use phalanx_netcode::id::{MemberId, SessionId, Slot, Term};
 use phalanx_netcode::input::{BatchDecoder, BatchEncoder, BatchPlan, InputHistory};
+use phalanx_netcode::session::acted::{Acted, Run};
 use phalanx_netcode::session::bulk::{BulkConfig, BulkReceiver, BulkSender};
 use phalanx_netcode::session::control::{Control, Purpose, Route, Settings, Stand};
 use phalanx_netcode::session::handshake::{
-    self, Acted, Back, Baseline, Bye, ByeReason, Followed, Hello, Refusal, Refuse, Return,
-    SchemaPart, TermBase, TermStart, Welcome,
+    self, Back, Baseline, Bye, ByeReason, Followed, Hello, Refusal, Refuse, Return, SchemaPart,
+    TermBase, TermStart, Welcome,
 };
-use phalanx_netcode::session::mesh::{self, Echo, MeshDatagram, PairKey};
+use phalanx_netcode::session::introduction::Introduction;
+use phalanx_netcode::session::mesh::{self, Address, Echo, MeshDatagram, PairKey};
 use phalanx_netcode::session::messages::{Channel, Messages, MessagesConfig};
 use phalanx_netcode::session::outbox::{Inbox, Outbox};
 use phalanx_netcode::session::roster::MemberRecord;
@@ -185,15 +187,23 @@ fn return_and_back() {
     back.baseline = Some(99);
     back.acted = Some(Acted {
         first: 98,
-        ticks: 3,
-        present: 5,
-        inputs: b"abc".to_vec(),
+        runs: vec![
+            Run {
+                ticks: 300,
+                is_present: true,
+            },
+            Run {
+                ticks: 1,
+                is_present: false,
+            },
+        ],
+        inputs: b"a".to_vec(),
     });
     check(
         kind::BACK,
         &back,
         "c6 03 01 05 02 06 01 04 00 00 20 40 01 07 64 01 00 01 01 01 02 78 08 01 01 64 04 \
-         01 63 01 62 03 05 03 'abc'",
+         01 63 01 62 02 fb 2c 01 01 01 00 01 'a'",
     );
 }
 
@@ -493,6 +503,46 @@ fn control_messages() {
     for (control, text) in controls {
         assert_eq!(control.to_bytes(), golden(text), "{control:?}");
         assert_eq!(Control::from_bytes(&golden(text)), Ok(control));
+    }
+}
+
+#[test]
+fn introductions() {
+    let member = MemberId(300);
+    let key = PairKey(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
+    let address = Address::new(&[127, 0, 0, 1, 0x39, 0x30]).unwrap();
+    let public_key = [0x11; 32];
+    let bytes = b"token".to_vec();
+    let words = [
+        (
+            Introduction::Ask { member, key },
+            "20 ac 02 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f".to_owned(),
+        ),
+        (
+            Introduction::Meet {
+                member,
+                key,
+                address,
+            },
+            "21 ac 02 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 7f 00 00 01 39 30".to_owned(),
+        ),
+        (
+            Introduction::Invite { member, public_key },
+            format!("22 ac 02{}", " 11".repeat(32)),
+        ),
+        (
+            Introduction::Invitation {
+                member,
+                part: 1,
+                parts: 7,
+                bytes,
+            },
+            "23 ac 02 01 07 'token'".to_owned(),
+        ),
+    ];
+    for (word, text) in words {
+        assert_eq!(word.to_bytes(), golden(&text), "{word:?}");
+        assert_eq!(Introduction::decode(&golden(&text)), Ok(word));
     }
 }
 

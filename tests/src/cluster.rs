@@ -276,6 +276,25 @@ impl<P: Seeded> ClusterOf<P> {
         self.members[index].link.reopens = reopens;
     }
 
+    /// The paths that `index` opens from now on need invitations, as with encrypted links.
+    pub fn seal(&mut self, index: Index) {
+        let member = &mut self.members[index];
+        member.link.sealed = Some(member.path);
+    }
+
+    /// Lets two open paths to each other and invite each other, or not.
+    pub fn set_may_meet(&mut self, one: Index, other: Index, may_meet: bool) {
+        for (index, to) in [(one, other), (other, one)] {
+            let path = self.members[to].path;
+            let refuses = &mut self.members[index].link.refuses;
+            if may_meet {
+                refuses.remove(&path);
+            } else {
+                refuses.insert(path);
+            }
+        }
+    }
+
     /// Gives everything that `index` sends other conditions than the rest.
     pub fn set_conditions(&mut self, index: Index, conditions: Conditions) {
         let seed = self.seed ^ index as u64;

@@ -5,11 +5,13 @@
 
 pub mod cluster;
 pub mod counting;
+pub mod faults;
 pub mod gaps;
 pub mod pianist;
 pub mod reign;
 pub mod seeds;
 pub mod succession;
+pub mod swarm;
 pub mod toy;
 pub mod watched;
 pub mod yard;

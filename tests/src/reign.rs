@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::node::{DisconnectReason, Event};
+use phalanx::netcode::node::Event;
+use phalanx::netcode::prng::Prng;
 use phalanx::netcode::session::config::{HostConfig, JoinConfig, MigrationConfig, Start};
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
@@ -15,6 +16,9 @@ use crate::yard::{self, Body, Plan, Pusher};
 
 /// How long a slot is kept for a member that is not heard, in microseconds.
 const RESUME_US: u64 = 5_000_000;
+
+/// After so many ticks a player has been told that an input of its did not act.
+const TOLD_TICKS: u32 = 60;
 
 /// A session of players of whom the first hosts, watched.
 pub type Reign = Watched<Pusher, StateWatcher>;
@@ -40,8 +44,6 @@ pub struct Ran {
 /// What was seen of a process in a state-sync session.
 #[derive(Debug, Default)]
 pub struct StateSeen {
-    /// It came when the session was under way: it may have to ask again.
-    is_newcomer: bool,
     /// The newest tick that it ran as a host.
     ran: Tick,
     /// The term that it hosted when it was looked at last.
@@ -60,10 +62,40 @@ impl Watcher<Pusher> for StateWatcher {
         session.cluster.restart(index, host, newcomer());
         let player = session.cluster.driver(index).player_mut();
         (player.plan, player.is_steady) = (plan, true);
-        StateSeen {
-            is_newcomer: true,
-            ..StateSeen::default()
-        }
+        StateSeen::default()
+    }
+
+    fn let_in_another(session: &mut Reign, _prng: &mut Prng) {
+        session.join();
+    }
+
+    fn has_room(session: &Reign) -> bool {
+        session.free_slots() > 0
+    }
+
+    /// Somebody else holds the state of the newest term as it is now, or nearly.
+    fn can_do_without(session: &Reign, index: Index) -> bool {
+        let newest = session.tick();
+        let alive = session.alive();
+        let term = |other: Index| session.cluster.node(other).session().term;
+        let present = alive.iter().map(|&other| term(other)).max();
+        alive.into_iter().any(|other| {
+            let node = session.cluster.node(other);
+            // What a host holds that was deposed may be void.
+            if Some(term(other)) != present {
+                return false;
+            }
+            let held = if node.is_host() {
+                Some(node.tick())
+            } else {
+                node.standby_held()
+            };
+            other != index && held.is_some_and(|held| held.plus(60) > newest)
+        })
+    }
+
+    fn resume_us(_session: &Reign, _index: Index) -> u64 {
+        RESUME_US
     }
 
     #[expect(
@@ -81,15 +113,11 @@ impl Watcher<Pusher> for StateWatcher {
                 // A host that follows another one shows on what stands of its own.
                 seen.own.ran = seen.own.ran.min(first.previous());
             }
-            Event::Refused { .. }
-            | Event::JoinFailed { .. }
-            | Event::Disconnected {
-                reason: DisconnectReason::Silence,
-            } if seen.own.is_newcomer => {
-                // Whoever has not met the next host cannot follow it.
+            Event::Refused { .. } | Event::JoinFailed { .. } => {
+                assert!(!seen.is_in, "node {index} is out: {event:?}");
                 session.refuse(index);
             }
-            Event::Disconnected { reason } => panic!("node {index} is out: {reason}"),
+            Event::Disconnected { reason } => session.end(index, *reason),
             Event::Forked { .. } => panic!("node {index} goes on in a session of its own"),
             _ => {}
         }
@@ -288,12 +316,14 @@ impl Reign {
 
     /// All follow one host within `us` microseconds, newcomers are in, ticks go on without a gap,
     /// what clients hold is what the host has, no id was given twice, and every input acted or its
-    /// player was told.
+    /// player was told. Returns after how many microseconds all follow one host.
     ///
     /// # Panics
     /// If not.
-    pub fn assert_recovers(&mut self, us: u64) {
+    pub fn assert_recovers(&mut self, us: u64) -> u64 {
+        let start = self.cluster.now();
         self.run_until(us, |it| it.host().is_some() && !it.is_in_motion());
+        let recovered_us = self.cluster.now().micros_since(start);
         let alive = self.alive();
         let newest = alive.iter().map(|&index| {
             let node = self.cluster.node(index);
@@ -311,6 +341,7 @@ impl Reign {
         for index in self.alive() {
             self.assert_inputs(index, &history);
         }
+        recovered_us
     }
 
     /// Every client holds what it shall hold, by the host's word, now and twice again.
@@ -357,7 +388,12 @@ impl Reign {
         let node = self.cluster.node(index);
         let slot = node.session().slot.expect("a player");
         let player = self.cluster.members[index].driver.player();
+        let newest = history.keys().next_back().copied().unwrap_or_default();
         for (tick, ran) in history {
+            // A host tells of late inputs some at a time, and that takes its way.
+            if newest.since(*tick) < TOLD_TICKS {
+                break;
+            }
             let Some(&pushed) = player.pushed.get(tick) else {
                 continue;
             };

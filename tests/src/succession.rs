@@ -23,15 +23,15 @@ use std::path::PathBuf;
 use phalanx::netcode::driver::Player;
 use phalanx::netcode::id::{MemberId, SessionId, Term};
 use phalanx::netcode::link::conditioner::Conditions;
-use phalanx::netcode::node::{DisconnectReason, Event, Node};
+use phalanx::netcode::node::Event;
+use phalanx::netcode::prng::Prng;
 use phalanx::netcode::session::config::{Gate, HostConfig, JoinConfig, MigrationConfig, Start};
 use phalanx::netcode::session::messages::Channel;
 use phalanx::netcode::tick::Tick;
-use phalanx::netcode::time::Time;
 
 use self::chat::{Chat, Life};
-use self::checks::assert_frozen_is_silent;
 use crate::cluster::{Bot, ClusterOf, Index, Seeded};
+use crate::faults::draw;
 use crate::pianist::Pianist;
 use crate::toy::{self, Footprint, Toy};
 use crate::watched::{LOOK_US, Seen, Watched, Watcher};
@@ -67,6 +67,8 @@ pub type Succession<P = Bot> = Watched<P, TickWatcher>;
 pub struct TickWatcher {
     /// Whether members talk to whoever hosts, and it to them.
     pub chats: bool,
+    /// As what members join that come later.
+    pub newcomer: Option<JoinConfig>,
     joins: Vec<JoinConfig>,
     /// The host of each term of each session, as anybody said.
     hosts: BTreeMap<(SessionId, Term), MemberId>,
@@ -74,10 +76,6 @@ pub struct TickWatcher {
     safe: BTreeMap<u32, Footprint>,
     /// Whether it was announced that data may be lost, or a part of the session went its own way.
     is_unclean: bool,
-    /// When the last fault ended.
-    calm_at: Option<Time>,
-    /// Whether faults lasted for so long that a member gave the session up, as it shall.
-    has_given_up: bool,
     chat: Chat,
     /// Messages that have arrived since the nodes were looked at, and at whom.
     messages: Vec<(Life, Vec<u8>)>,
@@ -116,6 +114,20 @@ impl<P: Remembers> Watcher<P> for TickWatcher {
             life: old.life + 1,
             ..TickSeen::default()
         }
+    }
+
+    fn let_in_another(session: &mut Succession<P>, prng: &mut Prng) {
+        let Some(join) = session.watcher.newcomer.clone() else {
+            return;
+        };
+        let name = format!("member {}", session.cluster.members.len());
+        let config = JoinConfig { name, ..join };
+        let index = session.join(config, prng.below(1_000_000), draw(prng, &[0, 500]));
+        session.restart(index);
+    }
+
+    fn resume_us(session: &Succession<P>, index: Index) -> u64 {
+        session.watcher.joins[index].resume_us
     }
 
     #[expect(
@@ -185,25 +197,7 @@ impl<P: Remembers> Watcher<P> for TickWatcher {
                 assert!(!seen.is_in, "node {index} is out: {event:?}");
                 session.refuse(index);
             }
-            Event::Disconnected { reason } => {
-                let has_left = seen.leaves && *reason == DisconnectReason::Left;
-                // Whoever has not met the new host yet cannot follow it, and whoever was away
-                // for too long has no place any more.
-                let is_unheard = matches!(
-                    reason,
-                    DisconnectReason::Silence
-                        | DisconnectReason::Abandoned
-                        | DisconnectReason::NoMajority(_)
-                        | DisconnectReason::NobodyMayHost
-                );
-                let gives_up = is_unheard && session.may_give_up(index);
-                session.watcher.has_given_up |= gives_up;
-                let was_dropped = gives_up || is_unheard && session.is_stranger(index);
-                assert!(was_dropped || has_left, "node {index} is out: {reason}");
-                if was_dropped {
-                    session.refuse(index);
-                }
-            }
+            Event::Disconnected { reason } => session.end(index, *reason),
             _ => {}
         }
     }
@@ -260,16 +254,14 @@ impl<P: Remembers> Succession<P> {
             resume_us: host.resume_us.clamp(host.silence_us, 8_000_000),
             ..JoinConfig::new(host.game.clone(), "the first host, again")
         };
-        let mut cluster = ClusterOf::new(host, conditions, seed);
-        cluster.overhear = Some(assert_frozen_is_silent);
+        let cluster = ClusterOf::new(host, conditions, seed);
         let watcher = TickWatcher {
             chats: false,
+            newcomer: None,
             joins: vec![as_host],
             hosts: BTreeMap::new(),
             safe: BTreeMap::new(),
             is_unclean: false,
-            calm_at: None,
-            has_given_up: false,
             chat: Chat::default(),
             messages: Vec::new(),
             looks: 0,
@@ -318,52 +310,6 @@ impl<P: Remembers> Succession<P> {
     #[must_use]
     pub fn settled(&self) -> Tick {
         self.cluster.settled(&self.alive())
-    }
-
-    /// Whether `index` could not follow whoever hosts: the two have not met, or it was away for so
-    /// long that it is no member any more.
-    pub(crate) fn is_stranger(&self, index: Index) -> bool {
-        let node = self.cluster.node(index);
-        if node.terms().is_none() {
-            return true;
-        }
-        let Some(host) = self.acting_host(index) else {
-            return false;
-        };
-        let host = self.cluster.node(host);
-        let (own, other) = (node.session().member, host.session().member);
-        let has_met = |node: &Node, whom| {
-            let mut links = node.mesh_links();
-            links.any(|link| link.member == whom && link.is_confirmed)
-        };
-        let have_met = has_met(node, other) && has_met(host, own);
-        host.roster().member(own).is_none() || !have_met
-    }
-
-    /// Whether `index` has had no host for as long as its place is kept, and not for want of trying:
-    /// faults kept it from that, or others that did the same.
-    fn may_give_up(&self, index: Index) -> bool {
-        let now = self.cluster.now();
-        let watcher = &self.watcher;
-        let calm_at = watcher.calm_at;
-        // After 2.5 s without a standby another member may host, and is elected.
-        let in_trouble = calm_at.is_none_or(|at| now.micros_since(at) < 3_500_000);
-        let moved_at = self.seen[index].moved_at();
-        let resume_us = watcher.joins[index].resume_us;
-        // The old host's last ticks may have come after its last word.
-        let alone_us = now.micros_since(moved_at) + 500_000;
-        watcher.has_given_up || in_trouble && alone_us >= resume_us
-    }
-
-    /// No fault is under way any more.
-    pub fn calm(&mut self) {
-        self.watcher.calm_at = Some(self.cluster.now());
-    }
-
-    /// Whether faults lasted for so long that a member gave the session up.
-    #[must_use]
-    pub const fn has_given_up(&self) -> bool {
-        self.watcher.has_given_up
     }
 
     /// Records `index` into `file`, which [`Succession::assert_recordings`] verifies.

@@ -9,10 +9,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use phalanx::netcode::id::{MemberId, SessionId, Term};
-use phalanx::netcode::node::Event;
+use phalanx::netcode::id::{MemberId, Path, SessionId, Term};
+use phalanx::netcode::node::{DisconnectReason, Event, Node};
+use phalanx::netcode::prng::Prng;
 use phalanx::netcode::tick::Tick;
 use phalanx::netcode::time::Time;
+use phalanx::netcode::wire::header::kind;
 
 use crate::cluster::{ClusterOf, Index, Seeded};
 
@@ -36,6 +38,22 @@ pub trait Watcher<P: Seeded>: Debug + Sized {
     /// Starts the process of `index` again, which remembers nothing and asks `host`; returns what
     /// is known of it then.
     fn restart(session: &mut Watched<P, Self>, index: Index, host: Index) -> Self::Seen;
+
+    /// Starts one more process, which asks whoever hosts to let it in.
+    fn let_in_another(session: &mut Watched<P, Self>, prng: &mut Prng);
+
+    /// Whether there is room for it.
+    fn has_room(_session: &Watched<P, Self>) -> bool {
+        true
+    }
+
+    /// Whether all that the session needs is there without `index`, votes aside.
+    fn can_do_without(_session: &Watched<P, Self>, _index: Index) -> bool {
+        true
+    }
+
+    /// How long `index` waits for a host, in microseconds.
+    fn resume_us(session: &Watched<P, Self>, index: Index) -> u64;
 
     /// Takes in what `index` tells.
     fn hear(session: &mut Watched<P, Self>, index: Index, event: &Event);
@@ -79,6 +97,10 @@ pub struct Watched<P: Seeded, W: Watcher<P>> {
     /// Whether to print what nodes tell.
     pub traces: bool,
     pub(crate) seen: Vec<Seen<W::Seen>>,
+    /// When the last fault ended.
+    calm_at: Option<Time>,
+    /// Whether faults lasted for so long that a member gave the session up, as it shall.
+    pub(crate) has_given_up: bool,
     /// What is of interest in one mode only.
     pub watcher: W,
 }
@@ -104,6 +126,7 @@ impl<P: Seeded, W: Watcher<P>> Watched<P, W> {
     /// test again.
     pub(crate) fn over(mut cluster: ClusterOf<P>, watcher: W, seed: u64, repeat: &str) -> Self {
         cluster.watch = Some(assert_one_acts);
+        cluster.overhear = Some(assert_frozen_is_silent);
         let is_in = || Seen {
             is_in: true,
             ..Seen::default()
@@ -113,6 +136,8 @@ impl<P: Seeded, W: Watcher<P>> Watched<P, W> {
             cluster,
             seed: format!("seed {seed}, again with: {repeat}"),
             traces: false,
+            calm_at: None,
+            has_given_up: false,
             watcher,
         }
     }
@@ -142,6 +167,73 @@ impl<P: Seeded, W: Watcher<P>> Watched<P, W> {
         let seen = &mut self.seen[index];
         seen.is_in = false;
         seen.asks_at = Some(self.cluster.now().plus_micros(ASK_AGAIN_US));
+    }
+
+    /// Whether `index` could not follow whoever hosts: the two have not met, or it was away for so
+    /// long that it is no member any more.
+    pub(crate) fn is_stranger(&self, index: Index) -> bool {
+        let node = self.cluster.node(index);
+        if node.terms().is_none() {
+            return true;
+        }
+        let Some(host) = self.acting_host(index) else {
+            return false;
+        };
+        let host = self.cluster.node(host);
+        let (own, other) = (node.session().member, host.session().member);
+        let has_met = |node: &Node, whom| {
+            let mut links = node.mesh_links();
+            links.any(|link| link.member == whom && link.is_confirmed)
+        };
+        let have_met = has_met(node, other) && has_met(host, own);
+        host.roster().member(own).is_none() || !have_met
+    }
+
+    /// Whether `index` has had no host for as long as its place is kept, and not for want of trying:
+    /// faults kept it from that, or others that did the same.
+    pub(crate) fn may_give_up(&self, index: Index) -> bool {
+        let now = self.cluster.now();
+        // After 2.5 s without a standby another member may host, and is elected.
+        let in_trouble = self
+            .calm_at
+            .is_none_or(|at| now.micros_since(at) < 3_500_000);
+        let moved_at = self.seen[index].moved_at();
+        let resume_us = W::resume_us(self, index);
+        // The old host's last ticks may have come after its last word.
+        let alone_us = now.micros_since(moved_at) + 500_000;
+        self.has_given_up || in_trouble && alone_us >= resume_us
+    }
+
+    /// `index` is in no session any more. That must not be for no reason; it asks again then.
+    pub(crate) fn end(&mut self, index: Index, reason: DisconnectReason) {
+        let has_left = self.seen[index].leaves && reason == DisconnectReason::Left;
+        // Whoever has not met the new host yet cannot follow it, and whoever was away for too long
+        // has no place any more.
+        let is_unheard = matches!(
+            reason,
+            DisconnectReason::Silence
+                | DisconnectReason::Abandoned
+                | DisconnectReason::NoMajority(_)
+                | DisconnectReason::NobodyMayHost
+        );
+        let gives_up = is_unheard && self.may_give_up(index);
+        self.has_given_up |= gives_up;
+        let was_dropped = gives_up || is_unheard && self.is_stranger(index);
+        assert!(was_dropped || has_left, "node {index} is out: {reason}");
+        if was_dropped {
+            self.refuse(index);
+        }
+    }
+
+    /// No fault is under way any more.
+    pub fn calm(&mut self) {
+        self.calm_at = Some(self.cluster.now());
+    }
+
+    /// Whether faults lasted for so long that a member gave the session up.
+    #[must_use]
+    pub const fn has_given_up(&self) -> bool {
+        self.has_given_up
     }
 
     /// Lets `index` leave. It is gone once it has handed over what it had to.
@@ -453,4 +545,20 @@ pub fn assert_one_acts<P: Seeded>(cluster: &ClusterOf<P>) {
         }
         acting = Some((index, session));
     }
+}
+
+/// A host without a lease speaks as a member to members, and not to those who follow it.
+fn assert_frozen_is_silent(node: &Node, now: Time, sent: &[(Path, Vec<u8>)]) {
+    let is_frozen = node.is_host()
+        && node
+            .terms()
+            .is_some_and(|terms| terms.is_host() && !terms.may_act(now));
+    let is_of_members = |(_, bytes): &(Path, Vec<u8>)| bytes.first() == Some(&kind::MESH);
+    assert!(
+        !is_frozen || sent.iter().all(is_of_members),
+        "a frozen host says {:?}",
+        sent.iter()
+            .map(|(path, bytes)| (path.0, bytes.first()))
+            .collect::<Vec<_>>()
+    );
 }

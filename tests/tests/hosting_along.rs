@@ -9,6 +9,7 @@ use phalanx::netcode::session::config::{
 };
 use phalanx::netcode::tick::Tick;
 use phalanx_tests::cluster::{Bot, ClusterOf, Index, Seeded};
+use phalanx_tests::seeds;
 use phalanx_tests::toy;
 use phalanx_tests::yard;
 use phalanx_tests::yard::Pusher;
@@ -92,7 +93,7 @@ fn players_behind_two_servers_play_on_with_the_other_one_in_lockstep() {
         limit_us: 4_000_000,
     };
     for gate in [Gate::Paced, wait] {
-        for seed in 1..6 {
+        for seed in seeds::range(5) {
             let what = format!("{gate:?}, seed {seed}");
             let config = HostConfig {
                 gate,
@@ -126,7 +127,7 @@ fn players_behind_two_servers_play_on_with_the_other_one_in_lockstep() {
 
 #[test]
 fn players_behind_two_servers_play_on_with_the_other_one_in_state_sync() {
-    for seed in 1..4 {
+    for seed in seeds::range(3) {
         let what = format!("state-sync, seed {seed}");
         let config = HostConfig::new(yard::game(), 2);
         let usual = JoinConfig {

@@ -6,10 +6,6 @@
 //! `SEED=n cargo test -p phalanx-tests --test hosting_swarm one_seed -- --nocapture` one of them; with
 //! `PAIR=1` that of a pair of servers.
 
-#[path = "hosting_swarm/faults.rs"]
-mod faults;
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use phalanx::netcode::link::conditioner::{Burst, Conditions};
@@ -19,11 +15,11 @@ use phalanx::netcode::session::config::{
     Gate, HostConfig, InputDelay, JoinConfig, LatePolicy, MigrationConfig, Role, Start,
 };
 use phalanx_tests::cluster::Bot;
+use phalanx_tests::faults::{Faults, draw};
 use phalanx_tests::seeds;
 use phalanx_tests::succession::Succession;
+use phalanx_tests::swarm::{Outcome, run_all};
 use phalanx_tests::toy;
-
-use self::faults::Faults;
 
 type Session = Succession<Bot>;
 
@@ -41,30 +37,6 @@ const REGRESSIONS: [u64; 48] = [
 /// All must be in step again so long after the last fault, in microseconds.
 const RECOVERY_US: u64 = 20_000_000;
 
-/// What came of a run.
-#[derive(Clone, Copy, Debug, Default)]
-struct Outcome {
-    runs: u64,
-    migrations: usize,
-    messages: usize,
-    unclean: u64,
-    recordings: u64,
-    /// Faults kept members from a host for so long that they gave up.
-    given_up: u64,
-    /// Microseconds until all had settled a tick under one host.
-    recovered_us: u64,
-}
-
-fn draw<T: Copy>(prng: &mut Prng, choices: &[T]) -> T {
-    let index = prng.below(choices.len() as u64);
-    choices[usize::try_from(index).expect("an index of a slice")]
-}
-
-/// Whether somebody asks to be let in.
-fn joining(session: &Session) -> bool {
-    session.is_in_motion()
-}
-
 /// Who hosts, and who may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -75,7 +47,7 @@ enum Kind {
 }
 
 /// The session of a seed before anything befalls it.
-fn open(prng: &mut Prng, seed: u64, kind: Kind) -> (Session, JoinConfig) {
+fn open(prng: &mut Prng, seed: u64, kind: Kind) -> Session {
     let is_pair = kind == Kind::Pair;
     let members: u8 = if is_pair {
         draw(prng, &[3, 3, 4, 5])
@@ -160,17 +132,18 @@ fn open(prng: &mut Prng, seed: u64, kind: Kind) -> (Session, JoinConfig) {
         };
         session.join(arbiter, 0, 0);
     }
+    session.watcher.newcomer = Some(join);
     session.watcher.chats = prng.below(2) == 0;
     session.traces = seeds::number("SEED").is_some();
     if prng.below(4) == 0 {
         session.cluster.tapped = 600;
     }
-    (session, join)
+    session
 }
 
 fn run(seed: u64, kind: Kind) -> Outcome {
     let mut prng = Prng::with_stream(seed, 7);
-    let (mut session, join) = open(&mut prng, seed, kind);
+    let mut session = open(&mut prng, seed, kind);
     let records = prng.below(8) == 0;
     if records {
         for index in 0..session.cluster.members.len() {
@@ -186,7 +159,7 @@ fn run(seed: u64, kind: Kind) -> Outcome {
     for _ in 0..1 + prng.below(6) {
         let us = draw(&mut prng, &[200_000, 1_000_000, 2_000_000]);
         faults.run(&mut session, prng.below(us));
-        faults.strike(&mut prng, &mut session, &join);
+        faults.strike(&mut prng, &mut session);
     }
     faults.calm(&mut session);
     let recovered_us = session.assert_recovers(RECOVERY_US);
@@ -194,7 +167,6 @@ fn run(seed: u64, kind: Kind) -> Outcome {
         session.assert_recordings();
     }
     Outcome {
-        runs: 1,
         migrations: session.terms(),
         messages: session.messages(),
         unclean: u64::from(session.is_unclean()),
@@ -204,67 +176,19 @@ fn run(seed: u64, kind: Kind) -> Outcome {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what came of a long run")]
-fn run_all(seeds: impl Iterator<Item = u64>, kind: Kind) {
-    let mut sum = Outcome::default();
-    let mut failed = Vec::new();
-    let mut recoveries = Vec::new();
-    for seed in seeds {
-        match catch_unwind(AssertUnwindSafe(|| run(seed, kind))) {
-            Ok(outcome) => {
-                sum.runs += 1;
-                sum.migrations += outcome.migrations;
-                sum.messages += outcome.messages;
-                sum.unclean += outcome.unclean;
-                sum.recordings += outcome.recordings;
-                sum.given_up += outcome.given_up;
-                if outcome.given_up == 0 {
-                    recoveries.push(outcome.recovered_us / 1000);
-                }
-            }
-            Err(_panic) => {
-                failed.push(seed);
-                if failed.len() as u64 >= seeds::number("FAILURES").unwrap_or(5) {
-                    break;
-                }
-            }
-        }
-    }
-    recoveries.sort_unstable();
-    let part = |millis: usize| {
-        let at = recoveries.len().saturating_sub(1) * millis / 1000;
-        recoveries.get(at).copied().unwrap_or(0)
-    };
-    println!(
-        "{} sessions, {} migrations, {} messages, {} unclean, {} recorded, {} given up; in step again after \
-         {} ms (median), {} (99 of 100), {} (999 of 1000), {} at most; failed: {failed:?}",
-        sum.runs,
-        sum.migrations,
-        sum.messages,
-        sum.unclean,
-        sum.recordings,
-        sum.given_up,
-        part(500),
-        part(990),
-        part(999),
-        part(1000),
-    );
-    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
-}
-
 #[test]
 fn sessions_survive_what_befalls_them() {
-    run_all(seeds::range(SEEDS), Kind::Players);
+    run_all(seeds::range(SEEDS), |seed| run(seed, Kind::Players));
 }
 
 #[test]
 fn pairs_of_servers_survive_what_befalls_them() {
-    run_all(seeds::range(SEEDS / 2), Kind::Pair);
+    run_all(seeds::range(SEEDS / 2), |seed| run(seed, Kind::Pair));
 }
 
 #[test]
 fn seeds_that_found_something_once_pass() {
-    run_all(REGRESSIONS.into_iter(), Kind::Players);
+    run_all(REGRESSIONS.into_iter(), |seed| run(seed, Kind::Players));
 }
 
 #[test]
@@ -272,6 +196,6 @@ fn one_seed() {
     let is_pair = seeds::number("PAIR").is_some();
     let kind = if is_pair { Kind::Pair } else { Kind::Players };
     if let Some(seed) = seeds::number("SEED") {
-        run_all([seed].into_iter(), kind);
+        run_all([seed].into_iter(), |seed| run(seed, kind));
     }
 }

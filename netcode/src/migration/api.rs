@@ -14,6 +14,12 @@ pub trait Authority {
     /// state-sync a state of the authority stream.
     fn newest(&self) -> Tick;
 
+    /// Whether this node could host: it has a state to go on from. Whoever has none stands in no
+    /// election, however long nobody else does.
+    fn may_host(&self) -> bool {
+        true
+    }
+
     /// The highest tick that was shown to this node's player, or sent to others as authoritative.
     fn shown(&self) -> Tick;
 
@@ -42,8 +48,8 @@ pub struct Takeover {
     /// run before, from inputs that are sent again.
     pub start: Tick,
     /// Bytes by [`Authority::records_after`] of a voter that held more than this node; else empty.
-    /// If they cannot be used, [`Authority::newest`] stays below `base`, and the machine gives the
-    /// term up.
+    /// If they cannot be used, [`Authority::newest`] stays below `base`, or
+    /// [`Authority::may_host`] says no, and the machine gives the term up.
     pub records: Vec<u8>,
     /// Who gave them.
     pub records_from: Option<MemberId>,

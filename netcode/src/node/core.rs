@@ -68,18 +68,54 @@ pub(super) struct Stray {
 /// Ticks of which the game was told that another input acted, at most.
 const TOLD_MAX: usize = 1024;
 
+/// Ticks of which a host said that another input acted, and this node has not sampled its own, at
+/// most.
+const AHEAD_MAX: usize = 256;
+
+/// A host that is heard of a tick has told what did not act so many ticks before: it tells of 16 at a
+/// time, and what is lost is sent again.
+const UNSURE_TICKS: u32 = 48;
+
 /// Ticks of which the game was told that another input acted: so that it is told once.
 #[derive(Debug, Default)]
-pub(super) struct Told(BTreeSet<Tick>);
+pub(super) struct Told {
+    said: BTreeSet<Tick>,
+    /// The host has said so before this node sampled: its clock is that far behind.
+    ahead: BTreeSet<Tick>,
+    /// The newest tick that a host was heard of, or that ran here.
+    heard: Tick,
+}
 
 impl Told {
     /// Takes note of a tick; false if that was known.
     pub(super) fn note(&mut self, tick: Tick) -> bool {
-        let is_new = self.0.insert(tick);
-        if self.0.len() > TOLD_MAX {
-            self.0.pop_first();
+        let is_new = self.said.insert(tick);
+        if self.said.len() > TOLD_MAX {
+            self.said.pop_first();
         }
         is_new
+    }
+
+    /// Takes note of a tick that the game is to be told of once it has submitted an input for it.
+    pub(super) fn note_ahead(&mut self, tick: Tick) {
+        if self.ahead.len() < AHEAD_MAX {
+            self.ahead.insert(tick);
+        }
+    }
+
+    /// A host was heard of `tick`, or it ran here: of what did not act long before, the game was told.
+    pub(super) fn hear(&mut self, tick: Tick) {
+        self.heard = self.heard.max(tick);
+    }
+
+    /// The newest tick up to which all was told that there was to tell.
+    pub(super) fn sure_upto(&self) -> Tick {
+        self.heard.minus(UNSURE_TICKS)
+    }
+
+    /// Forgets what a host has said of inputs that were not sampled yet: another one hosts.
+    pub(super) fn forget_ahead(&mut self) {
+        self.ahead.clear();
     }
 }
 
@@ -408,7 +444,22 @@ impl Core {
             };
             self.submitted.push(slot, Tick::new(number), Some(value));
         }
+        while self.told.ahead.first().is_some_and(|&first| first <= tick) {
+            if let Some(late) = self.told.ahead.pop_first()
+                && self.submitted.get(slot, late).bytes().is_some()
+            {
+                self.tell_replaced(late);
+            }
+        }
         Some(tick)
+    }
+
+    /// Tells the game, once, that another input acted than its own at `tick`.
+    pub(super) fn tell_replaced(&mut self, tick: Tick) {
+        if self.told.note(tick) {
+            self.statistics.inputs_replaced += 1;
+            self.report(Event::InputReplaced { tick });
+        }
     }
 }
 

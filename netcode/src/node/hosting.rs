@@ -27,6 +27,7 @@ use crate::node::host::Host;
 use crate::node::standby::AuthorityStream;
 use crate::node::takeover::{Prepare, StepDown, Warm};
 use crate::session::control::Stand;
+use crate::session::introduction::Introduction;
 use crate::session::statistics::DropReason;
 use crate::tick::Tick;
 use crate::time::Time;
@@ -95,6 +96,11 @@ impl Hosting {
             watch: Watch::default(),
             apart: BTreeMap::new(),
         }
+    }
+
+    /// The machine that decides who hosts.
+    pub(super) const fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     /// Tells the machine of a host what its guests have acked.
@@ -270,6 +276,7 @@ impl Node {
         if now >= hosting.tells_at || hosting.terms.poll_timeout() <= now {
             hosting.tells_at = now.plus_micros(self.core.rate.tick_us());
             self.tell_members_of_terms(now);
+            self.seek_strangers(now);
         }
         if let Some(hosting) = &mut self.hosting {
             // A host that has run a tick may have reached the last one before a handover. One of state
@@ -342,6 +349,12 @@ impl Node {
 
     fn take_term_messages(&mut self, now: Time) {
         while let Some(received) = self.mesh.as_mut().and_then(|mesh| mesh.poll_received()) {
+            if Introduction::is_one(&received.bytes) {
+                if let Err(reason) = self.take_introduction(now, &received) {
+                    self.core.statistics.drops.count(reason);
+                }
+                continue;
+            }
             let Ok(message) = TermMessage::decode(&received.bytes) else {
                 self.core.statistics.drops.count(DropReason::BadSection);
                 continue;

@@ -135,6 +135,22 @@ impl Mesh {
         self.paths.get(&path).copied()
     }
 
+    /// Whether `member` is heard over its path, and hears this node.
+    pub(super) fn is_confirmed(&self, member: MemberId) -> bool {
+        self.peers.get(&member).is_some_and(|it| it.is_confirmed)
+    }
+
+    /// Whether this node and `member` never had a path to each other.
+    pub(super) fn is_stranger(&self, member: MemberId) -> bool {
+        let peer = self.peers.get(&member);
+        peer.is_none_or(|peer| !peer.has_met && !peer.carries_ticks && !peer.is_sought())
+    }
+
+    /// The neighbour by whose word `member` is to be met; `None` if it is the host's, or they have met.
+    pub(super) fn introducer(&self, member: MemberId) -> Option<MemberId> {
+        self.peers.get(&member)?.introducer
+    }
+
     // ---- who there is ----
 
     /// Takes notice of a member, or of a new secret or route to one that is known. A path that is
@@ -153,10 +169,32 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&member) else {
             return;
         };
+        peer.introducer = None;
         match route {
             Route::Opens(address) => peer.opens(now, Address::new(address)),
             Route::Accepts(_) => peer.accepts(),
             Route::Here | Route::Apart => peer.carries_ticks = true,
+        }
+    }
+
+    /// Takes notice of a member that this node has not met, by the word of a neighbour.
+    pub(super) fn meet_stranger(
+        &mut self,
+        now: Time,
+        neighbour: MemberId,
+        member: MemberId,
+        key: PairKey,
+        address: Address,
+    ) {
+        let route = if self.own < member {
+            Route::Opens(address.as_bytes().to_vec())
+        } else {
+            Route::Accepts(address.as_bytes().to_vec())
+        };
+        self.meet(now, member, key, &route);
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.introducer = Some(neighbour);
+            peer.hurry(now);
         }
     }
 
@@ -232,6 +270,25 @@ impl Mesh {
         {
             peer.invites = public_key.try_into().ok();
         }
+    }
+
+    /// `member`, which this node has not met, asks for an invitation by way of a neighbour.
+    pub(super) fn invite_stranger(
+        &mut self,
+        now: Time,
+        neighbour: MemberId,
+        member: MemberId,
+        public_key: [u8; PUBLIC_KEY_BYTES],
+    ) -> Result<(), DropReason> {
+        let peer = self.peers.get_mut(&member);
+        let peer = peer.filter(|peer| peer.introducer.is_some() && peer.is_accepting());
+        let peer = peer.ok_or(DropReason::Unexpected)?;
+        if !peer.may_invite(now) {
+            return Err(DropReason::RateLimited);
+        }
+        peer.introducer = Some(neighbour);
+        peer.invites = Some(public_key);
+        Ok(())
     }
 
     // ---- paths ----

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use self::extra::Extra;
 use crate::id::{Slot, Term};
-use crate::input::InputFrame;
+use crate::input::{InputFrame, InputHistory};
 use crate::node::api::Request;
 use crate::node::core::{Core, Todo};
 use crate::session::statistics::DropReason;
@@ -69,6 +69,8 @@ pub(super) struct Standby {
     starts: bool,
     /// The inputs of ticks that this node ran as a host, oldest first.
     earlier: Vec<InputFrame>,
+    /// What acted on the ticks that ran here.
+    acted: InputHistory,
     /// Ticks that may run before time moves on.
     spare_ticks: u32,
     /// What has come is to be told.
@@ -91,6 +93,7 @@ impl Standby {
             seen: Vec::new(),
             starts: false,
             earlier: Vec::new(),
+            acted: InputHistory::new(slots, input_bytes),
             spare_ticks: 1,
             ack_due: true,
             acked_at: Time::ZERO,
@@ -98,11 +101,13 @@ impl Standby {
         }
     }
 
-    /// Holds what this node ran itself as a host: `frames` are the inputs of the newest ticks.
+    /// Holds what this node ran itself as a host: `frames` are the inputs of the newest ticks, `acted`
+    /// those of all that it remembers.
     pub(super) fn hold(
         &mut self,
         state: Snapshot,
         hash: u64,
+        acted: InputHistory,
         mut frames: Vec<InputFrame>,
         publisher: Option<Box<Publisher>>,
     ) {
@@ -122,7 +127,7 @@ impl Standby {
             hash,
             context: bytes,
         });
-        (self.earlier, self.publisher) = (frames, publisher);
+        (self.acted, self.earlier, self.publisher) = (acted, frames, publisher);
     }
 
     /// The newest tick that it holds.
@@ -177,6 +182,15 @@ impl Standby {
         }
         frames.reverse();
         frames
+    }
+
+    /// What acted up to the last of `frames`, which are all that this node holds of the newest ticks.
+    pub(super) fn take_acted(&mut self, frames: &[InputFrame]) -> InputHistory {
+        let mut acted = core::mem::replace(&mut self.acted, InputHistory::new(0, 0));
+        for frame in frames {
+            note_acted(&mut acted, frame, self.slots);
+        }
+        acted
     }
 
     /// How far behind players see, as far as what is held tells.
@@ -269,6 +283,11 @@ impl Standby {
     /// Stands by for the host of another term, which goes on after `base`.
     pub(super) fn begin_term(&mut self, term: Term, base: Tick) {
         self.state.begin_term(term, base);
+        for slot in (0..self.slots).map(Slot) {
+            if self.acted.oldest(slot) <= base && base < self.acted.newest(slot) {
+                self.acted.rewind(slot, base);
+            }
+        }
         let newest = self.publisher.as_ref().and_then(|it| it.newest());
         if newest.is_some_and(|newest| newest > base) {
             self.publisher = None;
@@ -374,6 +393,9 @@ impl Standby {
     pub(super) fn commit_step(&mut self, core: &mut Core, hash: Option<u64>) -> bool {
         let is_the_hosts = self.state.ran(hash);
         self.statistics.runs += u64::from(is_the_hosts);
+        if is_the_hosts {
+            note_acted(&mut self.acted, &self.frame, self.slots);
+        }
         if !is_the_hosts {
             // Nor may be what was published before this came out.
             self.publisher = None;
@@ -394,5 +416,19 @@ impl Standby {
             self.state.ack().encode(out);
         }
         is_due
+    }
+}
+
+/// Adds `frame` to what acted; what does not lead up to it, or is of another history, is forgotten.
+fn note_acted(acted: &mut InputHistory, frame: &InputFrame, slots: u8) {
+    let before = frame.tick().previous();
+    for slot in (0..slots).map(Slot) {
+        if acted.oldest(slot) <= before && before < acted.newest(slot) {
+            acted.rewind(slot, before);
+        }
+        if acted.newest(slot) != before {
+            acted.start(slot, before);
+        }
+        acted.push(slot, frame.tick(), frame.input(slot));
     }
 }

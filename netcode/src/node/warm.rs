@@ -2,10 +2,12 @@
 //! what role and mesh together know of a member.
 
 use super::mesh::{Invitation, Mesh, Wish};
+use super::strangers::parts_of;
 use super::{Node, Role};
 use crate::id::{MemberId, Path};
 use crate::limits::{INVITATION_BYTES_MAX, INVITATION_PART_BYTES_MAX};
 use crate::session::control::{Control, Route};
+use crate::session::introduction::Introduction;
 use crate::session::mesh::{Address, Opening, PairKey};
 use crate::session::peer::Peer;
 use crate::session::statistics::{DropReason, PeerStatistics};
@@ -165,10 +167,11 @@ impl Node {
     /// The next path of which the link should say where its far end is; answer with
     /// [`Node::handle_address`].
     pub fn poll_address(&mut self) -> Option<Path> {
-        match &mut self.role {
+        let path = match &mut self.role {
             Role::Host(host) => host.introductions.poll_address(),
             Role::Client(_) => None,
-        }
+        };
+        path.or_else(|| self.strangers.poll_address())
     }
 
     /// Answers [`Node::poll_address`].
@@ -176,6 +179,7 @@ impl Node {
         if let Role::Host(host) = &mut self.role {
             host.introductions.handle_address(path, address);
         }
+        self.introduce_waiting(path, address);
         self.tend_mesh(now);
     }
 
@@ -249,12 +253,24 @@ impl Node {
         mesh.is_seeking()
     }
 
-    /// Tells the host what the mesh wants of it.
+    /// Tells the host what the mesh wants of it, and neighbours what they pass on.
     fn grant_wishes(&mut self) {
-        let (Some(mesh), Role::Client(client)) = (&mut self.mesh, &mut self.role) else {
+        let Some(mesh) = &mut self.mesh else {
             return;
         };
         while let Some(wish) = mesh.poll_wish() {
+            let (Wish::Invite(member, _) | Wish::Invitation(member, _)) = &wish;
+            if let Some(neighbour) = mesh.introducer(*member) {
+                for word in words_of(wish) {
+                    // Where it is gone meanwhile another one will introduce.
+                    let _sent = mesh.send(neighbour, word.to_bytes());
+                }
+                continue;
+            }
+            let Role::Client(client) = &mut self.role else {
+                // A host has nobody to tell: members that it has not met come by themselves.
+                continue;
+            };
             match wish {
                 Wish::Invite(member, public_key) => client.tell(&Control::Invite {
                     member: member.0,
@@ -277,6 +293,15 @@ impl Node {
                 }
             }
         }
+    }
+}
+
+/// What a neighbour shall pass on.
+fn words_of(wish: Wish) -> Vec<Introduction> {
+    match wish {
+        Wish::Invite(member, public_key) => vec![Introduction::Invite { member, public_key }],
+        Wish::Invitation(_, bytes) if bytes.len() > INVITATION_BYTES_MAX => Vec::new(),
+        Wish::Invitation(member, bytes) => parts_of(member, &bytes).collect(),
     }
 }
 

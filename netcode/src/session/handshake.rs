@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::id::Term;
 use crate::limits::NAME_BYTES_MAX;
+use crate::session::acted::Acted;
 use crate::session::config::{GameInfo, Mode, Role};
 use crate::tick::Tick;
 use crate::wire::bytes::DecodeError;
@@ -177,19 +178,6 @@ pub struct Baseline {
     pub hash: u64,
     /// The epoch of the state bodies that brought it.
     pub epoch: u8,
-}
-
-/// What acted in the slot of a member in the ticks before those whose inputs it shall send.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Acted {
-    /// The first tick.
-    pub first: u32,
-    /// Ticks that it tells of, at most 64.
-    pub ticks: u8,
-    /// Bit `n`: the slot was present at `first + n`.
-    pub present: u64,
-    /// The inputs of those ticks, one after the other.
-    pub inputs: Vec<u8>,
 }
 
 /// The new host goes on with a member.

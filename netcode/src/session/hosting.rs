@@ -26,7 +26,8 @@ pub struct HostPolicy {
     /// lost then. `None`: never.
     pub unclean_after_us: Option<u64>,
     /// After so much time without a host, in microseconds, a member that can host and cannot get
-    /// elected goes on in a session of its own. `None`: never.
+    /// elected goes on in a session of its own, and one without a vote that hears such a member goes
+    /// along. `None`: never.
     pub fork_after_us: Option<u64>,
     /// Whether members of a session of more than two voters fork, too. Else they wait.
     pub fork_minority: bool,
@@ -194,4 +195,6 @@ pub struct Ablation {
     pub no_fence: bool,
     /// A host that has committed a handover goes on.
     pub act_after_commit: bool,
+    /// Members that have not met are introduced by the host that lets them in only.
+    pub no_introductions: bool,
 }

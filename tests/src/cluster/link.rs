@@ -1,8 +1,8 @@
 //! The link of a simulated process: what came, and what goes out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use phalanx::netcode::id::Path;
+use phalanx::netcode::id::{MemberId, Path};
 use phalanx::netcode::link::{Address, CloseReason, Link, LinkEvent, Opening};
 
 #[derive(Debug, Default)]
@@ -21,6 +21,20 @@ pub(super) struct SimLink {
     pub(super) opens: bool,
     /// Whether there is a way back over paths that have ended.
     pub(super) reopens: bool,
+    /// Paths that are not opened, and lead to those who are not invited.
+    pub(super) refuses: BTreeSet<Path>,
+    /// How others reach this link, if paths need invitations, as with encrypted links.
+    pub(super) sealed: Option<Path>,
+}
+
+/// Bytes of an invitation: as many as real ones have.
+const INVITATION_BYTES: usize = 1250;
+
+/// The key of the link behind `path`.
+fn key_of(path: Path) -> [u8; 32] {
+    let mut key = [7; 32];
+    key[..4].copy_from_slice(&path.0.to_le_bytes());
+    key
 }
 
 impl SimLink {
@@ -67,7 +81,14 @@ impl Link for SimLink {
     fn open(&mut self, opening: &Opening) -> Option<Path> {
         let bytes = opening.address.as_bytes().try_into().ok()?;
         let path = Path(u32::from_le_bytes(bytes));
-        self.opens.then(|| {
+        let is_invited = self.sealed.is_none_or(|own| {
+            let invitation = &opening.invitation;
+            invitation.len() == INVITATION_BYTES
+                && invitation[..32] == key_of(own)
+                && invitation[32..64] == key_of(path)
+        });
+        let may = self.opens && is_invited && !self.refuses.contains(&path);
+        may.then(|| {
             self.opened.push_back(path);
             self.begins.push(path);
             path
@@ -80,5 +101,19 @@ impl Link for SimLink {
             self.begins.push(old);
             old
         })
+    }
+
+    fn public_key(&self) -> Option<[u8; 32]> {
+        self.sealed.map(key_of)
+    }
+
+    fn invite(&mut self, _member: MemberId, public_key: &[u8]) -> Option<Vec<u8>> {
+        let own = self.sealed?;
+        if self.refuses.iter().any(|&path| key_of(path) == *public_key) {
+            return None;
+        }
+        let mut invitation = [public_key, &key_of(own)].concat();
+        invitation.resize(INVITATION_BYTES, 1);
+        Some(invitation)
     }
 }

@@ -4,12 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 
-use phalanx::netcode::id::Path;
-use phalanx::netcode::node::Node;
 use phalanx::netcode::replay::{self, Reader};
 use phalanx::netcode::tick::Tick;
-use phalanx::netcode::time::Time;
-use phalanx::netcode::wire::header::kind;
 
 use super::chat::Life;
 use super::{Remembers, Succession};
@@ -185,20 +181,4 @@ impl<P: Remembers> Succession<P> {
         }
         changes
     }
-}
-
-/// A host without a lease speaks as a member to members, and not to those who follow it.
-pub(super) fn assert_frozen_is_silent(node: &Node, now: Time, sent: &[(Path, Vec<u8>)]) {
-    let is_frozen = node.is_host()
-        && node
-            .terms()
-            .is_some_and(|terms| terms.is_host() && !terms.may_act(now));
-    let is_of_members = |(_, bytes): &(Path, Vec<u8>)| bytes.first() == Some(&kind::MESH);
-    assert!(
-        !is_frozen || sent.iter().all(is_of_members),
-        "a frozen host says {:?}",
-        sent.iter()
-            .map(|(path, bytes)| (path.0, bytes.first()))
-            .collect::<Vec<_>>()
-    );
 }

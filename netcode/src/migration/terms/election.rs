@@ -78,7 +78,8 @@ impl Terms {
                 .member(self.me.member)
                 .is_some_and(|one| one.can_host);
         let free = self.attempt.is_none() && self.election.is_none() && self.incoming.is_none();
-        if follower.suspected_since.is_none() || !able || !free || !self.decisions.is_empty() {
+        let is_idle = free && self.decisions.is_empty();
+        if follower.suspected_since.is_none() || !able || !is_idle || !authority.may_host() {
             return;
         }
         if self.count_suspecting(now) < self.roster.elect() {
@@ -528,7 +529,7 @@ impl Terms {
         let Some(election) = self.election.take() else {
             return;
         };
-        if authority.newest() < election.base {
+        if authority.newest() < election.base || !authority.may_host() {
             (self.promised, self.vote) = election.fallback;
             self.decisions.push_back(Decision::StepDown {
                 term: election.roster.term,

@@ -225,7 +225,7 @@ impl Client {
     /// Takes in the state in a datagram.
     pub(super) fn read_state(
         &mut self,
-        core: &Core,
+        core: &mut Core,
         now: Time,
         datagram: &Accepted<'_>,
     ) -> Result<(), DropReason> {
@@ -265,6 +265,7 @@ impl Client {
         }
         let passed = tick.since(follower.heard).min(ARRIVAL_TICKS_MAX);
         follower.heard = follower.heard.max(tick);
+        core.told.hear(tick);
         follower.is_first = false;
         if let Some(hash) = datagram.hash
             && follower.promised.is_none_or(|known| known.tick < hash.tick)
@@ -328,10 +329,10 @@ impl Client {
                 let slot = self.peer.slot.ok_or(DropReason::Unexpected)?;
                 for bit in (0..64).filter(|bit| ticks & (1 << bit) != 0) {
                     let tick = Tick::new(first).plus(bit);
-                    let is_own = core.submitted.get(slot, tick).bytes().is_some();
-                    if is_own && core.told.note(tick) {
-                        core.statistics.inputs_replaced += 1;
-                        core.report(Event::InputReplaced { tick });
+                    if core.submitted.get(slot, tick).bytes().is_some() {
+                        core.tell_replaced(tick);
+                    } else if tick > core.submitted.newest(slot) {
+                        core.told.note_ahead(tick);
                     }
                 }
                 Ok(None)

@@ -89,7 +89,10 @@ impl Client {
     ) -> Result<(), TakeOverError> {
         let standby = self.standby.as_mut().ok_or(TakeOverError::NoState)?;
         let frames = standby.newest_frames();
-        let first = frames.first().ok_or(TakeOverError::NoState)?.tick();
+        if frames.is_empty() {
+            return Err(TakeOverError::NoState);
+        }
+        let acted = standby.take_acted(&frames);
         let follower = self.follower.take();
         let shown = follower.as_ref().and_then(|follower| follower.base());
         self.snapshot_ticks = follower.map_or(0, |follower| follower.snapshot_ticks);
@@ -100,12 +103,7 @@ impl Client {
         // A host keeps no images: nothing runs again there.
         (core.info.images, core.info.desync_interval) = (0, 0);
         core.timeline = Timeline::new(core.info.slots, core.info.input_bytes, 0, base);
-        for slot in core.slots() {
-            core.known.start(slot, first.previous());
-            for frame in &frames {
-                core.known.push(slot, frame.tick(), frame.input(slot));
-            }
-        }
+        core.known = acted;
         core.jump(base);
         core.skip_reports(base);
         self.settle_accounts(core, shown.unwrap_or_default(), base);

@@ -9,36 +9,34 @@
 use super::follow::Follower;
 use super::switch::RECOVERY_US;
 use super::{Client, lead_limits};
+use std::collections::BTreeMap;
+
 use crate::id::Slot;
-use crate::input::InputFrame;
-use crate::limits::INPUT_BYTES_MAX;
+use crate::input::{InputFrame, InputHistory};
 use crate::lockstep::{DelayControl, Timeline};
 use crate::node::api::{Event, SessionInfo};
 use crate::node::audience::Audience;
 use crate::node::core::term_log::Shared;
 use crate::node::core::{Core, Todo};
 use crate::node::standby::{FRAMES_MAX, Standby};
-use crate::session::handshake::{Acted, BASELINES_MAX, Back, Baseline};
+use crate::session::acted::Acted;
+use crate::session::handshake::{BASELINES_MAX, Back, Baseline};
 use crate::session::statistics::DropReason;
 use crate::state::Snapshot;
 use crate::statesync::{Publisher, PublisherConfig};
 use crate::tick::Tick;
 use crate::time::Time;
 
-/// Ticks of one [`Acted`], at most.
-const ACTED_TICKS_MAX: u32 = 64;
-
 /// Round trip that is assumed where none was measured, in microseconds.
 const RTT_US: u64 = 100_000;
-
-/// Bytes of inputs in one, at most.
-const ACTED_BYTES_MAX: u32 = 512;
 
 /// What is left of a host that became a client, until all of its state is there.
 #[derive(Debug)]
 pub(super) struct Reigned {
     /// The newest tick that it ran.
     pub(super) tick: Tick,
+    /// What acted, as far back as it is remembered.
+    pub(super) acted: InputHistory,
     /// The inputs of the newest ticks, oldest first.
     pub(super) frames: Vec<InputFrame>,
     pub(super) publisher: Option<Box<Publisher>>,
@@ -82,29 +80,6 @@ impl Follower {
     }
 }
 
-/// What acted in `slot` in the newest ticks, as far as it fits a datagram.
-pub(in crate::node) fn acted(core: &Core, slot: Slot) -> Acted {
-    let size = u32::from(core.info.input_bytes).max(1);
-    let ticks = ACTED_TICKS_MAX.min(ACTED_BYTES_MAX / size);
-    let newest = core.known.newest(slot);
-    let after = newest.minus(ticks).max(core.known.oldest(slot));
-    let first = after.next();
-    let mut acted = Acted {
-        first: first.number(),
-        ticks: u8::try_from(newest.since(after)).unwrap_or(0),
-        present: 0,
-        inputs: Vec::new(),
-    };
-    let absent = [0; INPUT_BYTES_MAX];
-    for place in 0..u32::from(acted.ticks) {
-        let input = core.known.get(slot, first.plus(place)).bytes();
-        acted.present |= u64::from(input.is_some()) << place;
-        let input = input.unwrap_or(&absent[..usize::from(core.info.input_bytes)]);
-        acted.inputs.extend_from_slice(input);
-    }
-    acted
-}
-
 impl Client {
     /// What this node was shown beyond what it goes on from as a host, and what became of its inputs
     /// up to there.
@@ -116,7 +91,7 @@ impl Client {
             });
         }
         if let Some(slot) = self.peer.slot.filter(|_| self.active_from.is_some()) {
-            let acted = acted(core, slot);
+            let acted = Acted::newest(&core.known, slot);
             self.find_unacted(core, slot, base, Some(&acted), Some(base));
         }
     }
@@ -183,6 +158,7 @@ impl Client {
     /// A host of state becomes a client: asks for all of the state that it ran.
     pub(super) fn leave_reign(&mut self, core: &mut Core, audience: Audience, rtt_us: Option<u64>) {
         let tick = core.timeline.simulated();
+        core.told.hear(tick);
         let Audience {
             config, publisher, ..
         } = audience;
@@ -203,6 +179,7 @@ impl Client {
         }
         self.reigned = Some(Reigned {
             tick,
+            acted: core.known.clone(),
             frames,
             publisher: Some(Box::new(publisher)),
             snapshot_ticks: config.snapshot_ticks,
@@ -257,6 +234,7 @@ impl Client {
             standby.hold(
                 core::mem::take(state),
                 hash,
+                reigned.acted,
                 reigned.frames,
                 reigned.publisher,
             );
@@ -304,7 +282,8 @@ impl Client {
 
     /// Tells the game of own inputs that did not act, up to those that the new host takes. What was
     /// sampled for ticks beyond `base` is known to nobody but this node, and what was replaced long
-    /// before was told.
+    /// before was told. Of the ticks between, those that the new host does not know either count as
+    /// replaced: the old host's word on them may have been lost.
     fn find_unacted(
         &self,
         core: &mut Core,
@@ -313,32 +292,25 @@ impl Client {
         acted: Option<&Acted>,
         after: Option<Tick>,
     ) {
-        let input_bytes = usize::from(core.info.input_bytes);
+        core.told.forget_ahead();
         let Some(acted) = acted else { return };
-        let inputs: Vec<&[u8]> = acted.inputs.chunks_exact(input_bytes.max(1)).collect();
-        let ticks = u32::from(acted.ticks).min(ACTED_TICKS_MAX);
-        let told_first = Tick::new(acted.first);
         let newest = core.submitted.newest(slot);
-        let first = told_first.min(base.next());
-        let first = first.max(core.submitted.oldest(slot).next());
         let last = after.map_or(newest, |after| after.min(newest));
+        let told: BTreeMap<Tick, Option<&[u8]>> = acted.ticks(core.info.input_bytes).collect();
+        let sure_upto = core.told.sure_upto();
+        let first = Tick::new(acted.first).min(base.min(sure_upto).next());
+        let first = first.max(core.submitted.oldest(slot).next());
         for number in first.number()..=last.number() {
             let tick = Tick::new(number);
             let Some(submitted) = core.submitted.get(slot, tick).bytes() else {
                 continue;
             };
-            let place = tick.since(told_first);
-            let is_told = tick >= told_first && place < ticks;
-            let acts = if is_told {
-                let is_present = acted.present & (1 << place) != 0;
-                let there = inputs.get(place as usize).filter(|_| is_present);
-                there.is_some_and(|&there| there == submitted)
-            } else {
-                tick <= base
+            let acts = match told.get(&tick) {
+                Some(&there) => there == Some(submitted),
+                None => tick <= base && tick <= sure_upto,
             };
-            if !acts && core.told.note(tick) {
-                core.statistics.inputs_replaced += 1;
-                core.report(Event::InputReplaced { tick });
+            if !acts {
+                core.tell_replaced(tick);
             }
         }
     }

@@ -9,10 +9,10 @@ use crate::limits::{ANSWERS_MAX, INPUT_HISTORY_TICKS_MAX, MEMBERS_MAX};
 use crate::lockstep::Exchange;
 use crate::node::api::Event;
 use crate::node::audience::Listener;
-use crate::node::client::remain::acted;
 use crate::node::core::{Core, ExportFor, Todo};
 use crate::node::guest::Guest;
 use crate::node::seat::{Early, Holder, Seat};
+use crate::session::acted::Acted;
 use crate::session::config::Role;
 use crate::session::control::{Control, Purpose};
 use crate::session::handshake::{
@@ -400,7 +400,9 @@ impl Host {
                     inputs_after: inputs_after.map(Tick::number),
                     salt,
                     baseline: listener.as_ref().map(|(_, tick)| tick.number()),
-                    acted: slot.filter(|_| tells_state).map(|slot| acted(core, slot)),
+                    acted: slot
+                        .filter(|_| tells_state)
+                        .map(|slot| Acted::newest(&core.known, slot)),
                 };
                 handshake::write(kind::BACK, &back, &mut welcome);
             }

@@ -45,10 +45,8 @@ impl Node {
                         &hosting.terms,
                         hosting.pending.as_ref(),
                     );
-                    if !hosts {
-                        // So that the machine gives the term up.
-                        held.stands = Tick::ZERO;
-                    }
+                    // So that the machine gives the term up.
+                    held.fails = !hosts;
                     hosting.terms.handle_timeout(now, &held);
                 }
             }

@@ -16,6 +16,8 @@ pub(super) struct Held<'a> {
     pub(super) stands: Tick,
     /// The tick up to which it is about to run what another standby held, in state-sync mode.
     pending: Option<Tick>,
+    /// Whether it was found that this node cannot host what it was elected for.
+    pub(super) fails: bool,
 }
 
 /// What a node in this role holds.
@@ -30,6 +32,7 @@ pub(super) fn held<'a>(
         role,
         stands: stands(core, terms),
         pending: pending.map(|pending| pending.take_over.base),
+        fails: false,
     }
 }
 
@@ -67,6 +70,16 @@ impl Authority for Held<'_> {
             }
             Role::Client(_) | Role::Host(_) => self.core.final_tick().min(self.stands),
         }
+    }
+
+    fn may_host(&self) -> bool {
+        let is_able = match self.role {
+            Role::Host(host) => host.may_move(),
+            // A state that is void by now is none.
+            Role::Client(_) if self.core.follows && self.newest() == Tick::ZERO => false,
+            Role::Client(client) => client.may_host(self.core).is_ok(),
+        };
+        is_able && !self.fails
     }
 
     fn shown(&self) -> Tick {

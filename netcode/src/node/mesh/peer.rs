@@ -33,6 +33,8 @@ const OLD_KEY_US: u64 = 2_000_000;
 /// Microseconds for which the new secret waits for the other member to hear of it. Then it is tried
 /// in turn with those before: the other one may learn of it only by what comes under an old one.
 const NEW_KEY_US: u64 = 1_000_000;
+/// Microseconds between two invitations for a member that neighbours ask for.
+const INVITE_US: u64 = 250_000;
 /// Secrets before the present one that are kept.
 const OLD_KEYS_MAX: usize = 4;
 /// Datagrams whose time of sending is remembered for their echo.
@@ -99,6 +101,10 @@ pub(in crate::node) struct MeshPeer {
     pub(in crate::node) carries_ticks: bool,
     /// Whether the other member is heard over the path and hears this one.
     pub(in crate::node) is_confirmed: bool,
+    /// Whether that was ever so.
+    pub(in crate::node) has_met: bool,
+    /// The neighbour that has introduced the member, if no host has and they have not met yet.
+    pub(in crate::node) introducer: Option<MemberId>,
     pub(in crate::node) heard_at: Option<Time>,
     /// When the newest datagram that the other member has echoed was sent.
     pub(in crate::node) echoed_at: Option<Time>,
@@ -108,6 +114,7 @@ pub(in crate::node) struct MeshPeer {
     pub(in crate::node) statistics: PeerStatistics,
     /// The key of the member, if it asks for an invitation.
     pub(in crate::node) invites: Option<[u8; super::PUBLIC_KEY_BYTES]>,
+    invited_at: Option<Time>,
     pub(in crate::node) next_at: Time,
     origin: Origin,
     back: Option<WayBack>,
@@ -210,12 +217,15 @@ impl MeshPeer {
             is_up: false,
             carries_ticks: false,
             is_confirmed: false,
+            has_met: false,
+            introducer: None,
             heard_at: None,
             echoed_at: None,
             rtt: Rtt::default(),
             loss: 0,
             statistics: PeerStatistics::default(),
             invites: None,
+            invited_at: None,
             next_at: now,
             origin: Origin::Role,
             back: None,
@@ -283,6 +293,24 @@ impl MeshPeer {
             try_at: Some(now),
             tries: 0,
         });
+    }
+
+    /// Tries to open the path now, if this node is the one that opens it and waits.
+    pub(super) fn hurry(&mut self, now: Time) {
+        if let Origin::Opens(opener) = &mut self.origin {
+            opener.try_at = opener.try_at.map(|later| later.min(now));
+        }
+    }
+
+    /// Whether the member may have an invitation made now that a neighbour asks for; it is noted.
+    pub(super) fn may_invite(&mut self, now: Time) -> bool {
+        let may = self
+            .invited_at
+            .is_none_or(|at| now.micros_since(at) >= INVITE_US);
+        if may {
+            self.invited_at = Some(now);
+        }
+        may
     }
 
     /// The other member opens the path.
@@ -479,6 +507,8 @@ impl MeshPeer {
     fn take_echo(&mut self, now: Time, echo: Echo) {
         self.is_confirmed |= echo.counter >= self.path_counter;
         if self.is_confirmed {
+            self.has_met = true;
+            self.introducer = None;
             self.back = None;
         }
         if self.echoed.is_some_and(|newest| echo.counter <= newest) {

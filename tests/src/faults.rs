@@ -5,18 +5,26 @@ use std::collections::BTreeSet;
 use phalanx::netcode::id::Path;
 use phalanx::netcode::link::conditioner::{Burst, Conditions};
 use phalanx::netcode::prng::Prng;
-use phalanx::netcode::session::config::JoinConfig;
 use phalanx::netcode::time::Time;
-use phalanx_tests::cluster::Index;
 
-use super::{Session, draw, joining};
+use crate::cluster::{Index, Seeded};
+use crate::watched::{Watched, Watcher};
 
 /// Members of a session at most, those included that are gone.
 const MEMBERS_MAX: usize = 14;
 
+/// One of `choices`.
+///
+/// # Panics
+/// If there is none.
+pub fn draw<T: Copy>(prng: &mut Prng, choices: &[T]) -> T {
+    let index = prng.below(choices.len() as u64);
+    choices[usize::try_from(index).expect("an index of a slice")]
+}
+
 /// One thing that befalls a session.
 #[derive(Clone, Debug)]
-pub(super) enum Fault {
+enum Fault {
     Crash(Index),
     /// The process crashes, and another one in its place remembers nothing.
     Restart(Index),
@@ -58,16 +66,16 @@ struct Trouble {
 
 /// All that goes on, and what has happened.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
+pub struct Faults {
     troubles: Vec<Trouble>,
-    pub(super) story: Vec<String>,
+    story: Vec<String>,
     /// Datagrams to be heard again: receiver, the paths of both, and the bytes.
     echoes: Vec<(Index, Path, Path, Vec<u8>)>,
 }
 
 impl Faults {
     /// Lets time pass, and ends what is over.
-    pub(super) fn run(&mut self, session: &mut Session, us: u64) {
+    pub fn run<P: Seeded, W: Watcher<P>>(&mut self, session: &mut Watched<P, W>, us: u64) {
         let end = session.cluster.now().plus_micros(us);
         while session.cluster.now() < end {
             let now = session.cluster.now();
@@ -85,7 +93,7 @@ impl Faults {
     }
 
     /// All is well from now on.
-    pub(super) fn calm(&mut self, session: &mut Session) {
+    pub fn calm<P: Seeded, W: Watcher<P>>(&mut self, session: &mut Watched<P, W>) {
         for trouble in core::mem::take(&mut self.troubles) {
             self.end(session, &trouble.fault);
         }
@@ -95,7 +103,7 @@ impl Faults {
         session.calm();
     }
 
-    fn end(&mut self, session: &mut Session, fault: &Fault) {
+    fn end<P: Seeded, W: Watcher<P>>(&mut self, session: &mut Watched<P, W>, fault: &Fault) {
         match fault {
             Fault::Pause(index) => session.cluster.members[*index].paused = false,
             Fault::Late(index) | Fault::Slow(index) => {
@@ -131,7 +139,7 @@ impl Faults {
     }
 
     /// Cuts what is to be cut now.
-    fn cut(&self, session: &mut Session) {
+    fn cut<P: Seeded, W: Watcher<P>>(&self, session: &mut Watched<P, W>) {
         let count = session.cluster.members.len();
         let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
         session.cluster.cut = pairs
@@ -140,7 +148,11 @@ impl Faults {
     }
 
     /// Draws what befalls the session next, and lets it.
-    pub(super) fn strike(&mut self, prng: &mut Prng, session: &mut Session, join: &JoinConfig) {
+    pub fn strike<P: Seeded, W: Watcher<P>>(
+        &mut self,
+        prng: &mut Prng,
+        session: &mut Watched<P, W>,
+    ) {
         let Some(fault) = self.draw(prng, session) else {
             return;
         };
@@ -210,26 +222,24 @@ impl Faults {
                 };
                 session.cluster.set_all_conditions(storm);
             }
-            Fault::Handover => hand_over(session),
+            Fault::Handover => {
+                // Nobody may be ready for it; then nothing happens.
+                let _target = session.request_handover();
+            }
             Fault::HandoverAndCrash(index) => {
-                hand_over(session);
+                let _target = session.request_handover();
                 self.run(session, prng.below(300_000));
-                session.cluster.crash(*index);
+                // Hosting may have moved since, and nobody else have what it takes.
+                if W::can_do_without(session, *index) {
+                    session.cluster.crash(*index);
+                }
             }
             Fault::Leave(index) => {
                 session.leave(*index);
                 // It takes leave at its leisure: others count on it until it has gone.
                 self.run(session, 300_000);
             }
-            Fault::Join => {
-                let count = session.cluster.members.len();
-                let config = JoinConfig {
-                    name: format!("member {count}"),
-                    ..join.clone()
-                };
-                let index = session.join(config, prng.below(1_000_000), draw(prng, &[0, 500]));
-                session.restart(index);
-            }
+            Fault::Join => W::let_in_another(session, prng),
             Fault::Echoes => {
                 let cluster = &session.cluster;
                 let tapped = cluster.tap.iter().map(|(from, to, bytes)| {
@@ -251,7 +261,11 @@ impl Faults {
         self.cut(session);
     }
 
-    fn draw(&self, prng: &mut Prng, session: &Session) -> Option<Fault> {
+    fn draw<P: Seeded, W: Watcher<P>>(
+        &self,
+        prng: &mut Prng,
+        session: &Watched<P, W>,
+    ) -> Option<Fault> {
         let alive = session.alive();
         if alive.is_empty() {
             return None;
@@ -268,7 +282,10 @@ impl Faults {
             })
         };
         let spare = alive.iter().all(can_spare) && !session.is_in_motion();
-        let room = session.cluster.members.len() < MEMBERS_MAX && !joining(session);
+        let room = session.cluster.members.len() < MEMBERS_MAX
+            && !session.is_in_motion()
+            && W::has_room(session);
+        let without = |index: Index| spare && W::can_do_without(session, index);
         let is_held = |index: Index| {
             let mut troubles = self.troubles.iter();
             troubles.any(|it| matches!(it.fault, Fault::Pause(held) if held == index))
@@ -280,9 +297,9 @@ impl Faults {
             }
         }
         Some(match prng.below(26) {
-            0..=2 if spare => Fault::Crash(whom),
-            3 if spare => Fault::Restart(whom),
-            4 if spare => Fault::HandoverAndCrash(any),
+            0..=2 if without(whom) => Fault::Crash(whom),
+            3 if without(whom) => Fault::Restart(whom),
+            4 if without(any) => Fault::HandoverAndCrash(any),
             5 if spare => Fault::Leave(whom),
             6 | 7 if room => Fault::Join,
             8..=10 if !is_held(whom) => Fault::Pause(whom),
@@ -323,14 +340,5 @@ fn cuts(fault: &Fault, from: Index, to: Index) -> bool {
         | Fault::Leave(_)
         | Fault::Join
         | Fault::Echoes => false,
-    }
-}
-
-fn hand_over(session: &mut Session) {
-    if let Some(host) = session.host() {
-        let now = session.cluster.now_of(host);
-        let node = session.cluster.driver(host).node_mut();
-        // Nobody may be ready for it; then nothing happens.
-        let _result = node.request_handover(now, None);
     }
 }
