@@ -293,7 +293,7 @@ impl Log {
                 self.changes.forked();
                 self.is_apart |= moment.players > 2;
                 let id = session.0;
-                self.say(if moment.hosts {
+                self.say(if moment.host == moment.own {
                     format!(
                         "alone in a session of its own, {id:x}; the others may play on without this node"
                     )
