@@ -295,7 +295,7 @@ impl Session {
             given: self.driver.player().sampled(),
             address: self.host_address(),
             players,
-            hosts,
+            host: self.driver.node().host_member(),
             may_be_left: hosts && heirs == 1 && players <= 2,
         };
         if let Event::Inspected(inspection) = event {

@@ -40,10 +40,8 @@ pub(super) struct Log {
     pub(super) is_apart: bool,
     /// Who plays on in another session, and the last tick that both have.
     pub(super) other: Option<(MemberId, Tick)>,
-    /// Whether this node has hosted.
+    /// Whether this node hosted, and has not followed another host since.
     hosted: bool,
-    /// Who hosts instead, as far as this node heard of it.
-    replaced_by: Option<MemberId>,
 }
 
 /// What is known when an event is taken.
@@ -60,8 +58,8 @@ pub(super) struct Moment {
     pub(super) players: usize,
     /// Where members elect: how many vote.
     pub(super) electors: Option<usize>,
-    /// Whether this node hosts.
-    pub(super) hosts: bool,
+    /// Who hosts, as far as this node knows.
+    pub(super) host: MemberId,
     /// Whether it hosts, and so many as one other could go on without it, in a session of its own.
     pub(super) may_be_left: bool,
 }
@@ -210,11 +208,10 @@ impl Log {
                 | DisconnectReason::Silence
                 | DisconnectReason::Abandoned
         );
-        if let (true, true, Some(member)) = (is_lost, self.hosted, self.replaced_by) {
-            let who = self.who(member);
+        if is_lost && self.hosted && moment.host != moment.own {
+            let who = self.who(moment.host);
             return End::Failed(format!(
-                "this node hosted until it slept or was cut off; {who} hosts since, and this node has \
-                 no place any more"
+                "this node hosted until it slept or was cut off; {who} hosts since, without a place for it"
             ));
         }
         let is_cut_off = is_lost && reason != DisconnectReason::Abandoned;
@@ -260,10 +257,6 @@ impl Log {
             Event::Electing { member, term } => {
                 let who = self.who(member);
                 self.say(format!("{who} may host, in term {}", term.0));
-                self.hosted |= moment.hosts;
-                if member != moment.own {
-                    self.replaced_by = Some(member);
-                }
             }
             Event::Frozen => {
                 self.hosted = true;
@@ -300,7 +293,7 @@ impl Log {
                 self.changes.forked();
                 self.is_apart |= moment.players > 2;
                 let id = session.0;
-                self.say(if moment.hosts {
+                self.say(if moment.host == moment.own {
                     format!(
                         "alone in a session of its own, {id:x}; the others may play on without this node"
                     )
@@ -324,8 +317,7 @@ impl Log {
                 let is_other = self.changes.host_changed(moment.now, member, moment.given);
                 let who = self.who(member);
                 let (own, term) = (member == moment.own, term.0);
-                self.hosted |= own;
-                self.replaced_by = (!own).then_some(member);
+                self.hosted = own;
                 self.say(match (own, is_other) {
                     (true, true) => format!("this node, {who}, hosts from now on, in term {term}"),
                     (false, true) => format!("{who} hosts from now on, in term {term}"),
