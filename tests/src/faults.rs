@@ -74,8 +74,23 @@ pub struct Faults {
 }
 
 impl Faults {
+    /// Lets `count` things befall the session, each some time after the one before, and all end then.
+    pub fn befall<P: Seeded, W: Watcher<P>>(
+        mut self,
+        prng: &mut Prng,
+        session: &mut Watched<P, W>,
+        count: u64,
+    ) {
+        for _ in 0..count {
+            let us = draw(prng, &[200_000, 1_000_000, 2_000_000]);
+            self.run(session, prng.below(us));
+            self.strike(prng, session);
+        }
+        self.calm(session);
+    }
+
     /// Lets time pass, and ends what is over.
-    pub fn run<P: Seeded, W: Watcher<P>>(&mut self, session: &mut Watched<P, W>, us: u64) {
+    fn run<P: Seeded, W: Watcher<P>>(&mut self, session: &mut Watched<P, W>, us: u64) {
         let end = session.cluster.now().plus_micros(us);
         while session.cluster.now() < end {
             let now = session.cluster.now();
@@ -93,7 +108,7 @@ impl Faults {
     }
 
     /// All is well from now on.
-    pub fn calm<P: Seeded, W: Watcher<P>>(&mut self, session: &mut Watched<P, W>) {
+    fn calm<P: Seeded, W: Watcher<P>>(&mut self, session: &mut Watched<P, W>) {
         for trouble in core::mem::take(&mut self.troubles) {
             self.end(session, &trouble.fault);
         }
@@ -148,11 +163,7 @@ impl Faults {
     }
 
     /// Draws what befalls the session next, and lets it.
-    pub fn strike<P: Seeded, W: Watcher<P>>(
-        &mut self,
-        prng: &mut Prng,
-        session: &mut Watched<P, W>,
-    ) {
+    fn strike<P: Seeded, W: Watcher<P>>(&mut self, prng: &mut Prng, session: &mut Watched<P, W>) {
         let Some(fault) = self.draw(prng, session) else {
             return;
         };

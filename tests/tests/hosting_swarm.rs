@@ -155,13 +155,8 @@ fn run(seed: u64, kind: Kind) -> Outcome {
     session.run_until(20_000_000, |it| {
         !it.is_in_motion() && it.settled().number() > 180
     });
-    let mut faults = Faults::default();
-    for _ in 0..1 + prng.below(6) {
-        let us = draw(&mut prng, &[200_000, 1_000_000, 2_000_000]);
-        faults.run(&mut session, prng.below(us));
-        faults.strike(&mut prng, &mut session);
-    }
-    faults.calm(&mut session);
+    let count = 1 + prng.below(6);
+    Faults::default().befall(&mut prng, &mut session, count);
     let recovered_us = session.assert_recovers(RECOVERY_US);
     if records {
         session.assert_recordings();

@@ -65,13 +65,8 @@ fn open(prng: &mut Prng, seed: u64) -> Reign {
 fn run(seed: u64) -> Outcome {
     let mut prng = Prng::with_stream(seed, 7);
     let mut session = open(&mut prng, seed);
-    let mut faults = Faults::default();
-    for _ in 0..1 + prng.below(5) {
-        let us = draw(&mut prng, &[200_000, 1_000_000, 2_000_000]);
-        faults.run(&mut session, prng.below(us));
-        faults.strike(&mut prng, &mut session);
-    }
-    faults.calm(&mut session);
+    let count = 1 + prng.below(5);
+    Faults::default().befall(&mut prng, &mut session, count);
     let recovered_us = session.assert_recovers(RECOVERY_US);
     Outcome {
         migrations: session.terms().len(),
