@@ -296,7 +296,7 @@ impl Session {
             address: self.host_address(),
             players,
             host: self.driver.node().host_member(),
-            may_be_left: hosts && heirs == 1 && players <= 2,
+            may_be_left: hosts && heirs == 1 && electors.is_some_and(|voters| voters <= 2),
         };
         if let Event::Inspected(inspection) = event {
             if let Some(inspector) = &mut self.inspector {
