@@ -26,7 +26,8 @@ pub(in crate::node) struct Heir {
     /// With what it would join again.
     pub(in crate::node) joined: JoinConfig,
     pub(in crate::node) slot: Option<Slot>,
-    pub(in crate::node) is_active: bool,
+    /// The first tick on which its inputs act, if they do.
+    pub(in crate::node) active_from: Option<Tick>,
     pub(in crate::node) delay: DelayControl,
     pub(in crate::node) catch_up_ticks: u32,
     /// Microseconds by which its ticks ran before the inputs of the others were there.
@@ -137,7 +138,7 @@ impl Client {
             config: self.host_config(core, settings),
             joined: self.config.clone(),
             slot: self.peer.slot,
-            is_active: self.active_from.is_some(),
+            active_from: self.active_from,
             delay: self.delay.clone(),
             catch_up_ticks: self.config.catch_up_ticks.max(1),
             ahead_us: ahead * core.rate.tick_us(),

@@ -51,6 +51,8 @@ pub(in crate::node) struct Succession {
     returns: BTreeMap<Path, Vec<u8>>,
     /// With what this node joined, if it did.
     joined: Option<JoinConfig>,
+    /// The first tick on which this node's inputs acted as a client's, without a break since.
+    active_from: Option<Tick>,
     recovery: Option<Recovery>,
     /// Members without a slot that have not come back to this host yet, and since when.
     away: BTreeMap<MemberId, Time>,
@@ -102,6 +104,7 @@ impl Host {
         // Ids of this term are its own.
         host.next_member = 0;
         host.succession.joined = Some(heir.joined);
+        host.succession.active_from = heir.active_from;
         host.succession.returns = heir.returns;
         let role = if heir.slot.is_some() {
             Role::Player
@@ -126,7 +129,7 @@ impl Host {
                 replaced: 0,
                 early: Early::default(),
             });
-            let has_inputs = heir.is_active && !is_lobby;
+            let has_inputs = heir.active_from.is_some() && !is_lobby;
             if !has_inputs || core.submitted.newest(slot) < take_over.base {
                 core.submitted.start(slot, take_over.base);
                 core.awaited = None;
@@ -510,7 +513,11 @@ impl Host {
             config: self.config.clone(),
             joined: self.succession.joined.take(),
             slot,
-            active_from: holder.and_then(|holder| holder.from),
+            // What it sampled before it hosted may be void, too, and is told of then.
+            active_from: holder.and_then(|holder| {
+                let before = self.succession.active_from;
+                Some(holder.from?.min(before.unwrap_or(Tick::MAX)))
+            }),
             delay: self.delay.clone(),
             is_running: self.started,
         }
