@@ -19,8 +19,9 @@ use phalanx_tests::yard::Plan;
 const SEEDS: u64 = 16;
 
 /// Seeds that found something once.
-const REGRESSIONS: [u64; 17] = [
-    3, 18, 59, 88, 108, 180, 188, 233, 252, 253, 306, 356, 375, 422, 505, 1249, 3001972,
+const REGRESSIONS: [u64; 20] = [
+    3, 18, 59, 88, 108, 180, 188, 233, 252, 253, 306, 356, 375, 422, 505, 1249, 3001972, 8000256,
+    9000310, 9000618,
 ];
 
 /// All must be in step again so long after the last fault, in microseconds.

@@ -163,6 +163,8 @@ impl Host {
         }
         self.succession.is_frozen = false;
         self.succession.hands_over_at = None;
+        // Standbys take states of the new term only.
+        self.stream = None;
         let own = self.own_slot;
         let kept = own.and_then(|slot| self.seats[slot.index()].holder.take());
         if take_over.base == Tick::ZERO && !self.started {
