@@ -3,6 +3,7 @@
 //!
 //! `SEEDS=n` runs more seeds, `SEED=n` one.
 
+use phalanx::netcode::id::Term;
 use phalanx::netcode::link::conditioner::Conditions;
 use phalanx::netcode::node::Event;
 use phalanx::netcode::session::config::HostConfig;
@@ -196,6 +197,33 @@ fn the_newest_state_that_a_standby_holds_is_gone_on_from() {
             session.seed
         );
     }
+}
+
+/// A host that is elected again goes on to keep its state safe.
+#[test]
+fn a_host_that_is_elected_again_has_a_standby() {
+    let test = "a_host_that_is_elected_again_has_a_standby";
+    let mut session = open(lively(), 3, Conditions::from_rtt(50_000, 0), 1, test);
+    // Nobody hears anybody, and then all hear the host again, but not each other.
+    session.cluster.isolate(0);
+    session.cluster.cut.extend([(1, 2), (2, 1)]);
+    session.run(500_000);
+    session.cluster.mend(0);
+    session.run_until(3_000_000, |it| {
+        it.host() == Some(0) && it.cluster.node(0).session().term > Term(1)
+    });
+    session.cluster.cut.clear();
+    session.run(2_000_000);
+    let node = session.cluster.node(0);
+    let safe = node.safe_tick().unwrap_or_default();
+    assert!(
+        node.tick().since(safe) < 10,
+        "{}: tick {}, safe {safe}",
+        session.seed,
+        node.tick()
+    );
+    session.cluster.crash(0);
+    session.assert_recovers(5_000_000);
 }
 
 /// What a host was set up with goes over to the next one.
